@@ -1,0 +1,119 @@
+/**
+ * Durable small files: written whole or not at all.
+ *
+ * Order: temporary name in the same directory, write, fsync, rename, fsync of the directory. A crash leaves the old file
+ * or the new one, and perhaps a temporary one, never half of either. A failed fsync is never retried: after EIO the
+ * kernel may drop the pages and report success (docs/format.md, "Durability").
+ */
+import { randomBytes } from 'node:crypto'
+import {
+  closeSync,
+  constants,
+  fchmodSync,
+  fdatasyncSync,
+  fsyncSync,
+  linkSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  unlinkSync,
+  writeSync,
+} from 'node:fs'
+import { basename, dirname, join } from 'node:path'
+import { asPacsimileError, errnoOf, PacsimileError } from './errors.ts'
+
+/** Marks names that a crash may leave behind and that nobody else may use. */
+export const TEMPORARY_PREFIX = '.pacsimile-tmp-'
+
+export function syncDirectory(directory: string): void {
+  const fd = openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY)
+  try {
+    fsyncSync(fd)
+  } finally {
+    closeSync(fd)
+  }
+}
+
+/** Writes all of `bytes`: a single write(2) may write less. */
+export function writeFully(fd: number, bytes: Uint8Array, position: number | null = null): void {
+  for (let done = 0; done < bytes.length; ) {
+    done += writeSync(fd, bytes, done, bytes.length - done, position === null ? null : position + done)
+  }
+}
+
+function writeTemporary(file: string, bytes: Uint8Array | string, mode: number): string {
+  const temporary = join(dirname(file), `${TEMPORARY_PREFIX}${basename(file)}-${randomBytes(6).toString('hex')}`)
+  const fd = openSync(temporary, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW, mode)
+  try {
+    fchmodSync(fd, mode)
+    writeFully(fd, typeof bytes === 'string' ? Buffer.from(bytes, 'utf8') : bytes)
+    fdatasyncSync(fd)
+  } catch (error) {
+    closeSync(fd)
+    unlinkSync(temporary)
+    throw error
+  }
+  closeSync(fd)
+  return temporary
+}
+
+/** Creates or replaces `file`. @throws io, space */
+export function writeFileDurably(file: string, bytes: Uint8Array | string, mode = 0o600): void {
+  try {
+    const temporary = writeTemporary(file, bytes, mode)
+    renameSync(temporary, file)
+    syncDirectory(dirname(file))
+  } catch (error) {
+    throw asPacsimileError(error, `Writing ${file}`)
+  }
+}
+
+/** Creates `file`, which must not exist. @throws already-exists, io, space */
+export function createFileDurably(file: string, bytes: Uint8Array | string, mode = 0o600): void {
+  try {
+    const temporary = writeTemporary(file, bytes, mode)
+    try {
+      // link(2) fails where the name exists; rename(2) would replace it.
+      linkSync(temporary, file)
+    } finally {
+      unlinkSync(temporary)
+    }
+    syncDirectory(dirname(file))
+  } catch (error) {
+    if (errnoOf(error) === 'EEXIST') throw new PacsimileError('already-exists', `${file} exists already`, { cause: error })
+    throw asPacsimileError(error, `Writing ${file}`)
+  }
+}
+
+/** Removes `file`; false when it was not there. */
+export function removeFileDurably(file: string): boolean {
+  try {
+    unlinkSync(file)
+    syncDirectory(dirname(file))
+    return true
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return false
+    throw asPacsimileError(error, `Removing ${file}`)
+  }
+}
+
+/** Makes a directory and its parents, durably. */
+export function makeDirectory(directory: string, mode = 0o700): void {
+  try {
+    const first = mkdirSync(directory, { recursive: true, mode })
+    if (first !== undefined) syncDirectory(dirname(first))
+  } catch (error) {
+    throw asPacsimileError(error, `Making the directory ${directory}`)
+  }
+}
+
+/** The bytes of a file, or undefined where it does not exist. */
+export function readIfPresent(file: string): Buffer | undefined {
+  try {
+    return readFileSync(file)
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return undefined
+    throw asPacsimileError(error, `Reading ${file}`)
+  }
+}

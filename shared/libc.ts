@@ -1,0 +1,147 @@
+/**
+ * The few system calls that Node does not offer, through koffi: leases, syncfs, xattrs, nanosecond times, sd_notify.
+ *
+ * Everything is synchronous, takes names as bytes, and throws an Error with `code` set to the errno name, as node:fs does.
+ * Invariant: on a platform without glibc or musl Linux, `libc` is undefined and callers say what they cannot do.
+ * It prevents names from passing through UTF-8, and times from losing nanoseconds in a double.
+ */
+import { constants } from 'node:os'
+import koffi from 'koffi'
+import type { ByteString } from './bytes.ts'
+
+const AT_FDCWD = -100
+const AT_SYMLINK_NOFOLLOW = 0x100
+const F_SETLEASE = 1024
+const F_GETLEASE = 1025
+const F_SETSIG = 10
+const F_RDLCK = 0
+const F_UNLCK = 2
+const SIGURG = 23
+const AF_UNIX = 1
+const SOCK_DGRAM_CLOEXEC = 2 | 0o2000000
+/** Largest xattr value (linux/limits.h XATTR_SIZE_MAX) and name list (XATTR_LIST_MAX). */
+const XATTR_SIZE_MAX = 65_536
+
+const ERRNO_NAMES = new Map(Object.entries(constants.errno).map(([name, value]) => [value, name]))
+
+export interface Libc {
+  /** Takes a read lease: true when nobody has the file open for writing or mapped writable (fcntl(2), "Leases"). */
+  takeReadLease(fd: number): boolean
+  /** Whether the lease is still held: false as soon as a writer waits. */
+  holdsReadLease(fd: number): boolean
+  releaseLease(fd: number): void
+  /** Everything of the filesystem that holds `fd` is durable (syncfs(2); reports write-back errors since Linux 5.8). */
+  syncFilesystem(fd: number): void
+  /** Names and values, sorted by name; of the link itself, never of its target. */
+  xattrs(path: ByteString): { name: ByteString; value: ByteString }[]
+  setXattr(path: ByteString, name: ByteString, value: ByteString): void
+  removeXattr(path: ByteString, name: ByteString): void
+  /** Sets the modification time to the nanosecond, of the link itself; the access time stays. */
+  setModified(path: ByteString, mtimeNs: bigint): void
+  makeNode(path: ByteString, mode: number, device: bigint): void
+  /** One datagram to the socket that systemd names in NOTIFY_SOCKET (sd_notify(3)). */
+  notify(socket: string, message: string): void
+}
+
+function fail(call: string, path?: ByteString): never {
+  const errno = koffi.errno()
+  const name = ERRNO_NAMES.get(errno) ?? `errno ${errno}`
+  const where = path === undefined ? '' : ` '${path}'`
+  throw Object.assign(new Error(`${name}: ${call}${where}`), { code: name, errno: -errno, syscall: call })
+}
+
+function cString(bytes: ByteString): Buffer {
+  return Buffer.from(`${bytes}\0`, 'latin1')
+}
+
+function open(): Libc | undefined {
+  if (process.platform !== 'linux') return undefined
+  const library = koffi.load(null)
+  const fcntl = library.func('int fcntl(int fd, int command, long argument)')
+  const syncfs = library.func('int syncfs(int fd)')
+  const llistxattr = library.func('intptr_t llistxattr(const void *path, void *list, size_t size)')
+  const lgetxattr = library.func('intptr_t lgetxattr(const void *path, const void *name, void *value, size_t size)')
+  const lsetxattr = library.func('int lsetxattr(const void *path, const void *name, const void *value, size_t size, int flags)')
+  const lremovexattr = library.func('int lremovexattr(const void *path, const void *name)')
+  const utimensat = library.func('int utimensat(int dirfd, const void *path, const void *times, int flags)')
+  const mknod = library.func('int mknod(const void *path, uint32_t mode, uint64_t device)')
+  const socket = library.func('int socket(int domain, int type, int protocol)')
+  const sendto = library.func(
+    'intptr_t sendto(int fd, const void *bytes, size_t length, int flags, const void *address, uint32_t addressLength)',
+  )
+  const close = library.func('int close(int fd)')
+  const list = Buffer.alloc(XATTR_SIZE_MAX)
+  const value = Buffer.alloc(XATTR_SIZE_MAX)
+
+  return {
+    takeReadLease(fd) {
+      // The default signal of a lease break, SIGIO, would end the process; SIGURG is ignored by default.
+      if (fcntl(fd, F_SETSIG, SIGURG) !== 0) return false
+      return fcntl(fd, F_SETLEASE, F_RDLCK) === 0
+    },
+    holdsReadLease: (fd) => fcntl(fd, F_GETLEASE, 0) === F_RDLCK,
+    releaseLease(fd) {
+      fcntl(fd, F_SETLEASE, F_UNLCK)
+    },
+    syncFilesystem(fd) {
+      if (syncfs(fd) !== 0) fail('syncfs')
+    },
+    xattrs(path) {
+      const cPath = cString(path)
+      const length = Number(llistxattr(cPath, list, list.length))
+      if (length < 0) {
+        if (ERRNO_NAMES.get(koffi.errno()) === 'ENOTSUP' || ERRNO_NAMES.get(koffi.errno()) === 'EOPNOTSUPP') return []
+        fail('llistxattr', path)
+      }
+      if (length === 0) return []
+      const found: { name: ByteString; value: ByteString }[] = []
+      for (const name of list.toString('latin1', 0, length - 1).split('\0')) {
+        const size = Number(lgetxattr(cPath, cString(name), value, value.length))
+        // Removed since it was listed, or not ours to read (trusted.* without the capability).
+        if (size < 0) continue
+        found.push({ name, value: value.toString('latin1', 0, size) })
+      }
+      return found.sort((a, b) => (a.name < b.name ? -1 : 1))
+    },
+    setXattr(path, name, content) {
+      if (lsetxattr(cString(path), cString(name), Buffer.from(content, 'latin1'), content.length, 0) !== 0) fail('lsetxattr', path)
+    },
+    removeXattr(path, name) {
+      if (lremovexattr(cString(path), cString(name)) !== 0) fail('lremovexattr', path)
+    },
+    setModified(path, mtimeNs) {
+      const times = Buffer.alloc(32)
+      const UTIME_OMIT = 0x3fff_fffen
+      times.writeBigInt64LE(0n, 0)
+      times.writeBigInt64LE(UTIME_OMIT, 8)
+      let seconds = mtimeNs / 1_000_000_000n
+      let nanoseconds = mtimeNs % 1_000_000_000n
+      if (nanoseconds < 0n) {
+        seconds -= 1n
+        nanoseconds += 1_000_000_000n
+      }
+      times.writeBigInt64LE(seconds, 16)
+      times.writeBigInt64LE(nanoseconds, 24)
+      if (utimensat(AT_FDCWD, cString(path), times, AT_SYMLINK_NOFOLLOW) !== 0) fail('utimensat', path)
+    },
+    makeNode(path, mode, device) {
+      if (mknod(cString(path), mode, device) !== 0) fail('mknod', path)
+    },
+    notify(address, message) {
+      const fd = socket(AF_UNIX, SOCK_DGRAM_CLOEXEC, 0)
+      if (fd < 0) fail('socket')
+      try {
+        const path = Buffer.from(address, 'utf8')
+        // A leading '@' stands for the abstract namespace, whose names begin with NUL (unix(7)).
+        if (path[0] === 0x40) path[0] = 0
+        const sockaddr = Buffer.concat([Buffer.from([AF_UNIX, 0]), path])
+        const bytes = Buffer.from(message, 'utf8')
+        if (Number(sendto(fd, bytes, bytes.length, 0, sockaddr, sockaddr.length)) < 0) fail('sendto')
+      } finally {
+        close(fd)
+      }
+    },
+  }
+}
+
+export const libc = open()
