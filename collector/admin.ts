@@ -1,0 +1,171 @@
+/**
+ * What the admin socket answers: the questions of the command line, checked before they are believed.
+ */
+import { z } from 'zod'
+import { digestFromHex } from '../shared/digest.ts'
+import { PacsimileError } from '../shared/errors.ts'
+import { CHUNK_BYTES_MAX } from '../shared/limits.ts'
+import type { LocalRoutes } from '../shared/local-api.ts'
+import { type Label, label, relativePath } from '../shared/path.ts'
+import { comparePositions, type Position } from '../shared/record.ts'
+import type { Catalog } from './catalog.ts'
+import type { HistorySource } from './history-source.ts'
+import { encodeChunks, encodeEntries, encodeLog } from './history-wire.ts'
+import type { Overview } from './overview.ts'
+import type { PointRequest } from './point.ts'
+import type { Receiver } from './receiver.ts'
+import type { Replica } from './replica.ts'
+
+const name = z.string().transform((text) => label(text, 'The name'))
+const path = z.string().transform((text) => relativePath(text))
+const count = z.number().int().nonnegative()
+const position = z.object({ epoch: count, seq: count })
+const moment = z
+  .discriminatedUnion('kind', [
+    z.object({ kind: z.literal('head') }),
+    z.object({ kind: z.literal('time'), ms: z.number() }),
+    z.object({ kind: z.literal('seq'), epoch: count.optional(), seq: count }),
+  ])
+  .transform((at): PointRequest => (at.kind === 'seq' ? { kind: 'seq', epoch: at.epoch, seq: at.seq } : at))
+
+const POINT = z.object({ agent: name, volume: name, at: moment })
+const TREE = z.object({ agent: name, volume: name, path, at: position })
+const LOG = z.object({ agent: name, volume: name, path, from: moment.optional(), until: moment.optional() })
+const WINDOW = z.object({ agent: name, volume: name })
+const CHUNKS = z.object({
+  chunks: z.array(z.object({ digest: z.string().transform(digestFromHex), length: count.max(CHUNK_BYTES_MAX) })).max(65_536),
+})
+const WAIT = z.object({ agent: name.optional(), volume: name.optional(), timeoutMs: count })
+
+export interface AdminParts {
+  readonly overview: Overview
+  readonly history: HistorySource
+  readonly receiver: Receiver
+  readonly catalog: Catalog
+  readonly replica: Replica | undefined
+}
+
+export function adminRoutes(parts: AdminParts): LocalRoutes {
+  const { history } = parts
+  return {
+    status: () => parts.overview.report(),
+    volumes: () => history.volumes(),
+    point(body) {
+      const { agent, volume, at } = parse(POINT, body)
+      return history.point(agent, volume, at)
+    },
+    window(body) {
+      const { agent, volume } = parse(WINDOW, body)
+      return history.window(agent, volume)
+    },
+    tree(body) {
+      const asked = parse(TREE, body)
+      return encodeEntries(history.tree(asked.agent, asked.volume, asked.path, asked.at))
+    },
+    log(body) {
+      const asked = parse(LOG, body)
+      return encodeLog(history.log(asked.agent, asked.volume, { path: asked.path, from: asked.from, until: asked.until }))
+    },
+    chunks(body) {
+      return encodeChunks(history.chunks(parse(CHUNKS, body).chunks))
+    },
+    wait: (body, signal) => wait(parts, parse(WAIT, body), signal),
+  }
+}
+
+function parse<Schema extends z.ZodType>(schema: Schema, body: unknown): z.output<Schema> {
+  const checked = schema.safeParse(body)
+  if (checked.success) return checked.data
+  throw new PacsimileError(
+    'usage',
+    `The request is malformed: ${checked.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`).join('; ')}`,
+  )
+}
+
+interface Reached extends Position {
+  readonly agent: Label
+}
+
+/** Resolves when everything that changed before the call is durable here and in the replica. @throws timeout, agent-unreachable, incomplete */
+async function wait(parts: AdminParts, asked: z.output<typeof WAIT>, signal: AbortSignal): Promise<{ agents: Reached[] }> {
+  const known = await parts.catalog.agents()
+  if (asked.agent !== undefined && !known.includes(asked.agent) && parts.receiver.session(asked.agent) === undefined) {
+    throw new PacsimileError('not-found', `There is no agent ${asked.agent}; known: ${known.length === 0 ? 'none' : known.join(', ')}`)
+  }
+  const agents = asked.agent === undefined ? known : [asked.agent]
+  if (agents.length === 0) throw new PacsimileError('not-found', 'No agent has sent anything yet')
+  const deadline = AbortSignal.timeout(asked.timeoutMs)
+  const either = AbortSignal.any([signal, deadline])
+  return { agents: await Promise.all(agents.map((agent) => waitFor(parts, agent, asked.volume ?? '', either, asked.timeoutMs))) }
+}
+
+async function waitFor(parts: AdminParts, agent: Label, volume: string, signal: AbortSignal, timeoutMs: number): Promise<Reached> {
+  for (;;) {
+    try {
+      const position = await untilAborted(barrier(parts, agent, volume, signal), signal)
+      await follow(parts, agent, position, signal)
+      return { agent, epoch: position.epoch, seq: position.seq }
+    } catch (error) {
+      if (signal.aborted)
+        throw new PacsimileError(
+          'timeout',
+          `${agent}${volume === '' ? '' : `:${volume}`} did not get there within ${timeoutMs / 1000} s: ${lastWord(parts, agent)}`,
+          { cause: error },
+        )
+      // The session ended under the question; the agent comes back, and the question is asked anew.
+      if (!(error instanceof PacsimileError && error.code === 'agent-unreachable')) throw error
+      await pause(signal)
+    }
+  }
+}
+
+function lastWord(parts: AdminParts, agent: Label): string {
+  const session = parts.receiver.session(agent)
+  if (session === undefined) return 'the agent is not connected'
+  const end = parts.catalog.chainEnd(agent)
+  return `the agent is connected, acknowledged up to seq ${end?.seq ?? 0}, replica at ${parts.replica?.applied(agent).seq ?? 0}`
+}
+
+function barrier(parts: AdminParts, agent: Label, volume: string, signal: AbortSignal): Promise<Position> {
+  const session = parts.receiver.session(agent)
+  if (session?.isReady !== true || signal.aborted) throw new PacsimileError('agent-unreachable', `Agent ${agent} is not connected`)
+  return session.barrier(volume)
+}
+
+/** Resolves when the position is durable, and in the replica where there is one. */
+async function follow(parts: AdminParts, agent: Label, position: Position, signal: AbortSignal): Promise<void> {
+  const reached = (): boolean => {
+    const end = parts.catalog.chainEnd(agent)
+    return (
+      end !== undefined &&
+      comparePositions(end, position) >= 0 &&
+      (parts.replica === undefined || comparePositions(parts.replica.applied(agent), position) >= 0)
+    )
+  }
+  while (!reached()) {
+    signal.throwIfAborted()
+    if (parts.replica === undefined) await pause(signal)
+    else await parts.replica.progress.next(100, signal)
+  }
+}
+
+function untilAborted<Value>(work: Promise<Value>, signal: AbortSignal): Promise<Value> {
+  return new Promise((resolve, reject) => {
+    const stop = (): void => reject(signal.reason instanceof Error ? signal.reason : new Error('aborted'))
+    if (signal.aborted) stop()
+    signal.addEventListener('abort', stop, { once: true })
+    void work.then(resolve, reject).finally(() => signal.removeEventListener('abort', stop))
+  })
+}
+
+function pause(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const done = (): void => {
+      clearTimeout(timer)
+      signal.removeEventListener('abort', done)
+      resolve()
+    }
+    const timer = setTimeout(done, 50)
+    signal.addEventListener('abort', done, { once: true })
+  })
+}

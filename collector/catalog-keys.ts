@@ -1,0 +1,123 @@
+/**
+ * The catalog's key layout, in one place (docs/format.md, "Catalog"). Keys sort as bytes; numbers are big-endian in keys.
+ *
+ *     v AGENT 00 VOLUME 00 PATHKEY 00 00 EPOCH SEQ   version of a path (or its end) made by that record
+ *     h AGENT 00 VOLUME 00 PATHKEY                   epoch and seq of the path's newest version, while it exists
+ *     s AGENT 00 EPOCH SEQ                           the record's time, and the record without its version
+ *     e AGENT 00 EPOCH                               time of the epoch's first record
+ *     a AGENT 00                                     end of the agent's chain
+ *     w AGENT 00 VOLUME 00                           the volume: root, mode, first time
+ *     o AGENT 00 VOLUME 00 TIME                      coverage that begins then
+ *     g AGENT 00 VOLUME 00 TIME                      gap that begins then
+ *     l AGENT 00 EPOCH SEQ                           the version of that record has no content
+ *     i AGENT 00 VOLUME 00 INODE PATHKEY             a path that was put with that inode and more than one link (may be stale)
+ *     c DIGEST                                       where a chunk is
+ *     m                                              how far packs and segments are reflected here
+ *
+ * PATHKEY joins names by NUL, so that byte order is a depth-first walk and everything below a path is one range.
+ */
+import type { ByteString } from '../shared/bytes.ts'
+import type { HybridTime } from '../shared/clock.ts'
+import type { Digest } from '../shared/digest.ts'
+import { type Label, pathFromKey, pathKey, type RelativePath } from '../shared/path.ts'
+import type { Position } from '../shared/record.ts'
+
+export const POSITION_BYTES = 16
+
+export function positionBytes(position: Position): ByteString {
+  const bytes = Buffer.allocUnsafe(POSITION_BYTES)
+  bytes.writeBigUInt64BE(BigInt(position.epoch), 0)
+  bytes.writeBigUInt64BE(BigInt(position.seq), 8)
+  return bytes.toString('latin1')
+}
+
+export function readPosition(bytes: Buffer, at = 0): Position {
+  return { epoch: Number(bytes.readBigUInt64BE(at)), seq: Number(bytes.readBigUInt64BE(at + 8)) }
+}
+
+function timeBytes(time: HybridTime): ByteString {
+  const bytes = Buffer.allocUnsafe(8)
+  bytes.writeBigUInt64BE(time, 0)
+  return bytes.toString('latin1')
+}
+
+function key(text: ByteString): Buffer {
+  return Buffer.from(text, 'latin1')
+}
+
+function inodeBytes(inode: bigint): ByteString {
+  return timeBytes(inode as HybridTime)
+}
+
+/** From the first to before the second key. */
+export interface KeyRange {
+  readonly gte: Buffer
+  readonly lt: Buffer
+}
+
+function prefixRange(prefix: ByteString): KeyRange {
+  // No prefix ends in 0xff: all end in NUL or a letter.
+  return { gte: key(prefix), lt: key(prefix.slice(0, -1) + String.fromCharCode(prefix.charCodeAt(prefix.length - 1) + 1)) }
+}
+
+const volumePrefix = (kind: string, agent: Label, volume: Label): ByteString => `${kind}${agent}\0${volume}\0`
+
+export const keys = {
+  version: (agent: Label, volume: Label, path: RelativePath, position: Position): Buffer =>
+    key(`${volumePrefix('v', agent, volume)}${pathKey(path)}\0\0${positionBytes(position)}`),
+  newest: (agent: Label, volume: Label, path: RelativePath): Buffer => key(`${volumePrefix('h', agent, volume)}${pathKey(path)}`),
+  summary: (agent: Label, position: Position): Buffer => key(`s${agent}\0${positionBytes(position)}`),
+  epoch: (agent: Label, epoch: number): Buffer => key(`e${agent}\0${positionBytes({ epoch, seq: 0 })}`),
+  agent: (agent: Label): Buffer => key(`a${agent}\0`),
+  volume: (agent: Label, volume: Label): Buffer => key(volumePrefix('w', agent, volume)),
+  coverage: (agent: Label, volume: Label, from: HybridTime): Buffer => key(volumePrefix('o', agent, volume) + timeBytes(from)),
+  gap: (agent: Label, volume: Label, from: HybridTime, position: Position): Buffer =>
+    key(volumePrefix('g', agent, volume) + timeBytes(from) + positionBytes(position)),
+  lost: (agent: Label, position: Position): Buffer => key(`l${agent}\0${positionBytes(position)}`),
+  linked: (agent: Label, volume: Label, inode: bigint, path: RelativePath): Buffer =>
+    key(`${volumePrefix('i', agent, volume)}${inodeBytes(inode)}${pathKey(path)}`),
+  chunk: (name: Digest): Buffer => key(`c${name}`),
+  reflected: key('m'),
+} as const
+
+export const ranges = {
+  agents: prefixRange('a'),
+  epochs: (agent: Label): KeyRange => prefixRange(`e${agent}\0`),
+  volumes: (agent: Label): KeyRange => prefixRange(`w${agent}\0`),
+  coverage: (agent: Label, volume: Label): KeyRange => prefixRange(volumePrefix('o', agent, volume)),
+  gaps: (agent: Label, volume: Label): KeyRange => prefixRange(volumePrefix('g', agent, volume)),
+  linked: (agent: Label, volume: Label, inode: bigint): KeyRange => {
+    const prefix = `${volumePrefix('i', agent, volume)}${inodeBytes(inode)}`
+    return { gte: key(prefix), lt: Buffer.concat([key(prefix), Buffer.alloc(1, 0xff)]) }
+  },
+  /** Summaries after one position, up to and with another. */
+  summaries: (agent: Label, after: Position, until: Position): KeyRange => ({
+    gte: keys.summary(agent, { epoch: after.epoch, seq: after.seq + 1 }),
+    lt: keys.summary(agent, { epoch: until.epoch, seq: until.seq + 1 }),
+  }),
+  /** All versions of one path. */
+  versionsOf: (agent: Label, volume: Label, path: RelativePath): KeyRange =>
+    prefixRange(`${volumePrefix('v', agent, volume)}${pathKey(path)}\0\0`),
+  /** What exists now strictly below a path, and all versions strictly below it. */
+  newestBelow: (agent: Label, volume: Label, path: RelativePath): KeyRange => below('h', agent, volume, path),
+  versionsBelow: (agent: Label, volume: Label, path: RelativePath): KeyRange => below('v', agent, volume, path),
+} as const
+
+function below(kind: string, agent: Label, volume: Label, path: RelativePath): KeyRange {
+  const prefix = volumePrefix(kind, agent, volume)
+  // Below the root: every key whose next byte begins a name, that is, is not NUL.
+  if (path === '') return { gte: key(`${prefix}\x01`), lt: prefixRange(prefix).lt }
+  return { gte: key(`${prefix}${pathKey(path)}\0\x01`), lt: key(`${prefix}${pathKey(path)}\x01`) }
+}
+
+/** Path and position of a version key of the given volume. */
+export function readVersionKey(bytes: Buffer, agent: Label, volume: Label): { path: RelativePath; position: Position } {
+  const start = agent.length + volume.length + 3
+  const end = bytes.length - POSITION_BYTES - 2
+  return { path: pathFromKey(bytes.toString('latin1', start, end)), position: readPosition(bytes, bytes.length - POSITION_BYTES) }
+}
+
+/** Path of a newest key of the given volume. */
+export function readNewestKey(bytes: Buffer, agent: Label, volume: Label): RelativePath {
+  return pathFromKey(bytes.toString('latin1', agent.length + volume.length + 3))
+}

@@ -1,0 +1,374 @@
+/**
+ * The catalog: a LevelDB index over the repository, multi-version by path and time. The only door to LevelDB here.
+ *
+ * Never the truth: it is a fold of the segments up to the place it says it reflects, and can be deleted. Writes are
+ * batches that carry that place along, so a crash leaves an older whole state and the rest is folded again from there.
+ * It prevents an index from claiming what the repository does not hold.
+ */
+import { ClassicLevel } from 'classic-level'
+import { ByteReader, ByteWriter } from '../shared/bytes.ts'
+import { type HybridTime, hybridTime } from '../shared/clock.ts'
+import { DIGEST_BYTES, type Digest, digest } from '../shared/digest.ts'
+import { asPacsimileError, PacsimileError } from '../shared/errors.ts'
+import { type Label, pathFromKey, type RelativePath } from '../shared/path.ts'
+import {
+  type ChainEnd,
+  comparePositions,
+  decodeSummary,
+  type Position,
+  type RecordSummary,
+  WATCH_MODES,
+  type WatchMode,
+} from '../shared/record.ts'
+import type { TreeEntry } from '../shared/tree.ts'
+import { decodeVersion, encodeVersion, hardLinkKey, type Version } from '../shared/version.ts'
+import { type KeyRange, keys, ranges, readNewestKey, readPosition, readVersionKey } from './catalog-keys.ts'
+import type { FramePlace } from './repository/frame-file.ts'
+import { READ_FROM_START, type ReadPosition } from './repository/repository.ts'
+
+/** How far the repository's files are reflected. */
+export interface Reflected {
+  readonly packs: ReadPosition
+  readonly segments: ReadPosition
+}
+
+export interface ChunkPlace extends FramePlace {
+  readonly plainLength: number
+}
+
+export interface VolumeFacts {
+  readonly name: Label
+  /** Directory on the agent's host, as bytes. */
+  readonly root: string
+  readonly mode: WatchMode
+  /** When it was first declared. */
+  readonly since: HybridTime
+  /** When it was first known to be whole (first full scan done); undefined before. */
+  readonly completeAt: HybridTime | undefined
+}
+
+export interface Span {
+  readonly from: HybridTime
+  readonly until: HybridTime
+}
+
+export interface Gap extends Span {
+  readonly cause: string
+  readonly position: Position
+}
+
+export interface Coverage extends Span {
+  readonly mode: WatchMode
+}
+
+export type Operation =
+  | { readonly type: 'put'; readonly key: Buffer; readonly value: Buffer }
+  | { readonly type: 'del'; readonly key: Buffer }
+
+const GONE = Buffer.from([0])
+
+export class Catalog {
+  readonly #db: ClassicLevel<Buffer, Buffer>
+
+  private constructor(db: ClassicLevel<Buffer, Buffer>) {
+    this.#db = db
+  }
+
+  /** @throws locked, io */
+  static async open(directory: string): Promise<Catalog> {
+    const db = new ClassicLevel<Buffer, Buffer>(directory, {
+      keyEncoding: 'buffer',
+      valueEncoding: 'buffer',
+      writeBufferSize: 32 << 20,
+      cacheSize: 64 << 20,
+    })
+    try {
+      await db.open()
+    } catch (error) {
+      const cause = error instanceof Error ? error.cause : undefined
+      if (cause instanceof Error && 'code' in cause && cause.code === 'LEVEL_LOCKED') {
+        throw new PacsimileError('locked', `${directory} is in use by another process: a collector runs on this data directory`, {
+          cause: error,
+        })
+      }
+      throw asPacsimileError(cause ?? error, `Opening the catalog ${directory}`)
+    }
+    return new Catalog(db)
+  }
+
+  close(): Promise<void> {
+    return this.#db.close()
+  }
+
+  async write(operations: readonly Operation[]): Promise<void> {
+    await this.#db.batch([...operations])
+  }
+
+  // ---- single values -----------------------------------------------------------------------------------------------
+
+  reflected(): Reflected {
+    const value = this.#db.getSync(keys.reflected)
+    if (value === undefined) return { packs: READ_FROM_START, segments: READ_FROM_START }
+    const from = new ByteReader(value, 'Catalog position')
+    return { packs: { file: from.u64(), offset: from.u64() }, segments: { file: from.u64(), offset: from.u64() } }
+  }
+
+  chunk(name: Digest): ChunkPlace | undefined {
+    const value = this.#db.getSync(keys.chunk(name))
+    if (value === undefined) return undefined
+    const from = new ByteReader(value, 'Catalog chunk')
+    return { file: from.varint(), offset: from.varint(), storedLength: from.varint(), plainLength: from.varint() }
+  }
+
+  /** The end of an agent's chain as folded in here; undefined for an agent never heard of. */
+  chainEnd(agent: Label): ChainEnd | undefined {
+    const value = this.#db.getSync(keys.agent(agent))
+    if (value === undefined) return undefined
+    const from = new ByteReader(value, 'Catalog agent')
+    return { epoch: from.u64(), seq: from.u64(), hash: digest(from.rawString(DIGEST_BYTES)), time: hybridTime(from.big64()) }
+  }
+
+  newest(agent: Label, volume: Label, path: RelativePath): TreeEntry | undefined {
+    const value = this.#db.getSync(keys.newest(agent, volume, path))
+    if (value === undefined) return undefined
+    const position = readPosition(value)
+    return { path, position, version: this.#version(agent, volume, path, position) }
+  }
+
+  /** The version that a record made of a path; undefined where it made none, or ended it. */
+  versionBy(agent: Label, volume: Label, path: RelativePath, position: Position): Version | undefined {
+    const value = this.#db.getSync(keys.version(agent, volume, path, position))
+    return value === undefined ? undefined : readVersion(value)
+  }
+
+  #version(agent: Label, volume: Label, path: RelativePath, position: Position): Version {
+    const version = this.versionBy(agent, volume, path, position)
+    if (version === undefined)
+      throw new PacsimileError(
+        'damage',
+        `The catalog has lost a version of ${agent}:${volume}; stop the collector and delete its catalog directory, it is rebuilt from the repository`,
+      )
+    return version
+  }
+
+  isLost(agent: Label, position: Position): boolean {
+    return this.#db.getSync(keys.lost(agent, position)) !== undefined
+  }
+
+  summary(agent: Label, position: Position): RecordSummary | undefined {
+    const value = this.#db.getSync(keys.summary(agent, position))
+    return value === undefined ? undefined : decodeSummary(value)
+  }
+
+  volume(agent: Label, name: Label): VolumeFacts | undefined {
+    const value = this.#db.getSync(keys.volume(agent, name))
+    return value === undefined ? undefined : readVolume(name, value)
+  }
+
+  // ---- ranges ------------------------------------------------------------------------------------------------------
+
+  async *#entries(range: KeyRange, options: { reverse?: boolean; limit?: number } = {}): AsyncGenerator<[Buffer, Buffer]> {
+    const iterator = this.#db.iterator({ ...range, ...options })
+    try {
+      for (let batch = await iterator.nextv(1000); batch.length > 0; batch = await iterator.nextv(1000)) yield* batch
+    } finally {
+      await iterator.close()
+    }
+  }
+
+  async agents(): Promise<Label[]> {
+    const found: Label[] = []
+    for await (const [key] of this.#entries(ranges.agents)) found.push(key.toString('latin1', 1, key.length - 1) as Label)
+    return found
+  }
+
+  async volumes(agent: Label): Promise<VolumeFacts[]> {
+    const found: VolumeFacts[] = []
+    const range = ranges.volumes(agent)
+    for await (const [key, value] of this.#entries(range))
+      found.push(readVolume(key.toString('latin1', range.gte.length, key.length - 1) as Label, value))
+    return found
+  }
+
+  /** What exists now strictly below a path; with `before`, only what was put before that position. */
+  async newestBelow(agent: Label, volume: Label, path: RelativePath, before?: Position): Promise<TreeEntry[]> {
+    const found: TreeEntry[] = []
+    for await (const [key, value] of this.#entries(ranges.newestBelow(agent, volume, path))) {
+      const position = readPosition(value)
+      if (before !== undefined && comparePositions(position, before) >= 0) continue
+      const below = readNewestKey(key, agent, volume)
+      found.push({ path: below, position, version: this.#version(agent, volume, below, position) })
+    }
+    return found
+  }
+
+  /** Paths of the newest tree that are hard links of one file with this version. */
+  async hardLinks(agent: Label, volume: Label, version: Version): Promise<RelativePath[]> {
+    const wanted = hardLinkKey(version)
+    if (wanted === undefined) return []
+    const range = ranges.linked(agent, volume, version.inode)
+    const found: RelativePath[] = []
+    for await (const [key] of this.#entries(range)) {
+      const path = pathFromKey(key.toString('latin1', range.gte.length))
+      const entry = this.newest(agent, volume, path)
+      if (entry !== undefined && hardLinkKey(entry.version) === wanted) found.push(path)
+    }
+    return found
+  }
+
+  /** The tree at a position: the path itself and all below it, depth first, names in byte order. */
+  async *treeAt(agent: Label, volume: Label, path: RelativePath, at: Position): AsyncGenerator<TreeEntry> {
+    yield* this.#newestUntil(ranges.versionsOf(agent, volume, path), agent, volume, at)
+    yield* this.#newestUntil(ranges.versionsBelow(agent, volume, path), agent, volume, at)
+  }
+
+  async entryAt(agent: Label, volume: Label, path: RelativePath, at: Position): Promise<TreeEntry | undefined> {
+    for await (const entry of this.#newestUntil(ranges.versionsOf(agent, volume, path), agent, volume, at)) return entry
+    return undefined
+  }
+
+  async *#newestUntil(range: KeyRange, agent: Label, volume: Label, at: Position): AsyncGenerator<TreeEntry> {
+    let candidate: { path: RelativePath; position: Position; value: Buffer } | undefined
+    const take = function* (): Generator<TreeEntry> {
+      const version = candidate === undefined ? undefined : readVersion(candidate.value)
+      if (candidate !== undefined && version !== undefined) yield { path: candidate.path, position: candidate.position, version }
+    }
+    for await (const [key, value] of this.#entries(range)) {
+      const { path, position } = readVersionKey(key, agent, volume)
+      if (candidate !== undefined && candidate.path !== path) {
+        yield* take()
+        candidate = undefined
+      }
+      if (comparePositions(position, at) <= 0) candidate = { path, position, value }
+    }
+    yield* take()
+  }
+
+  /** Every version of one path, oldest first; `version` undefined where the path ended. */
+  async versionsOf(agent: Label, volume: Label, path: RelativePath): Promise<{ position: Position; version: Version | undefined }[]> {
+    const found = []
+    for await (const [key, value] of this.#entries(ranges.versionsOf(agent, volume, path)))
+      found.push({ position: readVersionKey(key, agent, volume).position, version: readVersion(value) })
+    return found
+  }
+
+  /** Every version of every path at and below one, path by path, oldest first. */
+  async *allVersions(
+    agent: Label,
+    volume: Label,
+  ): AsyncGenerator<{ path: RelativePath; position: Position; version: Version | undefined }> {
+    const root = '' as RelativePath
+    for (const range of [ranges.versionsOf(agent, volume, root), ranges.versionsBelow(agent, volume, root)]) {
+      for await (const [key, value] of this.#entries(range)) yield { ...readVersionKey(key, agent, volume), version: readVersion(value) }
+    }
+  }
+
+  /** Records after one position, up to and with another, in order. */
+  async *summaries(agent: Label, after: Position, until: Position): AsyncGenerator<RecordSummary> {
+    for await (const [, value] of this.#entries(ranges.summaries(agent, after, until))) yield decodeSummary(value)
+  }
+
+  async epochs(agent: Label): Promise<{ epoch: number; from: HybridTime }[]> {
+    const found = []
+    for await (const [key, value] of this.#entries(ranges.epochs(agent)))
+      found.push({ epoch: readPosition(key, key.length - 16).epoch, from: hybridTime(value.readBigUInt64LE(0)) })
+    return found
+  }
+
+  /** The last seq of an epoch that is known here; 0 where there is none. */
+  async lastSeq(agent: Label, epoch: number): Promise<number> {
+    const range = ranges.summaries(agent, { epoch, seq: 0 }, { epoch, seq: Number.MAX_SAFE_INTEGER - 1 })
+    for await (const [key] of this.#entries(range, { reverse: true, limit: 1 })) return readPosition(key, key.length - 16).seq
+    return 0
+  }
+
+  async gaps(agent: Label, volume: Label): Promise<Gap[]> {
+    const found: Gap[] = []
+    for await (const [key, value] of this.#entries(ranges.gaps(agent, volume))) {
+      const from = new ByteReader(value, 'Catalog gap')
+      found.push({
+        from: hybridTime(from.big64()),
+        until: hybridTime(from.big64()),
+        cause: from.bytes(4096).toString('utf8'),
+        position: readPosition(key, key.length - 16),
+      })
+    }
+    return found
+  }
+
+  async coverage(agent: Label, volume: Label): Promise<Coverage[]> {
+    const found: Coverage[] = []
+    for await (const [, value] of this.#entries(ranges.coverage(agent, volume))) found.push(readCoverage(value))
+    return found
+  }
+
+  async lastCoverage(agent: Label, volume: Label): Promise<Coverage | undefined> {
+    for await (const [, value] of this.#entries(ranges.coverage(agent, volume), { reverse: true, limit: 1 })) return readCoverage(value)
+    return undefined
+  }
+}
+
+// ---- encodings of values -------------------------------------------------------------------------------------------
+
+export function reflectedValue(reflected: Reflected): Buffer {
+  return new ByteWriter(32)
+    .u64(reflected.packs.file)
+    .u64(reflected.packs.offset)
+    .u64(reflected.segments.file)
+    .u64(reflected.segments.offset)
+    .take()
+}
+
+export function chunkValue(place: ChunkPlace): Buffer {
+  return new ByteWriter(24).varint(place.file).varint(place.offset).varint(place.storedLength).varint(place.plainLength).take()
+}
+
+export function chainEndValue(end: ChainEnd): Buffer {
+  return new ByteWriter(56).u64(end.epoch).u64(end.seq).rawString(end.hash).big64(end.time).take()
+}
+
+/** `undefined`: the path ended there. */
+export function versionValue(version: Version | undefined, to: ByteWriter): Buffer {
+  if (version === undefined) return GONE
+  to.reset()
+  to.u8(1)
+  encodeVersion(version, to)
+  return to.take()
+}
+
+function readVersion(value: Buffer): Version | undefined {
+  return value[0] === 0 ? undefined : decodeVersion(new ByteReader(value.subarray(1), 'Catalog version'))
+}
+
+export function volumeValue(facts: VolumeFacts): Buffer {
+  const to = new ByteWriter().u8(WATCH_MODES.indexOf(facts.mode) + 1).big64(facts.since)
+  return to
+    .big64(facts.completeAt ?? 0n)
+    .string(facts.root)
+    .take()
+}
+
+function readVolume(name: Label, value: Buffer): VolumeFacts {
+  const from = new ByteReader(value, 'Catalog volume')
+  const mode = WATCH_MODES[from.u8() - 1] ?? from.fail('unknown mode')
+  const since = hybridTime(from.big64())
+  const completeAt = from.big64()
+  return { name, root: from.string(4096), mode, since, completeAt: completeAt === 0n ? undefined : hybridTime(completeAt) }
+}
+
+export function gapValue(gap: Span & { readonly cause: string }): Buffer {
+  return new ByteWriter().big64(gap.from).big64(gap.until).bytes(Buffer.from(gap.cause, 'utf8')).take()
+}
+
+export function coverageValue(coverage: Coverage): Buffer {
+  return new ByteWriter(17)
+    .big64(coverage.from)
+    .big64(coverage.until)
+    .u8(WATCH_MODES.indexOf(coverage.mode) + 1)
+    .take()
+}
+
+function readCoverage(value: Buffer): Coverage {
+  const from = new ByteReader(value, 'Catalog coverage')
+  return { from: hybridTime(from.big64()), until: hybridTime(from.big64()), mode: WATCH_MODES[from.u8() - 1] ?? from.fail('unknown mode') }
+}

@@ -1,0 +1,205 @@
+/**
+ * Check: reads every frame of a repository, and proves that what the records name is there.
+ *
+ * Every header, CRC, authentication tag and digest; every chain, from the first record of each epoch; every chunk of every
+ * version. Invariant: a repository is called whole only when every byte of it was read and matched; what is not whole
+ * is named by agent, path and time. It prevents a verifier that reports health for what it did not look at.
+ */
+
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { millisecondsOf } from '../shared/clock.ts'
+import { type Digest, digestHex } from '../shared/digest.ts'
+import { PacsimileError, reasonOf } from '../shared/errors.ts'
+import type { Label, RelativePath } from '../shared/path.ts'
+import { Catalog } from './catalog.ts'
+import { type Damage, replay } from './replay.ts'
+import { FRAME_HEADER_BYTES, openFrame } from './repository/frame.ts'
+import type { FrameFileKind, ScannedFrame } from './repository/frame-file.ts'
+import { Repository } from './repository/repository.ts'
+
+/** A version that cannot be restored, or not with certainty. */
+export interface Affected {
+  readonly agent: Label
+  readonly volume: Label
+  readonly path: RelativePath
+  /** When it became the path's version, in ms since 1970. */
+  readonly timeMs: number
+  readonly epoch: number
+  readonly seq: number
+  readonly reason: string
+}
+
+export interface CheckReport {
+  readonly repository: string
+  readonly agents: number
+  readonly records: number
+  readonly versions: number
+  readonly chunks: number
+  readonly packs: number
+  readonly segments: number
+  /** Bytes read. */
+  readonly bytes: number
+  readonly seconds: number
+  readonly damage: readonly Damage[]
+  readonly affected: readonly Affected[]
+  /** Versions whose content the agent declared lost: known, and no damage. */
+  readonly lostByAgent: number
+  /** What is worth knowing and no damage. */
+  readonly notes: readonly string[]
+}
+
+export interface CheckProgress {
+  readonly bytes: number
+  readonly totalBytes: number
+}
+
+/** @throws not-found, format-unknown, io */
+export async function checkRepository(
+  directory: string,
+  dataKey: Buffer,
+  onProgress: (progress: CheckProgress) => void = () => {},
+): Promise<CheckReport> {
+  const started = performance.now()
+  await using stack = new AsyncDisposableStack()
+  const repository = stack.adopt(Repository.open(directory, dataKey), (opened) => opened.close())
+  const scratch = stack.adopt(mkdtempSync(join(tmpdir(), 'pacsimile-check-')), (made) => rmSync(made, { recursive: true, force: true }))
+  const catalog = stack.adopt(await Catalog.open(join(scratch, 'catalog')), (opened) => opened.close())
+
+  // Records first: the chunks of every record seen here were durable before it was written, also while a collector runs.
+  const folded = await replay(repository, catalog)
+  const reading = new Reading(repository, dataKey, onProgress)
+  await reading.run()
+  const { affected, versions, lostByAgent } = await affectedVersions(catalog, reading.brokenChunks)
+  return {
+    repository: repository.id,
+    agents: (await catalog.agents()).length,
+    records: folded.records,
+    versions,
+    chunks: reading.wholeChunks.size,
+    packs: repository.numbers('pack').length,
+    segments: repository.numbers('segment').length,
+    bytes: reading.bytes,
+    seconds: (performance.now() - started) / 1000,
+    damage: unique([...folded.damage, ...reading.damage]),
+    affected,
+    lostByAgent,
+    notes: reading.notes,
+  }
+}
+
+function unique(damage: readonly Damage[]): Damage[] {
+  return [...new Map(damage.map((found) => [`${found.file}:${found.offset}`, found])).values()]
+}
+
+/** Reads every file front to back. */
+class Reading {
+  readonly damage: Damage[] = []
+  readonly notes: string[] = []
+  readonly wholeChunks = new Set<Digest>()
+  readonly #badChunks = new Map<Digest, string>()
+  readonly #repository: Repository
+  readonly #dataKey: Buffer
+  readonly #onProgress: (progress: CheckProgress) => void
+  bytes = 0
+
+  constructor(repository: Repository, dataKey: Buffer, onProgress: (progress: CheckProgress) => void) {
+    this.#repository = repository
+    this.#dataKey = dataKey
+    this.#onProgress = onProgress
+  }
+
+  /** Chunks that are nowhere whole, with the reason. */
+  brokenChunks = (name: Digest): string | undefined =>
+    this.wholeChunks.has(name) ? undefined : (this.#badChunks.get(name) ?? `chunk ${digestHex(name).slice(0, 16)} is in no pack`)
+
+  async run(): Promise<void> {
+    const files = (['segment', 'pack'] as const).flatMap((kind) => this.#repository.numbers(kind).map((number) => ({ kind, number })))
+    const totalBytes = files.reduce((sum, { kind, number }) => sum + this.#sizeOf(kind, number), 0)
+    for (const { kind, number } of files) {
+      const isLast = number === this.#repository.numbers(kind).at(-1)
+      try {
+        this.#readFile(kind, number, isLast)
+      } catch (error) {
+        if (!(error instanceof PacsimileError) || error.code !== 'damage') throw error
+        this.damage.push({ file: this.#repository.pathOf(kind, number), offset: 0, reason: error.message })
+      }
+      this.#onProgress({ bytes: this.bytes, totalBytes })
+      await new Promise<void>((resolve) => {
+        setImmediate(resolve)
+      })
+    }
+  }
+
+  #sizeOf(kind: FrameFileKind, number: number): number {
+    try {
+      return this.#repository.file(kind, number).size
+    } catch {
+      // It is met again, and reported, when it is read.
+      return 0
+    }
+  }
+
+  #readFile(kind: FrameFileKind, number: number, isLast: boolean): void {
+    const file = this.#repository.file(kind, number)
+    let isSealed = false
+    for (const found of file.scan()) {
+      if (found.kind === 'damage') {
+        if (found.tail && !isSealed)
+          this.notes.push(
+            `${file.path}: the last ${found.length} bytes are an append that was cut short before anything of it was acknowledged${isLast ? ', or one that is under way' : ''}`,
+          )
+        else this.damage.push({ file: file.path, offset: found.offset, reason: found.reason })
+        continue
+      }
+      this.bytes += found.storedLength + FRAME_HEADER_BYTES
+      if (found.type === 'index') isSealed = true
+      if (found.type !== 'ignorable') this.#openFrame(file.path, found, file.bodyOf(found.offset, found.storedLength))
+    }
+    if (isSealed && file.sealedIndex() === undefined)
+      this.damage.push({ file: file.path, offset: file.size, reason: 'the footer of this sealed file is damaged' })
+  }
+
+  #openFrame(path: string, frame: Extract<ScannedFrame, { kind: 'frame' }>, body: Buffer): void {
+    try {
+      openFrame(frame.header, body, frame.digest, this.#dataKey)
+      if (frame.type === 'chunk') this.wholeChunks.add(frame.digest)
+    } catch (error) {
+      this.damage.push({ file: path, offset: frame.offset, reason: reasonOf(error) })
+      if (frame.type === 'chunk') this.#badChunks.set(frame.digest, `${path} at byte ${frame.offset}: ${reasonOf(error)}`)
+    }
+  }
+}
+
+async function affectedVersions(
+  catalog: Catalog,
+  whyBroken: (name: Digest) => string | undefined,
+): Promise<{ affected: Affected[]; versions: number; lostByAgent: number }> {
+  const affected: Affected[] = []
+  let versions = 0
+  let lostByAgent = 0
+  for (const agent of await catalog.agents()) {
+    for (const volume of await catalog.volumes(agent)) {
+      for await (const { path, position, version } of catalog.allVersions(agent, volume.name)) {
+        if (version === undefined) continue
+        versions += 1
+        if (version.kind !== 'file') continue
+        const reason = version.chunks.map((chunk) => whyBroken(chunk.digest)).find((found) => found !== undefined)
+        if (reason === undefined) continue
+        if (catalog.isLost(agent, position)) lostByAgent += 1
+        else
+          affected.push({
+            agent,
+            volume: volume.name,
+            path,
+            timeMs: millisecondsOf(catalog.summary(agent, position)?.time ?? volume.since),
+            epoch: position.epoch,
+            seq: position.seq,
+            reason,
+          })
+      }
+    }
+  }
+  return { affected, versions, lostByAgent }
+}

@@ -1,0 +1,103 @@
+/**
+ * The collector: opens its parts in order and runs them under one signal.
+ *
+ * Order at start: lock (the catalog's), repository (torn tails are cut), fold of what the catalog lacks, then ingest and
+ * replica, and only then the port. Order at stop: the port, ingest (commits what it has), replica, catalog.
+ */
+import { join } from 'node:path'
+import { HybridClock, millisecondsOf, systemClock } from '../shared/clock.ts'
+import { CHUNK_CACHE_BYTES } from '../shared/limits.ts'
+import { serveLocal } from '../shared/local-api.ts'
+import type { Log } from '../shared/log.ts'
+import { adminRoutes } from './admin.ts'
+import { Catalog } from './catalog.ts'
+import { ChunkCache } from './chunk-cache.ts'
+import { type CollectorConfig, parseListen } from './config.ts'
+import { Enrollment } from './enrollment.ts'
+import { History } from './history.ts'
+import { openIdentity } from './identity.ts'
+import { Ingest } from './ingest.ts'
+import { Overview } from './overview.ts'
+import { Receiver } from './receiver.ts'
+import { replay } from './replay.ts'
+import { Replica } from './replica.ts'
+import { Repository } from './repository/repository.ts'
+
+export interface CollectorOptions {
+  readonly dataDir: string
+  readonly config: CollectorConfig
+  readonly dataKey: Buffer
+  readonly log: Log
+}
+
+/** Runs until the signal is given. `onReady` is called when agents can connect. */
+export async function collect(
+  options: CollectorOptions,
+  signal: AbortSignal,
+  onReady: (address: { host: string; port: number }) => void,
+): Promise<void> {
+  const { dataDir, config, log } = options
+  await using stack = new AsyncDisposableStack()
+  const catalog = stack.adopt(await Catalog.open(join(dataDir, 'catalog')), (opened) => opened.close())
+  const repository = stack.adopt(Repository.openForAppending(config.repository, options.dataKey), (opened) => opened.close())
+  const folded = await replay(repository, catalog)
+  log.info('repository opened', { repository: repository.id, foldedRecords: folded.records, foldedChunks: folded.chunks })
+  for (const damage of folded.damage)
+    log.error('the repository is damaged', { file: damage.file, offset: damage.offset, reason: damage.reason })
+
+  const clock = new HybridClock(systemClock)
+  for (const agent of await catalog.agents()) {
+    const end = catalog.chainEnd(agent)
+    // One agent's clock far ahead must not drag the collector's with it.
+    if (end !== undefined && millisecondsOf(end.time) <= systemClock.now()) clock.atLeast(end.time)
+  }
+  const cache = new ChunkCache(CHUNK_CACHE_BYTES)
+  const history = new History(catalog, repository, { cache, damage: folded.damage })
+  const replica = config.replica ? new Replica({ directory: join(dataDir, 'replica'), catalog, history, log }) : undefined
+  const ingest = new Ingest({ repository, catalog, cache, log, onCommit: (agents) => replica?.hint(agents) })
+
+  // Each part is stopped only when what feeds it has ended: the port, then ingest, then the replica.
+  const replicaStop = new AbortController()
+  const ingestStop = new AbortController()
+  const failed = new AbortController()
+  const background = (work: Promise<void>, stop: AbortController): void => {
+    work.catch((error: unknown) => failed.abort(error))
+    stack.defer(async () => {
+      stop.abort()
+      await work
+    })
+  }
+  if (replica !== undefined) background(replica.run(replicaStop.signal), replicaStop)
+  background(ingest.run(ingestStop.signal), ingestStop)
+
+  const identity = openIdentity(dataDir)
+  const enrollment = new Enrollment(identity, (agent) => catalog.chainEnd(agent)?.epoch ?? 0, log)
+  const receiver = stack.adopt(
+    await Receiver.listen(
+      { identity, enrollment, ingest, catalog, repository: repository.description, clock, log },
+      parseListen(config.listen),
+    ),
+    (opened) => opened.close(),
+  )
+  const overview = new Overview({
+    dataDir,
+    listen: config.listen,
+    repository: repository.id,
+    damage: folded.damage.length,
+    catalog,
+    ingest,
+    receiver,
+    replica,
+  })
+  stack.use(await serveLocal(join(dataDir, 'admin.sock'), adminRoutes({ overview, history, receiver, catalog, replica })))
+  const { address, port } = receiver.address
+  onReady({ host: address, port })
+  log.info('listening for agents', { address, port })
+
+  await new Promise<void>((resolve) => {
+    signal.addEventListener('abort', () => resolve(), { once: true })
+    failed.signal.addEventListener('abort', () => resolve(), { once: true })
+    if (signal.aborted) resolve()
+  })
+  if (failed.signal.aborted) throw failed.signal.reason
+}

@@ -1,0 +1,62 @@
+/**
+ * The collector's configuration, DATA/collector.toml.
+ *
+ * Its presence means that DATA was initialised: `init` writes it last. Paths in it are relative to DATA.
+ */
+import { join, resolve } from 'node:path'
+import { z } from 'zod'
+import { formatConfig, readConfig } from '../shared/config.ts'
+import { PacsimileError } from '../shared/errors.ts'
+import { createFileDurably } from '../shared/files.ts'
+import { LOG_LEVELS } from '../shared/log.ts'
+
+export const DEFAULT_LISTEN = '0.0.0.0:7443'
+
+/** `0.0.0.0:7443`, `[::]:7443`, `backup.example:7443`. */
+const LISTEN = /^(\[[0-9a-fA-F:.]+\]|[^\s:[\]]+):(\d{1,5})$/
+
+const SCHEMA = z.strictObject({
+  /** Host and port for agents. */
+  listen: z
+    .string()
+    .refine((text) => Number(LISTEN.exec(text)?.[2] ?? Number.NaN) <= 65_535, 'not HOST:PORT')
+    .default(DEFAULT_LISTEN),
+  repository: z.string().min(1).default('repository'),
+  /** Opens the repository's key at start; without it a passphrase is needed. */
+  keyFile: z.string().min(1).optional(),
+  /** Whether a live replica is kept. */
+  replica: z.boolean().default(true),
+  logLevel: z.enum(LOG_LEVELS).default('info'),
+})
+
+export type CollectorConfig = z.output<typeof SCHEMA>
+
+export function configFile(dataDir: string): string {
+  return join(dataDir, 'collector.toml')
+}
+
+/** With absolute paths. @throws config-invalid, io */
+export function readCollectorConfig(dataDir: string): CollectorConfig {
+  const config = readConfig(configFile(dataDir), SCHEMA)
+  const keyFile = config.keyFile === undefined ? {} : { keyFile: resolve(dataDir, config.keyFile) }
+  return { ...config, repository: resolve(dataDir, config.repository), ...keyFile }
+}
+
+/** @throws already-exists, config-invalid */
+export function createCollectorConfig(dataDir: string, config: z.input<typeof SCHEMA>): void {
+  createFileDurably(configFile(dataDir), formatConfig(checkedConfig(config)))
+}
+
+/** @throws config-invalid */
+export function checkedConfig(config: z.input<typeof SCHEMA>): CollectorConfig {
+  const checked = SCHEMA.safeParse(config)
+  if (checked.success) return checked.data
+  const reasons = checked.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`)
+  throw new PacsimileError('config-invalid', `The collector's configuration: ${reasons.join('; ')}`)
+}
+
+export function parseListen(text: string): { readonly host: string; readonly port: number } {
+  const [, host, port] = LISTEN.exec(text) ?? []
+  if (host === undefined || port === undefined) throw new PacsimileError('config-invalid', `${JSON.stringify(text)} is not HOST:PORT`)
+  return { host: host.replace(/^\[(.*)\]$/, '$1'), port: Number(port) }
+}

@@ -1,0 +1,66 @@
+/**
+ * Where a command reads history from: a running collector, or a bare repository. Two implementations, one meaning.
+ */
+import type { HybridTime } from '../shared/clock.ts'
+import type { Label, RelativePath } from '../shared/path.ts'
+import type { Position, RecordSummary, WatchMode } from '../shared/record.ts'
+import type { TreeEntry } from '../shared/tree.ts'
+import type { ChunkRef, Version } from '../shared/version.ts'
+import type { Coverage, Gap } from './catalog.ts'
+import type { Point, PointRequest } from './point.ts'
+import type { Damage } from './replay.ts'
+
+/** An entry of a tree at a point. */
+export interface ListedEntry extends TreeEntry {
+  /** Its content could not be kept by the agent until it was acknowledged: it cannot be restored. */
+  readonly lost: boolean
+}
+
+/** What can be restored of a volume. */
+export interface Window {
+  readonly agent: Label
+  readonly volume: Label
+  readonly root: string
+  readonly mode: WatchMode
+  /** The first moment at which the volume was known whole; undefined before the first scan is done. */
+  readonly from: HybridTime | undefined
+  /** The last record. */
+  readonly until: HybridTime
+  readonly head: Position
+  readonly gaps: readonly Gap[]
+  readonly coverage: readonly Coverage[]
+}
+
+/** One record of a log; `version` for a put, `lost` when its content is. */
+export interface LogEntry {
+  readonly record: RecordSummary
+  readonly version: Version | undefined
+  readonly lost: boolean
+}
+
+export interface LogQuery {
+  /** Only records of this path and below. */
+  readonly path: RelativePath
+  /** Only records after this moment's state. */
+  readonly from: PointRequest | undefined
+  /** Only records up to this moment. */
+  readonly until: PointRequest | undefined
+}
+
+/** The content of a chunk, or why it cannot be had. */
+export type ChunkResult = { readonly bytes: Buffer } | { readonly failure: string }
+
+export interface HistorySource extends AsyncDisposable {
+  /** What is known to be damaged; found while the history was read. */
+  readonly damage: readonly Damage[]
+  volumes(): Promise<{ readonly agent: Label; readonly volume: Label }[]>
+  /** @throws not-found, outside-window */
+  point(agent: Label, volume: Label, request: PointRequest): Promise<Point>
+  /** The path and all below it at a position, depth first, names in byte order. Empty where the path is not there. */
+  tree(agent: Label, volume: Label, path: RelativePath, at: Position): AsyncIterable<ListedEntry>
+  /** Records of a volume, oldest first. */
+  log(agent: Label, volume: Label, query: LogQuery): AsyncIterable<LogEntry>
+  window(agent: Label, volume: Label): Promise<Window>
+  /** Contents of chunks, one result for each, in the order asked for. */
+  chunks(refs: readonly ChunkRef[]): AsyncIterable<ChunkResult>
+}

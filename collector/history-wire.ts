@@ -1,0 +1,113 @@
+/**
+ * How history crosses the admin socket: trees, logs and contents as streams of length-prefixed items.
+ *
+ * Both halves stand here side by side, so that they cannot drift apart. The socket is local and not a contract.
+ */
+import { ByteReader, ByteWriter } from '../shared/bytes.ts'
+import { PacsimileError } from '../shared/errors.ts'
+import { CHUNK_BYTES_MAX, PATH_BYTES_MAX, RECORD_BYTES_MAX } from '../shared/limits.ts'
+import { relativePath } from '../shared/path.ts'
+import { decodeSummary, encodeSummary } from '../shared/record.ts'
+import { decodeVersion, encodeVersion } from '../shared/version.ts'
+import type { ChunkResult, ListedEntry, LogEntry } from './history-source.ts'
+
+/** Items gathered into one write. */
+const GATHER_BYTES = 256 << 10
+const ITEM_BYTES_MAX = RECORD_BYTES_MAX + CHUNK_BYTES_MAX
+
+/** Prefixes each item with its length and joins small ones. */
+async function* framed<Item>(items: AsyncIterable<Item>, encode: (item: Item) => Uint8Array): AsyncGenerator<Uint8Array> {
+  let parts: Uint8Array[] = []
+  let bytes = 0
+  for await (const item of items) {
+    const body = encode(item)
+    const length = Buffer.allocUnsafe(4)
+    length.writeUInt32LE(body.length, 0)
+    parts.push(length, body)
+    bytes += body.length + 4
+    if (bytes >= GATHER_BYTES) {
+      yield Buffer.concat(parts)
+      parts = []
+      bytes = 0
+    }
+  }
+  if (bytes > 0) yield Buffer.concat(parts)
+}
+
+/** The inverse. @throws protocol when the stream ends within an item */
+async function* unframed<Item>(stream: AsyncIterable<Buffer>, decode: (bytes: Buffer) => Item): AsyncGenerator<Item> {
+  let parts: Buffer[] = []
+  let have = 0
+  let need = 4
+  for await (const part of stream) {
+    parts.push(part)
+    have += part.length
+    if (have < need) continue
+    const bytes = parts.length === 1 ? part : Buffer.concat(parts)
+    let at = 0
+    for (need = 4; bytes.length - at >= 4; need = 4) {
+      const length = bytes.readUInt32LE(at)
+      if (length > ITEM_BYTES_MAX) throw new PacsimileError('protocol', `An item of ${length} bytes is too large`)
+      need = 4 + length
+      if (bytes.length - at < need) break
+      yield decode(bytes.subarray(at + 4, at + need))
+      at += need
+    }
+    parts = [bytes.subarray(at)]
+    have = bytes.length - at
+  }
+  if (have > 0) throw new PacsimileError('protocol', 'The answer was cut off')
+}
+
+export function encodeEntries(entries: AsyncIterable<ListedEntry>): AsyncIterable<Uint8Array> {
+  return framed(entries, (entry) => {
+    const to = new ByteWriter(256)
+    to.string(entry.path)
+      .u64(entry.position.epoch)
+      .u64(entry.position.seq)
+      .u8(entry.lost ? 1 : 0)
+    encodeVersion(entry.version, to)
+    return to.view()
+  })
+}
+
+export function decodeEntries(stream: AsyncIterable<Buffer>): AsyncIterable<ListedEntry> {
+  return unframed(stream, (bytes) => {
+    const from = new ByteReader(bytes, 'Tree entry')
+    const path = relativePath(from.string(PATH_BYTES_MAX))
+    const position = { epoch: from.u64(), seq: from.u64() }
+    const lost = from.u8() === 1
+    return { path, position, lost, version: decodeVersion(from) }
+  })
+}
+
+export function encodeLog(entries: AsyncIterable<LogEntry>): AsyncIterable<Uint8Array> {
+  return framed(entries, (entry) => {
+    const to = new ByteWriter(256)
+    to.u8(entry.lost ? 1 : 0).bytes(encodeSummary(entry.record))
+    to.u8(entry.version === undefined ? 0 : 1)
+    if (entry.version !== undefined) encodeVersion(entry.version, to)
+    return to.view()
+  })
+}
+
+export function decodeLog(stream: AsyncIterable<Buffer>): AsyncIterable<LogEntry> {
+  return unframed(stream, (bytes) => {
+    const from = new ByteReader(bytes, 'Log entry')
+    const lost = from.u8() === 1
+    const record = decodeSummary(from.bytes(RECORD_BYTES_MAX))
+    return { record, lost, version: from.u8() === 1 ? decodeVersion(from) : undefined }
+  })
+}
+
+export function encodeChunks(results: AsyncIterable<ChunkResult>): AsyncIterable<Uint8Array> {
+  return framed(results, (result) =>
+    'bytes' in result
+      ? Buffer.concat([Buffer.from([0]), result.bytes])
+      : Buffer.concat([Buffer.from([1]), Buffer.from(result.failure, 'utf8')]),
+  )
+}
+
+export function decodeChunks(stream: AsyncIterable<Buffer>): AsyncIterable<ChunkResult> {
+  return unframed(stream, (bytes) => (bytes[0] === 0 ? { bytes: bytes.subarray(1) } : { failure: bytes.subarray(1).toString('utf8') }))
+}

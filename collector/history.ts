@@ -1,0 +1,209 @@
+/**
+ * History read straight from a catalog and its repository: what the collector serves, and what an offline reader uses.
+ *
+ * Invariant: every answer is at a position, never at "now": what is added meanwhile does not change it.
+ */
+import { type HybridTime, millisecondsOf, TIME_ZERO } from '../shared/clock.ts'
+import { type Digest, digestHex } from '../shared/digest.ts'
+import { PacsimileError, reasonOf } from '../shared/errors.ts'
+import { isWithin, type Label, type RelativePath } from '../shared/path.ts'
+import type { Position, RecordSummary } from '../shared/record.ts'
+import type { ChunkRef } from '../shared/version.ts'
+import type { Catalog, VolumeFacts } from './catalog.ts'
+import type { ChunkCache } from './chunk-cache.ts'
+import type { ChunkResult, HistorySource, ListedEntry, LogEntry, LogQuery, Window } from './history-source.ts'
+import { includedUntil, type Point, type PointRequest } from './point.ts'
+import type { Damage } from './replay.ts'
+import type { Repository } from './repository/repository.ts'
+
+const BEFORE_ALL: Position = { epoch: 0, seq: 0 }
+
+export class History implements HistorySource {
+  readonly damage: readonly Damage[]
+  readonly #catalog: Catalog
+  readonly #repository: Repository
+  readonly #cache: ChunkCache | undefined
+
+  /** Borrows its parts: whoever opened them closes them. */
+  constructor(catalog: Catalog, repository: Repository, options: { cache?: ChunkCache; damage?: readonly Damage[] } = {}) {
+    this.#catalog = catalog
+    this.#repository = repository
+    this.#cache = options.cache
+    this.damage = options.damage ?? []
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    // Nothing of its own to close.
+  }
+
+  async volumes(): Promise<{ agent: Label; volume: Label }[]> {
+    const found = []
+    for (const agent of await this.#catalog.agents())
+      for (const volume of await this.#catalog.volumes(agent)) found.push({ agent, volume: volume.name })
+    return found
+  }
+
+  async #facts(agent: Label, volume: Label): Promise<VolumeFacts> {
+    const facts = this.#catalog.volume(agent, volume)
+    if (facts !== undefined) return facts
+    const known = (await this.volumes()).map((name) => `${name.agent}:${name.volume}`)
+    throw new PacsimileError('not-found', `There is no volume ${agent}:${volume}; known: ${known.length === 0 ? 'none' : known.join(', ')}`)
+  }
+
+  // ---- points ------------------------------------------------------------------------------------------------------
+
+  async point(agent: Label, volume: Label, request: PointRequest): Promise<Point> {
+    const facts = await this.#facts(agent, volume)
+    const position = await this.#position(agent, request)
+    const time = this.#catalog.summary(agent, position)?.time
+    const next = await this.#timeAfter(agent, position)
+    const requestedMs = request.kind === 'time' ? request.ms : undefined
+    const moment = requestedMs === undefined ? (time ?? TIME_ZERO) : includedUntil(requestedMs)
+    const gaps = await this.#catalog.gaps(agent, volume)
+    const gap = request.kind === 'head' ? undefined : gaps.find((candidate) => candidate.from < moment && moment < candidate.until)
+    return {
+      position,
+      time,
+      requestedMs,
+      next,
+      gap: gap === undefined ? undefined : { from: gap.from, until: gap.until, cause: gap.cause },
+      whole: facts.completeAt !== undefined && (time ?? TIME_ZERO) >= facts.completeAt,
+    }
+  }
+
+  async #position(agent: Label, request: PointRequest): Promise<Position> {
+    const head = this.#catalog.chainEnd(agent)
+    if (head === undefined) throw new PacsimileError('not-found', `Nothing was ever received from agent ${agent}`)
+    switch (request.kind) {
+      case 'head':
+        return { epoch: head.epoch, seq: head.seq }
+      case 'seq': {
+        const position = { epoch: request.epoch ?? head.epoch, seq: request.seq }
+        if (request.seq === 0 || this.#catalog.summary(agent, position) === undefined)
+          throw new PacsimileError(
+            'outside-window',
+            `Agent ${agent} has no record ${position.epoch}:${position.seq}; the last is ${head.epoch}:${head.seq}`,
+          )
+        return position
+      }
+      case 'time':
+        return this.#positionAtTime(agent, request.ms)
+    }
+  }
+
+  /** The last record not later than a moment. Where clocks of two epochs overlap, the newer epoch counts. */
+  async #positionAtTime(agent: Label, ms: number): Promise<Position> {
+    const until = includedUntil(ms)
+    const epochs = await this.#catalog.epochs(agent)
+    const epoch = epochs.findLast((candidate) => candidate.from <= until)
+    if (epoch === undefined) {
+      const first = epochs[0]
+      throw new PacsimileError(
+        'outside-window',
+        `${new Date(ms).toISOString()} lies before the first record of agent ${agent}${first === undefined ? '' : `, ${new Date(millisecondsOf(first.from)).toISOString()}`}`,
+      )
+    }
+    let low = 1
+    let high = await this.#catalog.lastSeq(agent, epoch.epoch)
+    while (low < high) {
+      const middle = Math.ceil((low + high) / 2)
+      const time = this.#timeNear(agent, epoch.epoch, middle, high)
+      if (time !== undefined && time <= until) low = middle
+      else high = middle - 1
+    }
+    return { epoch: epoch.epoch, seq: low }
+  }
+
+  /** Time of a record; where it is lost to damage, of the next one that is not. */
+  #timeNear(agent: Label, epoch: number, seq: number, last: number): HybridTime | undefined {
+    for (let at = seq; at <= last; at++) {
+      const time = this.#catalog.summary(agent, { epoch, seq: at })?.time
+      if (time !== undefined) return time
+    }
+    return undefined
+  }
+
+  async #timeAfter(agent: Label, position: Position): Promise<HybridTime | undefined> {
+    const head = this.#catalog.chainEnd(agent)
+    if (head === undefined) return undefined
+    for await (const record of this.#catalog.summaries(agent, position, head)) return record.time
+    return undefined
+  }
+
+  // ---- trees and logs ----------------------------------------------------------------------------------------------
+
+  async *tree(agent: Label, volume: Label, path: RelativePath, at: Position): AsyncGenerator<ListedEntry> {
+    await this.#facts(agent, volume)
+    for await (const entry of this.#catalog.treeAt(agent, volume, path, at))
+      yield { ...entry, lost: this.#catalog.isLost(agent, entry.position) }
+  }
+
+  async *log(agent: Label, volume: Label, query: LogQuery): AsyncGenerator<LogEntry> {
+    await this.#facts(agent, volume)
+    const after = query.from === undefined ? BEFORE_ALL : await this.#position(agent, query.from)
+    const until = await this.#position(agent, query.until ?? { kind: 'head' })
+    for await (const record of this.#catalog.summaries(agent, after, until)) {
+      if (!concerns(record, volume, query.path)) continue
+      const position = { epoch: record.epoch, seq: record.seq }
+      const version = record.kind === 'put' ? this.#catalog.versionBy(agent, volume, record.path, position) : undefined
+      yield { record, version, lost: record.kind === 'put' && this.#catalog.isLost(agent, position) }
+    }
+  }
+
+  async window(agent: Label, volume: Label): Promise<Window> {
+    const facts = await this.#facts(agent, volume)
+    const head = this.#catalog.chainEnd(agent)
+    return {
+      agent,
+      volume,
+      root: facts.root,
+      mode: facts.mode,
+      from: facts.completeAt,
+      until: head?.time ?? TIME_ZERO,
+      head: { epoch: head?.epoch ?? 0, seq: head?.seq ?? 0 },
+      gaps: await this.#catalog.gaps(agent, volume),
+      coverage: await this.#catalog.coverage(agent, volume),
+    }
+  }
+
+  // ---- content -----------------------------------------------------------------------------------------------------
+
+  async *chunks(refs: readonly ChunkRef[]): AsyncGenerator<ChunkResult> {
+    for (const ref of refs) {
+      try {
+        yield { bytes: this.readChunk(ref.digest) }
+      } catch (error) {
+        if (!(error instanceof PacsimileError)) throw error
+        yield { failure: reasonOf(error) }
+      }
+    }
+  }
+
+  /** Verified content. @throws damage, io, not-found */
+  readChunk(name: Digest): Buffer {
+    const cached = this.#cache?.get(name)
+    if (cached !== undefined) return cached
+    const place = this.#catalog.chunk(name)
+    if (place === undefined) throw new PacsimileError('damage', `Chunk ${digestHex(name)} is in no pack`)
+    return this.#repository.readChunk(place, name)
+  }
+}
+
+function concerns(record: RecordSummary, volume: Label, path: RelativePath): boolean {
+  switch (record.kind) {
+    case 'epoch':
+      return path === ''
+    case 'volume':
+    case 'sweep':
+    case 'gap':
+    case 'coverage':
+    case 'mark':
+      return record.volume === volume && path === ''
+    case 'put':
+    case 'remove':
+    case 'lost':
+      return record.volume === volume && isWithin(record.path, path)
+    case 'rename':
+      return record.volume === volume && (isWithin(record.path, path) || isWithin(record.to, path))
+  }
+}

@@ -1,0 +1,261 @@
+/**
+ * Taking in what agents send, in the one order that cannot lose what was acknowledged:
+ *
+ *     verify each chunk's hash -> chunks durable -> records durable -> catalog -> ack -> hint to the followers
+ *
+ * A crash between any two steps leaves a phantom (chunks without records, records without an ack, a catalog that lags and
+ * is folded again at start), never a hole. One loop commits for all sessions: while one commit is on its way to the disk
+ * the next gathers, so the cost of an fsync is shared by whatever arrived meanwhile.
+ */
+import { zstdCompressSync } from 'node:zlib'
+import { type Digest, digestHex, digestOf } from '../shared/digest.ts'
+import { asPacsimileError, PacsimileError, reasonOf } from '../shared/errors.ts'
+import { COMMIT_BYTES_TARGET, RECORDS_PER_MESSAGE_MAX } from '../shared/limits.ts'
+import type { Log } from '../shared/log.ts'
+import type { Label } from '../shared/path.ts'
+import { decodeRecord, type JournalRecord } from '../shared/record.ts'
+import type { ChainHead, Message } from '../shared/wire.ts'
+import type { Catalog } from './catalog.ts'
+import { CatalogBatch } from './catalog-batch.ts'
+import type { ChunkCache } from './chunk-cache.ts'
+import { decompress } from './repository/frame.ts'
+import type { RecordGroup, Repository } from './repository/repository.ts'
+
+export type ChunkMessage = Extract<Message, { kind: 'chunk' }>
+
+/** What ingest tells a session. */
+export interface IngestSession {
+  readonly agent: Label
+  /** Chunks that the agent declared lost: records may name them. */
+  readonly lost: ReadonlySet<Digest>
+  committed(head: ChainHead): void
+  /** This session broke a rule, or the disk failed: it ends, and the agent sends again from its last ack. */
+  failed(error: PacsimileError): void
+}
+
+type Item =
+  | { readonly session: IngestSession; readonly chunk: ChunkMessage }
+  | { readonly session: IngestSession; readonly records: readonly Uint8Array[] }
+
+/** Received bytes that may wait for a commit before senders are held back. */
+const QUEUE_BYTES_MAX = 8 * COMMIT_BYTES_TARGET
+/** Pause before files are begun anew after the disk failed. */
+const RETRY_MS = 1000
+
+export class Ingest {
+  readonly #repository: Repository
+  readonly #catalog: Catalog
+  readonly #cache: ChunkCache
+  readonly #log: Log
+  readonly #onCommit: (agents: ReadonlySet<Label>) => void
+  #queue: Item[] = []
+  #queuedBytes = 0
+  readonly #queuedChunks = new Map<Digest, number>()
+  #wakeLoop: (() => void) | undefined
+  readonly #wakeSenders: (() => void)[] = []
+  #failure: PacsimileError | undefined
+
+  constructor(parts: {
+    repository: Repository
+    catalog: Catalog
+    cache: ChunkCache
+    log: Log
+    onCommit: (agents: ReadonlySet<Label>) => void
+  }) {
+    this.#repository = parts.repository
+    this.#catalog = parts.catalog
+    this.#cache = parts.cache
+    this.#log = parts.log
+    this.#onCommit = parts.onCommit
+  }
+
+  /** Why nothing can be taken in at the moment; undefined when all is well. */
+  get failure(): PacsimileError | undefined {
+    return this.#failure
+  }
+
+  /** Whether a chunk is durable or on its way to be. */
+  hasChunk(name: Digest): boolean {
+    return this.#queuedChunks.has(name) || this.#catalog.chunk(name) !== undefined
+  }
+
+  /** Whether senders should hold back. */
+  get isCrowded(): boolean {
+    return this.#queuedBytes > QUEUE_BYTES_MAX / 2
+  }
+
+  /** Resolves when there is room for more, not when it is durable. */
+  async submit(item: Item): Promise<void> {
+    if ('chunk' in item) this.#queuedChunks.set(item.chunk.digest, (this.#queuedChunks.get(item.chunk.digest) ?? 0) + 1)
+    this.#queue.push(item)
+    this.#queuedBytes += bytesOf(item)
+    this.#wakeLoop?.()
+    while (this.#queuedBytes > QUEUE_BYTES_MAX) await new Promise<void>((resolve) => this.#wakeSenders.push(resolve))
+  }
+
+  /** The commit loop; ends when the signal is given and what was submitted is committed. */
+  async run(signal: AbortSignal): Promise<void> {
+    const stop = (): void => this.#wakeLoop?.()
+    signal.addEventListener('abort', stop)
+    try {
+      for (;;) {
+        if (this.#queue.length === 0) {
+          if (signal.aborted) return
+          await new Promise<void>((resolve) => {
+            this.#wakeLoop = resolve
+          })
+          this.#wakeLoop = undefined
+          continue
+        }
+        const items = this.#take()
+        await this.#commit(items)
+        for (const item of items) if ('chunk' in item) this.#release(item.chunk.digest)
+        for (const wake of this.#wakeSenders.splice(0)) wake()
+      }
+    } finally {
+      signal.removeEventListener('abort', stop)
+    }
+  }
+
+  #take(): Item[] {
+    let bytes = 0
+    let count = 0
+    for (const item of this.#queue) {
+      if (count > 0 && bytes >= COMMIT_BYTES_TARGET) break
+      bytes += bytesOf(item)
+      count += 1
+    }
+    const items = this.#queue.slice(0, count)
+    this.#queue = this.#queue.slice(count)
+    this.#queuedBytes -= bytes
+    return items
+  }
+
+  #release(name: Digest): void {
+    const left = (this.#queuedChunks.get(name) ?? 1) - 1
+    if (left > 0) this.#queuedChunks.set(name, left)
+    else this.#queuedChunks.delete(name)
+  }
+
+  async #commit(items: readonly Item[]): Promise<void> {
+    const batch = new CatalogBatch(this.#catalog)
+    const groups: RecordGroup[] = []
+    const heads = new Map<IngestSession, ChainHead>()
+    const broken = new Set<IngestSession>()
+    try {
+      for (const item of items) {
+        if (broken.has(item.session)) continue
+        try {
+          if ('chunk' in item) this.#takeChunk(item.chunk, batch)
+          else heads.set(item.session, await this.#takeRecords(item.session, item.records, batch, groups))
+        } catch (error) {
+          if (!isPeersFault(error)) throw error
+          broken.add(item.session)
+          item.session.failed(new PacsimileError('protocol', `${item.session.agent}: ${error.message}`, { cause: error }))
+        }
+      }
+      await this.#repository.commit(groups)
+      await batch.write({ packs: this.#repository.end('pack'), segments: this.#repository.end('segment') })
+    } catch (error) {
+      await this.#fail(asPacsimileError(error, 'Committing to the repository'), items)
+      return
+    }
+    if (this.#failure !== undefined) {
+      this.#failure = undefined
+      this.#log.info('the repository takes data again')
+    }
+    const agents = new Set<Label>()
+    for (const [session, head] of heads) {
+      session.committed(head)
+      agents.add(session.agent)
+    }
+    if (agents.size > 0) this.#onCommit(agents)
+  }
+
+  #takeChunk(chunk: ChunkMessage, batch: CatalogBatch): void {
+    if (batch.hasChunk(chunk.digest)) return
+    const plain = chunk.compressed ? decompress(chunk.bytes, chunk.length) : Buffer.from(chunk.bytes)
+    if (plain.length !== chunk.length || digestOf(plain) !== chunk.digest)
+      throw new PacsimileError('damage', `chunk ${digestHex(chunk.digest)} does not have the content that its digest names`)
+    const place = this.#repository.appendChunk(storedForm(chunk, plain))
+    batch.addChunk(chunk.digest, { ...place, plainLength: chunk.length })
+    this.#cache.set(chunk.digest, plain)
+  }
+
+  async #takeRecords(
+    session: IngestSession,
+    encoded: readonly Uint8Array[],
+    batch: CatalogBatch,
+    groups: RecordGroup[],
+  ): Promise<ChainHead> {
+    const taken: Uint8Array[] = []
+    try {
+      for (const bytes of encoded) {
+        const record = decodeRecord(bytes)
+        const end = batch.chainEnd(session.agent)
+        // A record that was durable before the session began may be on its way twice; the ack says how far we are.
+        if (end !== undefined && record.epoch === end.epoch && record.seq <= end.seq) continue
+        this.#requireChunks(session, record, batch)
+        await batch.addRecord(session.agent, record, bytes)
+        taken.push(bytes)
+      }
+    } finally {
+      // What was taken before a bad record is whole, and stays.
+      addToGroups(groups, session.agent, taken)
+    }
+    const end = batch.chainEnd(session.agent)
+    if (end === undefined) throw new PacsimileError('format-invalid', 'no record could be taken')
+    return { epoch: end.epoch, seq: end.seq, hash: end.hash }
+  }
+
+  #requireChunks(session: IngestSession, record: JournalRecord, batch: CatalogBatch): void {
+    if (record.kind !== 'put' || record.version.kind !== 'file') return
+    for (const chunk of record.version.chunks) {
+      if (!batch.hasChunk(chunk.digest) && !session.lost.has(chunk.digest))
+        throw new PacsimileError(
+          'format-invalid',
+          `record ${record.epoch}:${record.seq} names chunk ${digestHex(chunk.digest)}, which was not sent`,
+        )
+    }
+  }
+
+  /** The disk failed: nothing of this batch is acknowledged, every session sends again from its last ack. */
+  async #fail(error: PacsimileError, items: readonly Item[]): Promise<void> {
+    if (this.#failure === undefined) this.#log.error('the repository cannot take data', { code: error.code, reason: reasonOf(error) })
+    this.#failure = error
+    this.#repository.abandonOpenFiles()
+    for (const session of new Set(items.map((item) => item.session))) session.failed(error)
+    await new Promise<void>((resolve) => {
+      setTimeout(resolve, RETRY_MS)
+    })
+  }
+}
+
+/** Neighbouring records of one agent share a frame. */
+function addToGroups(groups: RecordGroup[], agent: Label, records: readonly Uint8Array[]): void {
+  if (records.length === 0) return
+  const last = groups.at(-1)
+  if (last?.agent === agent && last.records.length + records.length <= RECORDS_PER_MESSAGE_MAX) {
+    groups[groups.length - 1] = { agent, records: [...last.records, ...records] }
+  } else {
+    groups.push({ agent, records })
+  }
+}
+
+function isPeersFault(error: unknown): error is PacsimileError {
+  return error instanceof PacsimileError && (error.code === 'damage' || error.code === 'format-invalid' || error.code === 'format-unknown')
+}
+
+/** As it came, unless the sender left it uncompressed and compressing pays. */
+function storedForm(chunk: ChunkMessage, plain: Buffer): { digest: Digest; plainLength: number; compressed: boolean; bytes: Uint8Array } {
+  if (chunk.compressed) {
+    if (chunk.bytes.length < plain.length) return { digest: chunk.digest, plainLength: chunk.length, compressed: true, bytes: chunk.bytes }
+    const smaller = zstdCompressSync(plain)
+    if (smaller.length < plain.length) return { digest: chunk.digest, plainLength: chunk.length, compressed: true, bytes: smaller }
+  }
+  return { digest: chunk.digest, plainLength: chunk.length, compressed: false, bytes: plain }
+}
+
+function bytesOf(item: Item): number {
+  return 'chunk' in item ? item.chunk.bytes.length : item.records.reduce((sum, record) => sum + record.length, 0)
+}

@@ -1,0 +1,280 @@
+/**
+ * Making a path of a directory what a version says: the one place where replica and restore write files.
+ *
+ * Invariant: a file gets its name only when every byte of it was verified; what it replaces is replaced by rename(2), so
+ * that a reader sees the old file or the new one. Metadata comes last. It prevents half-written files under real names.
+ */
+
+import { randomBytes } from 'node:crypto'
+import {
+  closeSync,
+  constants,
+  fchmodSync,
+  fchownSync,
+  lchownSync,
+  linkSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  renameSync,
+  rmdirSync,
+  symlinkSync,
+  unlinkSync,
+} from 'node:fs'
+import type { ByteString } from '../shared/bytes.ts'
+import type { Digest } from '../shared/digest.ts'
+import { errnoOf, PacsimileError } from '../shared/errors.ts'
+import { TEMPORARY_PREFIX, writeFully } from '../shared/files.ts'
+import { libc } from '../shared/libc.ts'
+import { childOf, parentOf, pathBuffer, type RelativePath, ROOT } from '../shared/path.ts'
+import type { FileVersion, Version, Xattr } from '../shared/version.ts'
+import { SafeDirectory } from './safe-directory.ts'
+
+export type ReadChunk = (name: Digest, length: number) => Buffer | Promise<Buffer>
+
+export interface MaterializeOptions {
+  /** Give regular files their setuid and setgid bits. */
+  readonly setuid: boolean
+}
+
+/** Something that a file should have and could not be given. */
+export interface Shortcoming {
+  readonly path: RelativePath
+  readonly what: 'owner' | 'mode' | 'xattr' | 'special-file'
+  readonly reason: string
+}
+
+const SETUID_SETGID = 0o6000
+/** Namespaces of xattrs that only a privileged process may set. */
+const PRIVILEGED_XATTRS = ['trusted.', 'security.']
+
+export class Materializer {
+  readonly #directory: SafeDirectory
+  readonly #readChunk: ReadChunk
+  readonly #options: MaterializeOptions
+  readonly #mayChown = process.getuid?.() === 0
+  readonly shortcomings: Shortcoming[] = []
+
+  constructor(root: string, readChunk: ReadChunk, options: MaterializeOptions) {
+    this.#directory = new SafeDirectory(root)
+    this.#readChunk = readChunk
+    this.#options = options
+  }
+
+  get rootDescriptor(): number {
+    return this.#directory.descriptor(ROOT)
+  }
+
+  close(): void {
+    this.#directory.close()
+  }
+
+  /** Makes `path` this version; its parent directories are made where they are missing. */
+  async put(path: RelativePath, version: Version): Promise<void> {
+    const parent = parentOf(path)
+    if (parent !== undefined) this.#directory.make(parent)
+    switch (version.kind) {
+      case 'directory':
+        this.makeDirectory(path)
+        this.finishDirectory(path, version)
+        return
+      case 'file':
+        await this.#putFile(path, version)
+        return
+      case 'symlink':
+        this.#replace(path, (temporary) => symlinkSync(pathBuffer(version.target), pathBuffer(temporary)), version)
+        return
+      case 'fifo':
+      case 'socket':
+      case 'character-device':
+      case 'block-device':
+        this.shortcomings.push({ path, what: 'special-file', reason: `a ${version.kind} is recorded but not recreated` })
+    }
+  }
+
+  /** Makes a directory that only we may enter until `finishDirectory`. */
+  makeDirectory(path: RelativePath): void {
+    if (path === ROOT) return
+    const existing = this.#kindAt(path)
+    if (existing === 'other') this.removeAll(path)
+    if (existing !== 'directory') mkdirSync(pathBuffer(this.#directory.at(path)), 0o700)
+  }
+
+  async #putFile(path: RelativePath, version: FileVersion): Promise<void> {
+    const temporary = this.#temporaryBeside(path)
+    const fd = openSync(pathBuffer(temporary), constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW, 0o600)
+    try {
+      try {
+        for (const chunk of version.chunks) {
+          const read = this.#readChunk(chunk.digest, chunk.length)
+          writeFully(fd, read instanceof Promise ? await read : read)
+        }
+        this.#setOwnerAndMode(path, fd, version)
+      } finally {
+        closeSync(fd)
+      }
+      this.#setXattrs(path, temporary, version.xattrs)
+      libc?.setModified(temporary, version.mtimeNs)
+      this.#moveInto(temporary, path)
+    } catch (error) {
+      unlinkIfPresent(temporary)
+      throw error
+    }
+  }
+
+  #setOwnerAndMode(path: RelativePath, fd: number, version: Version): void {
+    // chown clears the setuid bits, so the mode comes after it.
+    if (this.#mayChown) this.#attempt(path, 'owner', () => fchownSync(fd, version.uid, version.gid))
+    const mode = version.kind === 'file' && !this.#options.setuid ? version.mode & ~SETUID_SETGID : version.mode
+    this.#attempt(path, 'mode', () => fchmodSync(fd, mode))
+  }
+
+  #setXattrs(path: RelativePath, at: ByteString, xattrs: readonly Xattr[]): void {
+    for (const { name, value } of xattrs) {
+      if (!this.#mayChown && PRIVILEGED_XATTRS.some((prefix) => name.startsWith(prefix))) {
+        this.shortcomings.push({ path, what: 'xattr', reason: `${name} needs root` })
+      } else {
+        this.#attempt(path, 'xattr', () => libc?.setXattr(at, name, value))
+      }
+    }
+  }
+
+  #attempt(path: RelativePath, what: Shortcoming['what'], set: () => void): void {
+    try {
+      set()
+    } catch (error) {
+      const errno = errnoOf(error)
+      if (errno !== 'EPERM' && errno !== 'EACCES' && errno !== 'ENOTSUP' && errno !== 'EOPNOTSUPP' && errno !== 'EINVAL') throw error
+      this.shortcomings.push({ path, what, reason: errno })
+    }
+  }
+
+  /** Owner, mode, xattrs and times of a directory: after everything in it was written. */
+  finishDirectory(path: RelativePath, version: Version): void {
+    const fd = this.#directory.descriptor(path)
+    this.#setOwnerAndMode(path, fd, version)
+    const at = this.#directory.at(path)
+    this.#removeOtherXattrs(at, version.xattrs)
+    this.#setXattrs(path, at, version.xattrs)
+    libc?.setModified(at, version.mtimeNs)
+  }
+
+  #removeOtherXattrs(at: ByteString, wanted: readonly Xattr[]): void {
+    const keep = new Set(wanted.map((xattr) => xattr.name))
+    for (const { name } of libc?.xattrs(at) ?? []) {
+      if (!keep.has(name) && name.startsWith('user.')) libc?.removeXattr(at, name)
+    }
+  }
+
+  /** Makes `path` another name of `existing`, which was put before. */
+  link(existing: RelativePath, path: RelativePath): void {
+    const parent = parentOf(path)
+    if (parent !== undefined) this.#directory.make(parent)
+    const temporary = this.#temporaryBeside(path)
+    linkSync(pathBuffer(this.#directory.at(existing)), pathBuffer(temporary))
+    try {
+      // rename(2) does nothing when both names are of one file; then the temporary name would stay.
+      if (this.isSameFile(existing, path)) unlinkSync(pathBuffer(temporary))
+      else this.#moveInto(temporary, path)
+    } catch (error) {
+      unlinkIfPresent(temporary)
+      throw error
+    }
+  }
+
+  isSameFile(a: RelativePath, b: RelativePath): boolean {
+    const first = lstatSync(pathBuffer(this.#directory.at(a)), { bigint: true, throwIfNoEntry: false })
+    const second = lstatSync(pathBuffer(this.#directory.at(b)), { bigint: true, throwIfNoEntry: false })
+    return first !== undefined && second !== undefined && first.ino === second.ino && first.dev === second.dev
+  }
+
+  #replace(path: RelativePath, make: (temporary: ByteString) => void, version: Version): void {
+    const temporary = this.#temporaryBeside(path)
+    make(temporary)
+    try {
+      if (this.#mayChown) this.#attempt(path, 'owner', () => lchownSync(pathBuffer(temporary), version.uid, version.gid))
+      this.#setXattrs(path, temporary, version.xattrs)
+      libc?.setModified(temporary, version.mtimeNs)
+      this.#moveInto(temporary, path)
+    } catch (error) {
+      unlinkIfPresent(temporary)
+      throw error
+    }
+  }
+
+  #moveInto(temporary: ByteString, path: RelativePath): void {
+    const at = pathBuffer(this.#directory.at(path))
+    try {
+      renameSync(pathBuffer(temporary), at)
+    } catch (error) {
+      const errno = errnoOf(error)
+      if (errno !== 'EISDIR' && errno !== 'ENOTEMPTY' && errno !== 'EEXIST') throw error
+      this.removeAll(path)
+      renameSync(pathBuffer(temporary), at)
+    }
+  }
+
+  #temporaryBeside(path: RelativePath): ByteString {
+    const parent = parentOf(path)
+    if (parent === undefined) throw new PacsimileError('format-invalid', 'The root of a volume can only be a directory')
+    return this.#directory.at(childOf(parent, `${TEMPORARY_PREFIX}${randomBytes(8).toString('hex')}`))
+  }
+
+  #kindAt(path: RelativePath): 'directory' | 'other' | 'nothing' {
+    const stat = lstatSync(pathBuffer(this.#directory.at(path)), { throwIfNoEntry: false })
+    if (stat === undefined) return 'nothing'
+    return stat.isDirectory() ? 'directory' : 'other'
+  }
+
+  /** Removes a path and everything below it; nothing when it is not there. */
+  removeAll(path: RelativePath): void {
+    let kind: 'directory' | 'other' | 'nothing'
+    try {
+      kind = this.#kindAt(path)
+    } catch (error) {
+      // A directory above is gone or is none any more: so is the path.
+      if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ENOTDIR' || errnoOf(error) === 'ELOOP') return
+      throw error
+    }
+    if (kind === 'nothing') return
+    if (kind === 'other') {
+      unlinkSync(pathBuffer(this.#directory.at(path)))
+      return
+    }
+    for (const { name } of this.list(path)) this.removeAll(childOf(path, name))
+    this.#directory.forget(path)
+    if (path !== ROOT) rmdirSync(pathBuffer(this.#directory.at(path)))
+  }
+
+  /** Names in a directory of this tree. */
+  list(directory: RelativePath): { name: ByteString; isDirectory: boolean }[] {
+    const at = pathBuffer(`/proc/self/fd/${this.#directory.descriptor(directory)}`)
+    return readdirSync(at, { encoding: 'buffer', withFileTypes: true }).map((entry) => ({
+      name: entry.name.toString('latin1'),
+      isDirectory: entry.isDirectory(),
+    }))
+  }
+
+  /** Sets a file's metadata where its content is right already. */
+  putMetadata(path: RelativePath, version: FileVersion): void {
+    const at = this.#directory.at(path)
+    const fd = openSync(pathBuffer(at), constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)
+    try {
+      this.#setOwnerAndMode(path, fd, version)
+    } finally {
+      closeSync(fd)
+    }
+    this.#removeOtherXattrs(at, version.xattrs)
+    this.#setXattrs(path, at, version.xattrs)
+    libc?.setModified(at, version.mtimeNs)
+  }
+}
+
+function unlinkIfPresent(at: ByteString): void {
+  try {
+    unlinkSync(pathBuffer(at))
+  } catch (error) {
+    if (errnoOf(error) !== 'ENOENT') throw error
+  }
+}

@@ -1,0 +1,89 @@
+/**
+ * The collector's view of itself and its agents, put together when somebody asks.
+ *
+ * It reports what it knows and says 'unknown' where it does not: an agent that is not connected has no current state.
+ */
+import { millisecondsOf } from '../shared/clock.ts'
+import type { Label } from '../shared/path.ts'
+import { comparePositions, type Position } from '../shared/record.ts'
+import type { Catalog, VolumeFacts } from './catalog.ts'
+import type { Ingest } from './ingest.ts'
+import type { Receiver } from './receiver.ts'
+import type { Replica } from './replica.ts'
+import type { Session } from './session.ts'
+import type { AgentReport, CollectorStatus, VolumeStatus } from './status.ts'
+
+export interface OverviewParts {
+  readonly dataDir: string
+  readonly listen: string
+  readonly repository: string
+  readonly damage: number
+  readonly catalog: Catalog
+  readonly ingest: Ingest
+  readonly receiver: Receiver
+  readonly replica: Replica | undefined
+}
+
+export class Overview {
+  readonly #parts: OverviewParts
+  readonly #startedMs = Date.now()
+
+  constructor(parts: OverviewParts) {
+    this.#parts = parts
+  }
+
+  async report(): Promise<CollectorStatus> {
+    const { dataDir, listen, repository, damage, catalog, ingest } = this.#parts
+    const agents: AgentReport[] = []
+    for (const agent of await catalog.agents()) agents.push(await this.#agent(agent))
+    return { repository, dataDir, listen, startedMs: this.#startedMs, failure: ingest.failure?.message, damage, agents }
+  }
+
+  async #agent(agent: Label): Promise<AgentReport> {
+    const { catalog, receiver, replica } = this.#parts
+    const session = receiver.session(agent)
+    const connected = session?.isReady === true
+    const end = catalog.chainEnd(agent) ?? { epoch: 0, seq: 0 }
+    const applied = replica?.applied(agent) ?? { epoch: 0, seq: 0 }
+    const volumes: VolumeStatus[] = []
+    for (const facts of await catalog.volumes(agent)) volumes.push(await this.#volume(agent, facts, connected ? session : undefined))
+    return {
+      name: agent,
+      connected,
+      sinceMs: connected ? session.since : undefined,
+      clockSkewMs: connected ? session.skewMs : undefined,
+      epoch: end.epoch,
+      head: Math.max(end.seq, session?.coverage?.head ?? 0),
+      acked: end.seq,
+      applied: applied.epoch === end.epoch ? applied.seq : 0,
+      pending: session?.coverage?.pending ?? 0,
+      spoolBytes: session?.coverage?.spoolBytes ?? 0,
+      lagMs: replica === undefined ? undefined : this.#lag(agent, applied, end),
+      volumes,
+    }
+  }
+
+  #lag(agent: Label, applied: Position, end: Position): number | undefined {
+    if (comparePositions(applied, end) >= 0) return 0
+    const oldest = this.#parts.catalog.summary(agent, { epoch: applied.epoch, seq: applied.seq + 1 })
+    return oldest === undefined ? undefined : Math.max(0, Date.now() - millisecondsOf(oldest.time))
+  }
+
+  async #volume(agent: Label, facts: VolumeFacts, session: Session | undefined): Promise<VolumeStatus> {
+    const { catalog, replica } = this.#parts
+    const said = session?.coverage?.volumes.find((volume) => volume.name === facts.name)
+    const gaps = await catalog.gaps(agent, facts.name)
+    const lastGap = gaps.at(-1)
+    return {
+      name: facts.name,
+      root: facts.root,
+      mode: said?.mode ?? facts.mode,
+      state: said?.state ?? 'unknown',
+      reason: said?.reason ?? '',
+      gaps: gaps.length,
+      lastGapMs: lastGap === undefined ? undefined : millisecondsOf(lastGap.until),
+      replicaPath: replica?.pathOf(agent, facts.name),
+      replicaProblems: replica?.problems(agent, facts.name).size ?? 0,
+    }
+  }
+}

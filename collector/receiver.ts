@@ -1,0 +1,125 @@
+/**
+ * The collector's end of the wire: one TLS port for enrolment and for agents' sessions. The only door to `ws` here.
+ *
+ * Invariant: a connection without a client certificate is cut before HTTP; a WebSocket is only opened for an enrolled
+ * agent; of each agent the newest session counts. It prevents strangers from reaching the protocol, and two sessions of
+ * one agent from interleaving.
+ */
+import { once } from 'node:events'
+import { createServer, type Server } from 'node:https'
+import type { AddressInfo } from 'node:net'
+import { TLSSocket } from 'node:tls'
+import { WebSocketServer } from 'ws'
+import type { HybridClock } from '../shared/clock.ts'
+import { asPacsimileError } from '../shared/errors.ts'
+import { MESSAGE_BYTES_MAX, SESSIONS_MAX } from '../shared/limits.ts'
+import { Link } from '../shared/link.ts'
+import type { Log } from '../shared/log.ts'
+import type { Label } from '../shared/path.ts'
+import { ENROLL_PATH, JOURNAL_PATH, SUBPROTOCOL } from '../shared/wire.ts'
+import type { Catalog } from './catalog.ts'
+import type { Enrollment } from './enrollment.ts'
+import type { Identity } from './identity.ts'
+import type { Ingest } from './ingest.ts'
+import type { RepositoryDescription } from './repository/repository.ts'
+import { Session } from './session.ts'
+
+const HEADERS_MS_MAX = 10_000
+
+export interface ReceiverParts {
+  readonly identity: Identity
+  readonly enrollment: Enrollment
+  readonly ingest: Ingest
+  readonly catalog: Catalog
+  readonly repository: RepositoryDescription
+  readonly clock: HybridClock
+  readonly log: Log
+}
+
+export class Receiver {
+  readonly #parts: ReceiverParts
+  readonly #server: Server
+  readonly #sockets: WebSocketServer
+  readonly #sessions = new Map<Label, Session>()
+  readonly #running = new Set<Promise<void>>()
+
+  private constructor(parts: ReceiverParts) {
+    this.#parts = parts
+    this.#server = createServer({ ...parts.identity.serverTlsOptions(), headersTimeout: HEADERS_MS_MAX }, (request, response) => {
+      if (request.method === 'POST' && request.url === ENROLL_PATH) void parts.enrollment.answer(request, response)
+      else response.writeHead(404).end()
+    })
+    parts.identity.guard(this.#server)
+    this.#sockets = new WebSocketServer({
+      noServer: true,
+      perMessageDeflate: false,
+      maxPayload: MESSAGE_BYTES_MAX,
+      handleProtocols: (offered) => (offered.has(SUBPROTOCOL) ? SUBPROTOCOL : false),
+    })
+    this.#server.on('upgrade', (request, socket, head) => {
+      socket.on('error', () => socket.destroy())
+      const peer = socket instanceof TLSSocket ? parts.identity.peerOf(socket) : undefined
+      if (
+        request.url !== JOURNAL_PATH ||
+        peer?.kind !== 'agent' ||
+        this.#running.size >= SESSIONS_MAX ||
+        request.headers['sec-websocket-protocol']?.includes(SUBPROTOCOL) !== true
+      ) {
+        parts.log.warn('connection refused', {
+          address: request.socket.remoteAddress,
+          reason: peer?.kind === 'stranger' ? peer.reason : 'not an agent session',
+        })
+        socket.end(`HTTP/1.1 ${peer?.kind === 'agent' ? '400 Bad Request' : '403 Forbidden'}\r\nConnection: close\r\n\r\n`)
+        return
+      }
+      this.#sockets.handleUpgrade(request, socket, head, (opened) => this.#begin(peer.name, new Link(opened)))
+    })
+    this.#server.on('tlsClientError', (error, socket) => {
+      parts.log.debug('TLS handshake failed', { reason: error.message })
+      socket.destroy()
+    })
+  }
+
+  /** @throws io when the address cannot be listened on */
+  static async listen(parts: ReceiverParts, address: { readonly host: string; readonly port: number }): Promise<Receiver> {
+    const receiver = new Receiver(parts)
+    try {
+      receiver.#server.listen(address.port, address.host)
+      await once(receiver.#server, 'listening')
+    } catch (error) {
+      throw asPacsimileError(error, `Listening on ${address.host}:${address.port}`)
+    }
+    return receiver
+  }
+
+  get address(): AddressInfo {
+    const address = this.#server.address()
+    if (address === null || typeof address === 'string') throw new Error('a TCP server has a TCP address')
+    return address
+  }
+
+  session(agent: Label): Session | undefined {
+    return this.#sessions.get(agent)
+  }
+
+  #begin(agent: Label, link: Link): void {
+    const { ingest, catalog, clock, repository, log } = this.#parts
+    const session = new Session({ agent, link, ingest, catalog, clock, repository, log })
+    this.#sessions.get(agent)?.supersede()
+    this.#sessions.set(agent, session)
+    const running = session.run().finally(() => {
+      this.#running.delete(running)
+      if (this.#sessions.get(agent) === session) this.#sessions.delete(agent)
+    })
+    this.#running.add(running)
+  }
+
+  /** Ends every session; what they sent is still committed by ingest. */
+  async close(): Promise<void> {
+    this.#server.close()
+    for (const session of this.#sessions.values()) session.close()
+    this.#server.closeAllConnections()
+    await Promise.all(this.#running)
+    this.#sockets.close()
+  }
+}

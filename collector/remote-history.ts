@@ -1,0 +1,106 @@
+/**
+ * History asked of a running collector through its admin socket.
+ */
+import { z } from 'zod'
+import { hybridTime } from '../shared/clock.ts'
+import { digestHex } from '../shared/digest.ts'
+import { callLocal, streamLocal } from '../shared/local-api.ts'
+import type { Label, RelativePath } from '../shared/path.ts'
+import { type Position, WATCH_MODES } from '../shared/record.ts'
+import type { ChunkRef } from '../shared/version.ts'
+import type { ChunkResult, HistorySource, ListedEntry, LogEntry, LogQuery, Window } from './history-source.ts'
+import { decodeChunks, decodeEntries, decodeLog } from './history-wire.ts'
+import type { Point, PointRequest } from './point.ts'
+
+const time = z.string().transform((text) => hybridTime(BigInt(text)))
+const position = z.object({ epoch: z.number(), seq: z.number() })
+const gap = z.object({ from: time, until: time, cause: z.string() })
+const label = z.string().transform((text) => text as Label)
+
+const POINT = z.object({
+  position,
+  time: time.optional(),
+  requestedMs: z.number().optional(),
+  next: time.optional(),
+  gap: gap.optional(),
+  whole: z.boolean(),
+})
+const VOLUMES = z.array(z.object({ agent: label, volume: label }))
+const WINDOW = z.object({
+  agent: label,
+  volume: label,
+  root: z.string(),
+  mode: z.enum(WATCH_MODES),
+  from: time.optional(),
+  until: time,
+  head: position,
+  gaps: z.array(gap.extend({ position })),
+  coverage: z.array(z.object({ from: time, until: time, mode: z.enum(WATCH_MODES) })),
+})
+
+/** Chunks asked for in one call. */
+const CHUNKS_PER_CALL = 4096
+
+export class RemoteHistory implements HistorySource {
+  readonly damage = []
+  readonly #socket: string
+
+  private constructor(socket: string) {
+    this.#socket = socket
+  }
+
+  /** @throws collector-unreachable */
+  static async open(socketFile: string): Promise<RemoteHistory> {
+    const history = new RemoteHistory(socketFile)
+    await history.volumes()
+    return history
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    // Every call has its own connection.
+  }
+
+  async #call<Schema extends z.ZodType>(name: string, body: object, schema: Schema): Promise<z.output<Schema>> {
+    return schema.parse(await callLocal(this.#socket, name, body, { unreachable: 'collector-unreachable' }))
+  }
+
+  #stream(name: string, body: object): AsyncIterable<Buffer> {
+    return streamLocal(this.#socket, name, body, { unreachable: 'collector-unreachable' })
+  }
+
+  volumes(): Promise<{ agent: Label; volume: Label }[]> {
+    return this.#call('volumes', {}, VOLUMES)
+  }
+
+  async point(agent: Label, volume: Label, request: PointRequest): Promise<Point> {
+    const found = await this.#call('point', { agent, volume, at: request }, POINT)
+    return {
+      position: found.position,
+      time: found.time,
+      requestedMs: found.requestedMs,
+      next: found.next,
+      gap: found.gap,
+      whole: found.whole,
+    }
+  }
+
+  tree(agent: Label, volume: Label, path: RelativePath, at: Position): AsyncIterable<ListedEntry> {
+    return decodeEntries(this.#stream('tree', { agent, volume, path, at }))
+  }
+
+  log(agent: Label, volume: Label, query: LogQuery): AsyncIterable<LogEntry> {
+    return decodeLog(this.#stream('log', { agent, volume, path: query.path, from: query.from, until: query.until }))
+  }
+
+  async window(agent: Label, volume: Label): Promise<Window> {
+    const found = await this.#call('window', { agent, volume }, WINDOW)
+    return { ...found, from: found.from }
+  }
+
+  async *chunks(refs: readonly ChunkRef[]): AsyncGenerator<ChunkResult> {
+    for (let at = 0; at < refs.length; at += CHUNKS_PER_CALL) {
+      const asked = refs.slice(at, at + CHUNKS_PER_CALL)
+      yield* decodeChunks(this.#stream('chunks', { chunks: asked.map((ref) => ({ digest: digestHex(ref.digest), length: ref.length })) }))
+    }
+  }
+}

@@ -1,0 +1,154 @@
+/**
+ * Folds what the repository holds beyond what the catalog reflects: after a crash, for a new catalog, or for a reader
+ * beside a dead collector.
+ *
+ * Invariant: whatever whole frames exist are folded, in order; what is damaged is reported once, with its place, and
+ * stepped over. It prevents one bad sector from hiding the history behind it.
+ */
+
+import { type HybridTime, millisecondsOf } from '../shared/clock.ts'
+import { PacsimileError, reasonOf } from '../shared/errors.ts'
+import type { Label } from '../shared/path.ts'
+import { type ChainEnd, decodeRecord, type JournalRecord } from '../shared/record.ts'
+import type { Catalog } from './catalog.ts'
+import { CatalogBatch } from './catalog-batch.ts'
+import { FRAME_OVERHEAD_BYTES } from './repository/frame.ts'
+import type { FrameFileKind, IndexedFrame } from './repository/frame-file.ts'
+import { decodeRecordGroup, type ReadPosition, type Repository } from './repository/repository.ts'
+
+/** Something in the repository that is not as it was written. */
+export interface Damage {
+  /** Path of the file. */
+  readonly file: string
+  readonly offset: number
+  readonly reason: string
+}
+
+export interface ReplayResult {
+  readonly chunks: number
+  readonly records: number
+  readonly damage: readonly Damage[]
+}
+
+/** Operations gathered before a write. */
+const BATCH_RECORDS = 4096
+
+export async function replay(repository: Repository, catalog: Catalog, onProgress?: (records: number) => void): Promise<ReplayResult> {
+  const damage: Damage[] = []
+  const start = catalog.reflected()
+  let packs = start.packs
+  let segments = start.segments
+  let chunks = 0
+  let records = 0
+  let batch = new CatalogBatch(catalog)
+  let pending = 0
+  const flush = async (): Promise<void> => {
+    if (pending === 0) return
+    await batch.write({ packs, segments })
+    batch = new CatalogBatch(catalog)
+    pending = 0
+  }
+
+  for (const step of frames(repository, 'pack', start.packs, damage)) {
+    if (step.frame?.type === 'chunk') {
+      const { digest, offset, storedLength, plainLength } = step.frame
+      batch.addChunk(digest, { file: step.next.file, offset, storedLength, plainLength })
+      chunks += 1
+      pending += 1
+    }
+    packs = step.next
+    if (pending >= BATCH_RECORDS) await flush()
+  }
+  for (const step of frames(repository, 'segment', start.segments, damage)) {
+    if (step.frame?.type === 'records') {
+      const added = await addGroup(repository, batch, step.next.file, step.frame, damage)
+      records += added
+      pending += added
+    }
+    segments = step.next
+    if (pending >= BATCH_RECORDS) {
+      await flush()
+      onProgress?.(records)
+    }
+  }
+  pending += 1
+  await flush()
+  return { chunks, records, damage }
+}
+
+/** The frames of a kind of file from a place on, each with the place behind it. */
+function* frames(
+  repository: Repository,
+  kind: FrameFileKind,
+  start: ReadPosition,
+  damage: Damage[],
+): Generator<{ frame: IndexedFrame | undefined; next: ReadPosition }> {
+  const numbers = repository.numbers(kind).filter((number) => number >= start.file)
+  for (const number of numbers) {
+    const from = number === start.file ? start.offset : 0
+    const isLast = number === numbers.at(-1)
+    let next: ReadPosition = { file: number, offset: from }
+    try {
+      const file = repository.file(kind, number)
+      const sealed = from === 0 ? file.sealedIndex() : undefined
+      if (sealed !== undefined) {
+        for (const frame of sealed) yield { frame, next }
+        next = { file: number + 1, offset: 0 }
+      } else {
+        for (const found of file.scan(from === 0 ? { bodies: isLast } : { start: from, bodies: isLast })) {
+          if (found.kind === 'damage') {
+            // Nothing whole follows: an append that a crash or a full disk cut short, before anything of it was acknowledged.
+            if (!found.tail) damage.push({ file: file.path, offset: found.offset, reason: found.reason })
+            continue
+          }
+          next =
+            found.type === 'index'
+              ? { file: number + 1, offset: 0 }
+              : { file: number, offset: found.offset + FRAME_OVERHEAD_BYTES + found.storedLength }
+          yield { frame: found, next: { file: number, offset: next.offset } }
+        }
+      }
+    } catch (error) {
+      if (!(error instanceof PacsimileError) || error.code !== 'damage') throw error
+      damage.push({ file: `${kind} ${number}`, offset: 0, reason: error.message })
+      next = { file: number, offset: from }
+    }
+    yield { frame: undefined, next: isLast ? next : { file: number + 1, offset: 0 } }
+  }
+}
+
+/** Which records are missing before this one, and of which time. */
+function interruption(agent: Label, end: ChainEnd | undefined, record: JournalRecord, broken: string): string {
+  const showTime = (time: HybridTime): string => new Date(millisecondsOf(time)).toISOString()
+  if (end === undefined || end.epoch !== record.epoch || record.seq <= end.seq + 1)
+    return `the history of agent ${agent} is broken before ${record.epoch}:${record.seq} (${showTime(record.time)}): ${broken}`
+  return `the records ${end.epoch}:${end.seq + 1} to ${record.epoch}:${record.seq - 1} of agent ${agent}, made between ${showTime(end.time)} and ${showTime(record.time)}, cannot be read`
+}
+
+async function addGroup(
+  repository: Repository,
+  batch: CatalogBatch,
+  fileNumber: number,
+  frame: IndexedFrame,
+  damage: Damage[],
+): Promise<number> {
+  const file = repository.file('segment', fileNumber)
+  let added = 0
+  try {
+    const { agent, records } = decodeRecordGroup(file.read(frame.offset, frame.storedLength, frame.digest))
+    for (const encoded of records) {
+      const record = decodeRecord(encoded)
+      const end = batch.chainEnd(agent)
+      // Written before a crash or a failed disk and sent again since: known already.
+      if (end !== undefined && (record.epoch < end.epoch || (record.epoch === end.epoch && record.seq <= end.seq))) continue
+      const broken = batch.break(agent, record)
+      if (broken !== undefined) damage.push({ file: file.path, offset: frame.offset, reason: interruption(agent, end, record, broken) })
+      await batch.addRecord(agent, record, encoded, true)
+      added += 1
+    }
+  } catch (error) {
+    if (!(error instanceof PacsimileError) || (error.code !== 'damage' && error.code !== 'format-invalid')) throw error
+    damage.push({ file: file.path, offset: frame.offset, reason: reasonOf(error) })
+  }
+  return added
+}

@@ -1,0 +1,431 @@
+/**
+ * A file of frames: a pack or a segment. Appended to, sealed with an index, read front to back or by place.
+ *
+ * Invariant: an open file only grows by whole frames; a sealed file never changes. A torn tail (a crash in mid-append) is
+ * recognised by there being no whole frame behind it, and is cut; damage that whole frames follow is never cut but
+ * reported. It prevents one flipped bit from being taken for a crash, and history behind it from being thrown away.
+ * Byte tables: docs/format.md, "File of frames".
+ */
+import { randomBytes } from 'node:crypto'
+import {
+  closeSync,
+  constants,
+  fchmodSync,
+  fdatasync,
+  fstatSync,
+  fsync,
+  fsyncSync,
+  ftruncateSync,
+  openSync,
+  readSync,
+  writev,
+} from 'node:fs'
+import { dirname } from 'node:path'
+import { promisify } from 'node:util'
+import { crc32 } from 'node:zlib'
+import { ByteReader, ByteWriter } from '../../shared/bytes.ts'
+import { DIGEST_BYTES, type Digest, digest } from '../../shared/digest.ts'
+import { asPacsimileError, PacsimileError } from '../../shared/errors.ts'
+import { syncDirectory, writeFully } from '../../shared/files.ts'
+import {
+  FRAME_HEADER_BYTES,
+  FRAME_OVERHEAD_BYTES,
+  type FrameHeader,
+  type FrameType,
+  frameBytes,
+  isBodyWhole,
+  labelKey,
+  openFrame,
+  openLabel,
+  type Payload,
+  packPayload,
+  readFrameHeader,
+  sealFrame,
+} from './frame.ts'
+
+export const FILE_KINDS = { pack: 'P', segment: 'S' } as const
+export type FrameFileKind = keyof typeof FILE_KINDS
+
+const MAGIC = Buffer.from('PACSIMIL', 'latin1')
+const FORMAT_MAJOR = 1
+const FORMAT_MINOR = 0
+export const FILE_HEADER_BYTES = 96
+const SALT_BYTES = 32
+const FOOTER_MAGIC = Buffer.from('PcE1', 'latin1')
+const FOOTER_BYTES = 16
+
+const datasync = promisify(fdatasync)
+const fullSync = promisify(fsync)
+const writeVector = promisify(writev)
+
+export interface FrameFileIdentity {
+  readonly kind: FrameFileKind
+  /** 16 bytes, as hex. */
+  readonly repository: string
+  readonly number: number
+}
+
+/** Where a frame is: enough to read it with one pread. */
+export interface FramePlace {
+  readonly file: number
+  readonly offset: number
+  readonly storedLength: number
+}
+
+export interface IndexedFrame {
+  readonly type: FrameType | 'ignorable'
+  readonly offset: number
+  readonly storedLength: number
+  readonly plainLength: number
+  readonly digest: Digest
+}
+
+/** What reading front to back meets. */
+export type ScannedFrame =
+  | ({ readonly kind: 'frame' } & IndexedFrame & { readonly header: FrameHeader })
+  /** Bytes that are no frame; `tail` where nothing whole follows in an unsealed file. */
+  | { readonly kind: 'damage'; readonly offset: number; readonly length: number; readonly tail: boolean; readonly reason: string }
+
+function encodeHeader(identity: FrameFileIdentity, salt: Buffer): Buffer {
+  const to = new ByteWriter(FILE_HEADER_BYTES)
+  to.raw(MAGIC).rawString(FILE_KINDS[identity.kind]).u8(FORMAT_MAJOR).u8(FORMAT_MINOR).u8(0).u32(0)
+  to.raw(Buffer.from(identity.repository, 'hex')).u64(identity.number).u64(Date.now()).raw(salt)
+  to.raw(Buffer.alloc(FILE_HEADER_BYTES - 4 - to.length))
+  to.u32(crc32(to.view()))
+  return to.take()
+}
+
+/** The salt of a file's labels. @throws format-invalid, format-unknown, damage */
+function checkHeader(bytes: Buffer, identity: FrameFileIdentity, path: string): Buffer {
+  const from = new ByteReader(bytes, path)
+  if (!from.raw(8).equals(MAGIC)) throw new PacsimileError('damage', `${path} does not begin as a file of this repository format`)
+  if (crc32(bytes.subarray(0, FILE_HEADER_BYTES - 4)) !== bytes.readUInt32LE(FILE_HEADER_BYTES - 4))
+    throw new PacsimileError('damage', `The header of ${path} fails its CRC`)
+  const kind = from.rawString(1)
+  const major = from.u8()
+  if (major !== FORMAT_MAJOR)
+    throw new PacsimileError('format-unknown', `${path} is of format ${major}; this release reads format ${FORMAT_MAJOR}`)
+  from.raw(6)
+  const repository = from.raw(16).toString('hex')
+  const number = from.u64()
+  if (kind !== FILE_KINDS[identity.kind] || repository !== identity.repository || number !== identity.number)
+    throw new PacsimileError(
+      'damage',
+      `${path} is not ${identity.kind} ${identity.number} of repository ${identity.repository}: it was renamed or copied here`,
+    )
+  from.u64()
+  return Buffer.from(from.raw(SALT_BYTES))
+}
+
+export class FrameFile {
+  readonly path: string
+  readonly identity: FrameFileIdentity
+  readonly #fd: number
+  readonly #dataKey: Buffer
+  readonly #labelKey: Buffer
+  readonly #index: IndexedFrame[] = []
+  readonly #queue: Buffer[] = []
+  #end: number
+  #written: number
+  #failed: PacsimileError | undefined
+
+  private constructor(path: string, identity: FrameFileIdentity, fd: number, dataKey: Buffer, salt: Buffer, end: number) {
+    this.path = path
+    this.identity = identity
+    this.#fd = fd
+    this.#dataKey = dataKey
+    this.#labelKey = labelKey(dataKey, salt)
+    this.#end = end
+    this.#written = end
+  }
+
+  /** A new, empty file; durable by name when this returns. */
+  static create(path: string, identity: FrameFileIdentity, dataKey: Buffer): FrameFile {
+    const salt = randomBytes(SALT_BYTES)
+    const fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600)
+    try {
+      writeFully(fd, encodeHeader(identity, salt), 0)
+      fsyncSync(fd)
+      syncDirectory(dirname(path))
+    } catch (error) {
+      closeSync(fd)
+      throw asPacsimileError(error, `Creating ${path}`)
+    }
+    return new FrameFile(path, identity, fd, dataKey, salt, FILE_HEADER_BYTES)
+  }
+
+  /** Opens for reading; `readable` is how far whole frames are known to reach (the file may be growing). */
+  static open(path: string, identity: FrameFileIdentity, dataKey: Buffer): FrameFile {
+    return FrameFile.#open(path, identity, dataKey, constants.O_RDONLY)
+  }
+
+  /**
+   * Opens the newest file to go on appending: cuts a torn tail. Undefined when it cannot be appended to (sealed, or
+   * damaged before its end): a new file must be begun, and this one stays as it is.
+   */
+  static reopen(path: string, identity: FrameFileIdentity, dataKey: Buffer): FrameFile | undefined {
+    const file = FrameFile.#open(path, identity, dataKey, constants.O_RDWR)
+    let end = FILE_HEADER_BYTES
+    for (const found of file.scan()) {
+      if (found.kind === 'damage') {
+        if (found.tail) break
+        file.close()
+        return undefined
+      }
+      if (found.type === 'index') {
+        file.close()
+        return undefined
+      }
+      const { header: _, kind: __, ...indexed } = found
+      file.#index.push(indexed)
+      end = found.offset + FRAME_OVERHEAD_BYTES + found.storedLength
+    }
+    ftruncateSync(file.#fd, end)
+    fsyncSync(file.#fd)
+    file.#end = end
+    file.#written = end
+    return file
+  }
+
+  static #open(path: string, identity: FrameFileIdentity, dataKey: Buffer, flags: number): FrameFile {
+    let fd: number
+    try {
+      fd = openSync(path, flags)
+    } catch (error) {
+      throw asPacsimileError(error, `Opening ${path}`)
+    }
+    try {
+      const header = Buffer.alloc(FILE_HEADER_BYTES)
+      readSync(fd, header, 0, FILE_HEADER_BYTES, 0)
+      const salt = checkHeader(header, identity, path)
+      return new FrameFile(path, identity, fd, dataKey, salt, fstatSync(fd).size)
+    } catch (error) {
+      closeSync(fd)
+      throw asPacsimileError(error, `Opening ${path}`)
+    }
+  }
+
+  get size(): number {
+    return this.#end
+  }
+
+  get frames(): readonly IndexedFrame[] {
+    return this.#index
+  }
+
+  /** Queues a frame; it is durable after the next `sync`. */
+  append(type: FrameType, payload: Payload): FramePlace {
+    const frame = sealFrame(type, payload, this.#dataKey, this.#labelKey)
+    const offset = this.#end
+    this.#queue.push(frame)
+    this.#end += frame.length
+    this.#index.push({ type, offset, storedLength: payload.bytes.length, plainLength: payload.plainLength, digest: payload.digest })
+    return { file: this.identity.number, offset, storedLength: payload.bytes.length }
+  }
+
+  /** Everything appended so far is durable. After a failure the file must not be used again: the kernel may have dropped what it could not write. */
+  async sync(): Promise<void> {
+    if (this.#failed !== undefined) throw this.#failed
+    try {
+      const written = await this.#flush()
+      if (written) await datasync(this.#fd)
+    } catch (error) {
+      this.#failed = asPacsimileError(error, `Writing ${this.path}`)
+      throw this.#failed
+    }
+  }
+
+  async #flush(): Promise<boolean> {
+    if (this.#queue.length === 0) return false
+    // IOV_MAX is 1024.
+    while (this.#queue.length > 0) {
+      let batch = this.#queue.splice(0, 1024)
+      while (batch.length > 0) {
+        const { bytesWritten } = await writeVector(this.#fd, batch, this.#written)
+        this.#written += bytesWritten
+        let left = bytesWritten
+        while (batch[0] !== undefined && left >= batch[0].length) {
+          left -= batch[0].length
+          batch = batch.slice(1)
+        }
+        if (batch[0] !== undefined) batch[0] = batch[0].subarray(left)
+      }
+    }
+    return true
+  }
+
+  /** Writes the index and the footer. The file never changes again. */
+  async seal(): Promise<void> {
+    const to = new ByteWriter(64 + this.#index.length * 48)
+    to.varint(this.#index.length)
+    for (const frame of this.#index) {
+      to.u8(frame.type === 'chunk' ? 1 : 2)
+        .varint(frame.offset)
+        .varint(frame.storedLength)
+        .varint(frame.plainLength)
+        .rawString(frame.digest)
+    }
+    const place = this.append('index', packPayload(to.take()))
+    const footer = new ByteWriter(FOOTER_BYTES)
+    footer.raw(FOOTER_MAGIC).u64(place.offset)
+    footer.u32(crc32(footer.view()))
+    this.#queue.push(footer.take())
+    this.#end += FOOTER_BYTES
+    try {
+      await this.#flush()
+      fchmodSync(this.#fd, 0o400)
+      await fullSync(this.#fd)
+    } catch (error) {
+      this.#failed = asPacsimileError(error, `Sealing ${this.path}`)
+      throw this.#failed
+    }
+  }
+
+  /** The plain content of the frame at a place. @throws damage, io */
+  read(offset: number, storedLength: number, name: Digest): Buffer {
+    const total = FRAME_OVERHEAD_BYTES + storedLength
+    const bytes = Buffer.allocUnsafe(total)
+    const got = this.#pread(bytes, offset)
+    const header = got === total ? readFrameHeader(bytes) : undefined
+    if (header === undefined || header.storedLength !== storedLength)
+      throw new PacsimileError('damage', `No whole frame at byte ${offset} of ${this.path}`)
+    try {
+      return openFrame(header, bytes.subarray(FRAME_HEADER_BYTES), name, this.#dataKey)
+    } catch (error) {
+      throw asPacsimileError(error, `Reading byte ${offset} of ${this.path}`)
+    }
+  }
+
+  /** What follows the header of the frame at a place: payload, tag, CRC. */
+  bodyOf(offset: number, storedLength: number): Buffer {
+    const body = Buffer.allocUnsafe(FRAME_OVERHEAD_BYTES + storedLength - FRAME_HEADER_BYTES)
+    this.#pread(body, offset + FRAME_HEADER_BYTES)
+    return body
+  }
+
+  #pread(into: Buffer, position: number): number {
+    let done = 0
+    try {
+      while (done < into.length) {
+        const got = readSync(this.#fd, into, done, into.length - done, position + done)
+        if (got === 0) break
+        done += got
+      }
+    } catch (error) {
+      throw asPacsimileError(error, `Reading ${this.path}`)
+    }
+    return done
+  }
+
+  /** The frames that the sealed file's own index lists; undefined when it is not sealed or the index does not open. */
+  sealedIndex(): readonly IndexedFrame[] | undefined {
+    const size = fstatSync(this.#fd).size
+    const footer = Buffer.alloc(FOOTER_BYTES)
+    if (size < FILE_HEADER_BYTES + FOOTER_BYTES || this.#pread(footer, size - FOOTER_BYTES) !== FOOTER_BYTES) return undefined
+    if (!footer.subarray(0, 4).equals(FOOTER_MAGIC) || crc32(footer.subarray(0, 12)) !== footer.readUInt32LE(12)) return undefined
+    const offset = Number(footer.readBigUInt64LE(4))
+    try {
+      const bytes = Buffer.alloc(FRAME_HEADER_BYTES)
+      this.#pread(bytes, offset)
+      const header = readFrameHeader(bytes)
+      if (header?.type !== 'index') return undefined
+      return decodeIndex(this.read(offset, header.storedLength, openLabel(header, this.#labelKey)))
+    } catch {
+      // A damaged index costs a front-to-back read, nothing else; `check` reports it when it meets the frame.
+      return undefined
+    }
+  }
+
+  /**
+   * Reads front to back from `start` (a frame boundary). With `bodies`, payload CRCs are checked too; without, only what
+   * headers and labels say. Never stops at damage: looks for the next whole frame.
+   */
+  *scan(options: { start?: number; bodies?: boolean } = {}): Generator<ScannedFrame> {
+    const size = fstatSync(this.#fd).size
+    const bodies = options.bodies ?? true
+    let offset = options.start ?? FILE_HEADER_BYTES
+    const head = Buffer.alloc(FRAME_HEADER_BYTES)
+    while (offset < size) {
+      const found = this.#frameAt(offset, size, head, bodies)
+      if (typeof found !== 'string') {
+        yield found
+        offset += frameBytes(found.header)
+        if (found.type === 'index' && this.#isFooter(offset, size)) return
+        continue
+      }
+      const next = this.#nextFrame(offset + 1, size, head)
+      yield { kind: 'damage', offset, length: next - offset, tail: next === size, reason: found }
+      offset = next
+    }
+  }
+
+  #isFooter(offset: number, size: number): boolean {
+    const footer = Buffer.alloc(FOOTER_BYTES)
+    return (
+      size - offset === FOOTER_BYTES &&
+      this.#pread(footer, offset) === FOOTER_BYTES &&
+      footer.subarray(0, 4).equals(FOOTER_MAGIC) &&
+      crc32(footer.subarray(0, 12)) === footer.readUInt32LE(12)
+    )
+  }
+
+  #frameAt(offset: number, size: number, head: Buffer, bodies: boolean): Extract<ScannedFrame, { kind: 'frame' }> | string {
+    if (this.#pread(head, offset) < FRAME_HEADER_BYTES) return 'too short for a frame'
+    const header = readFrameHeader(head)
+    if (header === undefined) return 'no frame header'
+    if (offset + frameBytes(header) > size) return 'the frame is cut off'
+    if (bodies) {
+      const body = Buffer.allocUnsafe(frameBytes(header) - FRAME_HEADER_BYTES)
+      this.#pread(body, offset + FRAME_HEADER_BYTES)
+      if (!isBodyWhole(header, body)) return 'the frame fails its CRC'
+    }
+    try {
+      const name = header.type === 'ignorable' ? digest('\0'.repeat(DIGEST_BYTES)) : openLabel(header, this.#labelKey)
+      return {
+        kind: 'frame',
+        type: header.type,
+        offset,
+        storedLength: header.storedLength,
+        plainLength: header.plainLength,
+        digest: name,
+        header,
+      }
+    } catch (error) {
+      if (error instanceof PacsimileError && error.code === 'damage') return error.message
+      throw error
+    }
+  }
+
+  /** The offset of the next whole frame from `start` on; `size` where there is none. */
+  #nextFrame(start: number, size: number, head: Buffer): number {
+    const window = Buffer.alloc(1 << 20)
+    for (let base = start; base < size; base += window.length - FRAME_HEADER_BYTES) {
+      const got = this.#pread(window, base)
+      for (let at = window.indexOf('PcF1', 0, 'latin1'); at >= 0 && at + 4 <= got; at = window.indexOf('PcF1', at + 1, 'latin1')) {
+        if (typeof this.#frameAt(base + at, size, head, true) !== 'string') return base + at
+      }
+      if (base + got >= size) break
+    }
+    return size
+  }
+
+  close(): void {
+    closeSync(this.#fd)
+  }
+}
+
+function decodeIndex(bytes: Buffer): IndexedFrame[] {
+  const from = new ByteReader(bytes, 'Index frame')
+  const frames = Array.from({ length: from.varint(1 << 24) }, (): IndexedFrame => {
+    const type = from.u8() === 1 ? 'chunk' : 'records'
+    return {
+      type,
+      offset: from.varint(),
+      storedLength: from.varint(),
+      plainLength: from.varint(),
+      digest: digest(from.rawString(DIGEST_BYTES)),
+    }
+  })
+  from.end()
+  return frames
+}

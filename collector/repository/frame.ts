@@ -1,0 +1,179 @@
+/**
+ * The bytes of one frame of a pack or segment: sealed, checked, and readable on its own (docs/format.md, "Frame").
+ *
+ * Invariant: nothing about the content but its lengths can be read without the data key; and what `openFrame` returns is
+ * exactly what was sealed (CRC, then GCM tag, then digest). It prevents damage and tampering from becoming content.
+ *
+ * Keys: HKDF-Expand with SHA-256 (RFC 5869; the data key is uniformly random, so the extract step is skipped, section
+ * 3.3). Payloads: one key per digest, so that a frame can move to another file as it is. Labels (the encrypted digest,
+ * needed to read a file front to back): one key per file, from the file's own salt. Each frame has a random 96-bit nonce.
+ */
+import { createCipheriv, createDecipheriv, createHmac, randomFillSync } from 'node:crypto'
+import { crc32, zstdCompressSync, zstdDecompressSync } from 'node:zlib'
+import { asBuffer } from '../../shared/bytes.ts'
+import { DIGEST_BYTES, type Digest, digest, digestOf } from '../../shared/digest.ts'
+import { PacsimileError, reasonOf } from '../../shared/errors.ts'
+import { FRAME_BYTES_MAX } from '../../shared/limits.ts'
+
+export const FRAME_TYPES = { chunk: 1, records: 2, index: 3 } as const
+export type FrameType = keyof typeof FRAME_TYPES
+const TYPE_NAMES = new Map<number, FrameType>(Object.entries(FRAME_TYPES).map(([name, number]) => [number, name as FrameType]))
+/** Frame types from here on may be passed over by a reader that does not know them. */
+const FIRST_IGNORABLE_TYPE = 128
+
+const MAGIC = Buffer.from('PcF1', 'latin1')
+const FLAG_ZSTD = 1
+const NONCE_BYTES = 12
+const TAG_BYTES = 16
+/** Bytes 0 to here are authenticated with label and payload. */
+const SEALED_BYTES = 28
+export const FRAME_HEADER_BYTES = 80
+const FRAME_TRAILER_BYTES = TAG_BYTES + 4
+/** What a frame takes beside its stored payload. */
+export const FRAME_OVERHEAD_BYTES = FRAME_HEADER_BYTES + FRAME_TRAILER_BYTES
+const CIPHER = 'aes-256-gcm'
+
+export interface FrameHeader {
+  /** The type's name, or 'ignorable' for one of a newer release that may be passed over. */
+  readonly type: FrameType | 'ignorable'
+  readonly compressed: boolean
+  readonly plainLength: number
+  readonly storedLength: number
+  readonly nonce: Buffer
+  readonly label: Buffer
+  /** Bytes 0 to 28, as authenticated. */
+  readonly sealed: Buffer
+}
+
+/** All bytes of the frame in its file. */
+export function frameBytes(header: FrameHeader): number {
+  return FRAME_OVERHEAD_BYTES + header.storedLength
+}
+
+function expand(key: Buffer, purpose: string, context: Uint8Array): Buffer {
+  return createHmac('sha256', key).update(purpose, 'latin1').update(context).update('\x01', 'latin1').digest()
+}
+
+/** The key of a file's labels. */
+export function labelKey(dataKey: Buffer, salt: Uint8Array): Buffer {
+  return expand(dataKey, 'pacsimile label v1', salt)
+}
+
+function payloadKey(dataKey: Buffer, name: Digest): Buffer {
+  return expand(dataKey, 'pacsimile frame v1', Buffer.from(name, 'latin1'))
+}
+
+export interface Payload {
+  readonly digest: Digest
+  readonly plainLength: number
+  readonly compressed: boolean
+  /** zstd where compressed, else plain. */
+  readonly bytes: Uint8Array
+}
+
+/** Compresses where that pays. */
+export function packPayload(plain: Uint8Array): Payload {
+  const smaller = zstdCompressSync(plain)
+  const compressed = smaller.length < plain.length
+  return { digest: digestOf(plain), plainLength: plain.length, compressed, bytes: compressed ? smaller : plain }
+}
+
+export function sealFrame(type: FrameType, payload: Payload, dataKey: Buffer, fileLabelKey: Buffer): Buffer {
+  const stored = payload.bytes.length
+  const frame = Buffer.allocUnsafe(FRAME_OVERHEAD_BYTES + stored)
+  MAGIC.copy(frame, 0)
+  frame[4] = FRAME_TYPES[type]
+  frame[5] = payload.compressed ? FLAG_ZSTD : 0
+  frame[6] = 0
+  frame[7] = 0
+  frame.writeUInt32LE(payload.plainLength, 8)
+  frame.writeUInt32LE(stored, 12)
+  const nonce = randomFillSync(frame, 16, NONCE_BYTES).subarray(16, SEALED_BYTES)
+  const sealed = frame.subarray(0, SEALED_BYTES)
+  const label = createCipheriv(CIPHER, fileLabelKey, nonce).setAAD(sealed)
+  label.update(Buffer.from(payload.digest, 'latin1')).copy(frame, 28)
+  label.final()
+  label.getAuthTag().copy(frame, 60)
+  frame.writeUInt32LE(crc32(frame.subarray(0, 76)), 76)
+  const cipher = createCipheriv(CIPHER, payloadKey(dataKey, payload.digest), nonce).setAAD(sealed)
+  cipher.update(payload.bytes).copy(frame, FRAME_HEADER_BYTES)
+  cipher.final()
+  cipher.getAuthTag().copy(frame, FRAME_HEADER_BYTES + stored)
+  const end = FRAME_HEADER_BYTES + stored + TAG_BYTES
+  frame.writeUInt32LE(crc32(frame.subarray(FRAME_HEADER_BYTES, end)), end)
+  return frame
+}
+
+/** The header in `bytes`, or undefined when these are not the first bytes of a whole header. @throws format-unknown */
+export function readFrameHeader(bytes: Buffer): FrameHeader | undefined {
+  if (bytes.length < FRAME_HEADER_BYTES || !bytes.subarray(0, 4).equals(MAGIC)) return undefined
+  if (crc32(bytes.subarray(0, 76)) !== bytes.readUInt32LE(76)) return undefined
+  const number = bytes[4] ?? 0
+  const type = TYPE_NAMES.get(number) ?? (number >= FIRST_IGNORABLE_TYPE ? 'ignorable' : undefined)
+  if (type === undefined)
+    throw new PacsimileError('format-unknown', `A frame of type ${number}, which this release does not know and must not pass over`)
+  const flags = bytes[5] ?? 0
+  const filter = bytes[6] ?? 0
+  if (type !== 'ignorable' && (flags & ~FLAG_ZSTD) !== 0)
+    throw new PacsimileError('format-unknown', `A frame with flags ${flags}, which this release does not know`)
+  if (type !== 'ignorable' && filter !== 0)
+    throw new PacsimileError('format-unknown', `A frame with content filter ${filter}, which this release does not know`)
+  const plainLength = bytes.readUInt32LE(8)
+  const storedLength = bytes.readUInt32LE(12)
+  if (plainLength > FRAME_BYTES_MAX || storedLength > FRAME_BYTES_MAX) return undefined
+  return {
+    type,
+    compressed: (flags & FLAG_ZSTD) !== 0,
+    plainLength,
+    storedLength,
+    nonce: Buffer.from(bytes.subarray(16, SEALED_BYTES)),
+    label: Buffer.from(bytes.subarray(28, 76)),
+    sealed: Buffer.from(bytes.subarray(0, SEALED_BYTES)),
+  }
+}
+
+/** Whether `body` (payload, tag, CRC: all after the header) is as it was written. Needs no key. */
+export function isBodyWhole(header: FrameHeader, body: Buffer): boolean {
+  const end = header.storedLength + TAG_BYTES
+  return body.length >= end + 4 && crc32(body.subarray(0, end)) === body.readUInt32LE(end)
+}
+
+/** The digest that the label hides. @throws damage */
+export function openLabel(header: FrameHeader, fileLabelKey: Buffer): Digest {
+  try {
+    const decipher = createDecipheriv(CIPHER, fileLabelKey, header.nonce)
+      .setAAD(header.sealed)
+      .setAuthTag(header.label.subarray(DIGEST_BYTES))
+    const plain = Buffer.concat([decipher.update(header.label.subarray(0, DIGEST_BYTES)), decipher.final()])
+    return digest(plain.toString('latin1'))
+  } catch (error) {
+    throw new PacsimileError('damage', 'A frame label does not open: damaged, tampered with, or of another repository', { cause: error })
+  }
+}
+
+/** The plain content. `name` is the digest that it must have. @throws damage */
+export function openFrame(header: FrameHeader, body: Buffer, name: Digest, dataKey: Buffer): Buffer {
+  if (!isBodyWhole(header, body)) throw new PacsimileError('damage', 'A frame fails its CRC')
+  let stored: Buffer
+  try {
+    const decipher = createDecipheriv(CIPHER, payloadKey(dataKey, name), header.nonce)
+    decipher.setAAD(header.sealed).setAuthTag(body.subarray(header.storedLength, header.storedLength + TAG_BYTES))
+    stored = decipher.update(body.subarray(0, header.storedLength))
+    decipher.final()
+  } catch (error) {
+    throw new PacsimileError('damage', 'A frame fails its authentication tag', { cause: error })
+  }
+  const plain = header.compressed ? decompress(stored, header.plainLength) : stored
+  if (plain.length !== header.plainLength || digestOf(plain) !== name)
+    throw new PacsimileError('damage', 'A frame holds other content than its digest names')
+  return plain
+}
+
+/** @throws damage */
+export function decompress(bytes: Uint8Array, plainLength: number): Buffer {
+  try {
+    return zstdDecompressSync(asBuffer(bytes), { maxOutputLength: Math.max(plainLength, 1) })
+  } catch (error) {
+    throw new PacsimileError('damage', `Compressed content does not open: ${reasonOf(error)}`, { cause: error })
+  }
+}

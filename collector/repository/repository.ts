@@ -1,0 +1,281 @@
+/**
+ * One place of the repository on a filesystem: packs of chunks and segments of records, the truth.
+ *
+ *     repository.json          what it is: format, id, chunk sizes
+ *     keys/ID.json             the data key, wrapped (keys.ts)
+ *     packs/XX/NUMBER.pack     chunks; XX are the last two hex digits of the number
+ *     segments/XX/NUMBER.seg   records of all agents, in the order in which they became durable
+ *
+ * Invariant: `commit` makes chunks durable before the records that name them are written. A crash may leave a phantom
+ * (a chunk that no record names, records that nobody was told of), never a hole (a record without its chunks).
+ */
+import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { z } from 'zod'
+import { ByteReader, ByteWriter } from '../../shared/bytes.ts'
+import type { ChunkSizes } from '../../shared/chunker.ts'
+import type { Digest } from '../../shared/digest.ts'
+import { asPacsimileError, errnoOf, PacsimileError, reasonOf } from '../../shared/errors.ts'
+import { createFileDurably, makeDirectory, syncDirectory } from '../../shared/files.ts'
+import {
+  CHUNK_BYTES_MAX,
+  LABEL_MAX,
+  PACK_BYTES_TARGET,
+  RECORD_BYTES_MAX,
+  RECORDS_PER_MESSAGE_MAX,
+  SEGMENT_BYTES_TARGET,
+} from '../../shared/limits.ts'
+import { type Label, label } from '../../shared/path.ts'
+import { type Payload, packPayload } from './frame.ts'
+import { FrameFile, type FrameFileKind, type FramePlace } from './frame-file.ts'
+
+export const FORMAT_NAME = 'pacsimile repository'
+const FORMAT_VERSION = 1
+/** Files kept open for reading. */
+const OPEN_FILES_MAX = 64
+
+const description = z.object({
+  format: z.literal(FORMAT_NAME),
+  version: z.number().int(),
+  id: z.string().regex(/^[0-9a-f]{32}$/),
+  created: z.string(),
+  chunkSizes: z.object({
+    min: z.number().int().min(1024),
+    average: z.number().int().min(1024),
+    max: z.number().int().max(CHUNK_BYTES_MAX),
+  }),
+})
+
+export type RepositoryDescription = z.output<typeof description>
+
+/** A place up to which a reader has read one kind of file. */
+export interface ReadPosition {
+  readonly file: number
+  readonly offset: number
+}
+
+/** Consecutive records of one agent: what one records frame holds. */
+export interface RecordGroup {
+  readonly agent: Label
+  /** Encoded, at most RECORDS_PER_MESSAGE_MAX. */
+  readonly records: readonly Uint8Array[]
+}
+
+export const READ_FROM_START: ReadPosition = { file: 0, offset: 0 }
+
+/** @throws not-found, format-unknown, format-invalid */
+export function readDescription(directory: string): RepositoryDescription {
+  const file = join(directory, 'repository.json')
+  let text: string
+  try {
+    text = readFileSync(file, 'utf8')
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT')
+      throw new PacsimileError('not-found', `${directory} is not a repository: it has no repository.json`, { cause: error })
+    throw asPacsimileError(error, `Reading ${file}`)
+  }
+  try {
+    const value = description.parse(JSON.parse(text))
+    if (value.version !== FORMAT_VERSION)
+      throw new PacsimileError(
+        'format-unknown',
+        `${directory} is a repository of format ${value.version}; this release reads format ${FORMAT_VERSION}`,
+      )
+    return value
+  } catch (error) {
+    if (error instanceof PacsimileError) throw error
+    throw new PacsimileError('format-invalid', `${file} does not describe a repository: ${reasonOf(error)}`, { cause: error })
+  }
+}
+
+export class Repository {
+  readonly directory: string
+  readonly description: RepositoryDescription
+  readonly #dataKey: Buffer
+  readonly #readers = new Map<string, FrameFile>()
+  #pack: FrameFile | undefined
+  #segment: FrameFile | undefined
+
+  private constructor(directory: string, about: RepositoryDescription, dataKey: Buffer) {
+    this.directory = directory
+    this.description = about
+    this.#dataKey = dataKey
+  }
+
+  /** Makes an empty repository; its key slots are made beside it (keys.ts). */
+  static create(directory: string, about: { readonly id: string; readonly chunkSizes: ChunkSizes }): void {
+    makeDirectory(directory)
+    for (const kind of ['packs', 'segments', 'keys']) makeDirectory(join(directory, kind))
+    const value: RepositoryDescription = {
+      format: FORMAT_NAME,
+      version: FORMAT_VERSION,
+      id: about.id,
+      created: new Date().toISOString(),
+      chunkSizes: { ...about.chunkSizes },
+    }
+    createFileDurably(join(directory, 'repository.json'), `${JSON.stringify(value, null, 2)}\n`, 0o644)
+  }
+
+  /** Opens for reading; beside a running collector too. */
+  static open(directory: string, dataKey: Buffer): Repository {
+    return new Repository(directory, readDescription(directory), dataKey)
+  }
+
+  /** Opens for reading and appending; the caller holds the lock of its data directory. Cuts torn tails. */
+  static openForAppending(directory: string, dataKey: Buffer): Repository {
+    const repository = Repository.open(directory, dataKey)
+    repository.#pack = repository.#reopenNewest('pack')
+    repository.#segment = repository.#reopenNewest('segment')
+    return repository
+  }
+
+  get id(): string {
+    return this.description.id
+  }
+
+  // ---- files -------------------------------------------------------------------------------------------------------
+
+  pathOf(kind: FrameFileKind, number: number): string {
+    const name = number.toString(16).padStart(12, '0')
+    return join(this.directory, `${kind}s`, name.slice(-2), `${name}.${kind === 'pack' ? 'pack' : 'seg'}`)
+  }
+
+  /** The numbers of the files of a kind, rising. */
+  numbers(kind: FrameFileKind): number[] {
+    const root = join(this.directory, `${kind}s`)
+    const found: number[] = []
+    for (const shelf of readdirSync(root)) {
+      if (!/^[0-9a-f]{2}$/.test(shelf)) continue
+      for (const name of readdirSync(join(root, shelf))) {
+        const match = /^([0-9a-f]{12})\.(pack|seg)$/.exec(name)
+        if (match?.[1] !== undefined) found.push(Number.parseInt(match[1], 16))
+      }
+    }
+    return found.sort((a, b) => a - b)
+  }
+
+  /** A file opened for reading. Kept open; closed by `close` or when many others were used since. @throws io, damage */
+  file(kind: FrameFileKind, number: number): FrameFile {
+    const path = this.pathOf(kind, number)
+    const known = this.#readers.get(path)
+    if (known !== undefined) {
+      this.#readers.delete(path)
+      this.#readers.set(path, known)
+      return known
+    }
+    const opened = FrameFile.open(path, { kind, repository: this.id, number }, this.#dataKey)
+    this.#readers.set(path, opened)
+    const oldest = this.#readers.size > OPEN_FILES_MAX ? this.#readers.entries().next().value : undefined
+    if (oldest !== undefined) {
+      this.#readers.delete(oldest[0])
+      oldest[1].close()
+    }
+    return opened
+  }
+
+  #reopenNewest(kind: FrameFileKind): FrameFile | undefined {
+    const number = this.numbers(kind).at(-1)
+    if (number === undefined) return undefined
+    const path = this.pathOf(kind, number)
+    try {
+      return FrameFile.reopen(path, { kind, repository: this.id, number }, this.#dataKey)
+    } catch (error) {
+      // A file whose very header is damaged, or was never completed: nothing is appended to it, `check` reports it.
+      if (error instanceof PacsimileError && error.code === 'damage') return undefined
+      throw error
+    }
+  }
+
+  #begin(kind: FrameFileKind): FrameFile {
+    const number = (this.numbers(kind).at(-1) ?? 0) + 1
+    const path = this.pathOf(kind, number)
+    const shelf = join(path, '..')
+    if (!existsSync(shelf)) {
+      mkdirSync(shelf, { mode: 0o700 })
+      syncDirectory(join(shelf, '..'))
+    }
+    return FrameFile.create(path, { kind, repository: this.id, number }, this.#dataKey)
+  }
+
+  // ---- writing -----------------------------------------------------------------------------------------------------
+
+  /** Queues a chunk; durable after the next `commit`. */
+  appendChunk(payload: Payload): FramePlace {
+    this.#pack ??= this.#begin('pack')
+    return this.#pack.append('chunk', payload)
+  }
+
+  /** The commit: chunks queued before become durable, then the given records are written and made durable. */
+  async commit(groups: readonly RecordGroup[]): Promise<void> {
+    if (this.#pack !== undefined) await this.#pack.sync()
+    if (groups.length > 0) {
+      this.#segment ??= this.#begin('segment')
+      for (const group of groups) this.#segment.append('records', packPayload(encodeRecordGroup(group)))
+      await this.#segment.sync()
+    }
+    await this.#rollOver()
+  }
+
+  /**
+   * After a failed commit: what was being written is left as it is and never written to again (after a failed fsync the
+   * kernel may have dropped what it reports as written); the next append begins new files.
+   */
+  abandonOpenFiles(): void {
+    this.#pack?.close()
+    this.#segment?.close()
+    this.#pack = undefined
+    this.#segment = undefined
+  }
+
+  async #rollOver(): Promise<void> {
+    if (this.#pack !== undefined && this.#pack.size >= PACK_BYTES_TARGET) {
+      const full = this.#pack
+      this.#pack = undefined
+      await full.seal()
+      full.close()
+    }
+    if (this.#segment !== undefined && this.#segment.size >= SEGMENT_BYTES_TARGET) {
+      const full = this.#segment
+      this.#segment = undefined
+      await full.seal()
+      full.close()
+    }
+  }
+
+  /** How far the files reach that were made durable, for a reader that catches up later. */
+  end(kind: FrameFileKind): ReadPosition {
+    const open = kind === 'pack' ? this.#pack : this.#segment
+    if (open !== undefined) return { file: open.identity.number, offset: open.size }
+    return { file: (this.numbers(kind).at(-1) ?? 0) + 1, offset: 0 }
+  }
+
+  // ---- reading -----------------------------------------------------------------------------------------------------
+
+  /** @throws damage, io */
+  readChunk(place: FramePlace, name: Digest): Buffer {
+    return this.file('pack', place.file).read(place.offset, place.storedLength, name)
+  }
+
+  close(): void {
+    for (const file of this.#readers.values()) file.close()
+    this.#readers.clear()
+    this.abandonOpenFiles()
+  }
+}
+
+/** Payload of a records frame: the agent, the count, then each record with its length. */
+export function encodeRecordGroup(group: RecordGroup): Buffer {
+  const to = new ByteWriter(80 + group.records.reduce((sum, record) => sum + record.length + 4, 0))
+  to.string(group.agent).varint(group.records.length)
+  for (const record of group.records) to.bytes(record)
+  return to.view()
+}
+
+/** @throws format-invalid */
+export function decodeRecordGroup(bytes: Buffer): RecordGroup {
+  const from = new ByteReader(bytes, 'Records frame')
+  const agent = label(from.string(LABEL_MAX), 'Agent')
+  const records = Array.from({ length: from.varint(RECORDS_PER_MESSAGE_MAX) }, () => from.bytes(RECORD_BYTES_MAX))
+  from.end()
+  return { agent, records }
+}

@@ -1,0 +1,312 @@
+/**
+ * Restore: a point becomes a plan, the plan becomes a directory.
+ *
+ * Invariant: what is reported as restored has, byte for byte, the digests that its records name; what could not be
+ * restored is listed with its reason, and everything else is restored all the same. It prevents a restore that is
+ * silently partial, and one that stops at the first bad file.
+ */
+import { mkdirSync, readdirSync } from 'node:fs'
+import { type HybridTime, millisecondsOf } from '../shared/clock.ts'
+import { type Digest, digestOf } from '../shared/digest.ts'
+import { asPacsimileError, errnoOf, PacsimileError, reasonOf } from '../shared/errors.ts'
+import { syncDirectory } from '../shared/files.ts'
+import { libc } from '../shared/libc.ts'
+import { childOf, type Label, nameOf, type RelativePath, ROOT, rebase, showPath } from '../shared/path.ts'
+import { type ChunkRef, hardLinkKey } from '../shared/version.ts'
+import type { ChunkResult, HistorySource, ListedEntry } from './history-source.ts'
+import { Materializer, type Shortcoming } from './materialize.ts'
+import type { Point, PointRequest } from './point.ts'
+
+export interface RestoreRequest {
+  readonly agent: Label
+  readonly volume: Label
+  readonly path: RelativePath
+  readonly at: PointRequest
+  /** An empty or new directory. The content of a directory goes right into it; a file becomes TO/NAME. */
+  readonly to: string
+  readonly dryRun: boolean
+  /** Give regular files their setuid and setgid bits. */
+  readonly setuid: boolean
+}
+
+export interface RestorePlan {
+  readonly point: Point
+  /** The state's moment in ms since 1970: what was asked for, or the time of its last record. */
+  readonly momentMs: number
+  readonly files: number
+  readonly directories: number
+  readonly symlinks: number
+  readonly others: number
+  readonly bytes: number
+  /** Versions that may not have existed as a whole, and ones that surely did not. */
+  readonly unverified: number
+  readonly torn: number
+}
+
+export interface Missing {
+  readonly path: RelativePath
+  readonly reason: string
+}
+
+export interface RestoreReport extends RestorePlan {
+  readonly agent: Label
+  readonly volume: Label
+  readonly path: RelativePath
+  readonly to: string
+  readonly dryRun: boolean
+  readonly hardLinks: number
+  readonly seconds: number
+  readonly missing: readonly Missing[]
+  /** Whether something is missing because stored bytes are damaged. */
+  readonly damaged: boolean
+  readonly shortcomings: readonly Shortcoming[]
+}
+
+export interface RestoreProgress {
+  readonly files: number
+  readonly bytes: number
+  readonly totalFiles: number
+  readonly totalBytes: number
+}
+
+/** Content asked for in one request. */
+const BATCH_BYTES = 32 << 20
+const BATCH_CHUNKS = 4096
+
+export async function planRestore(
+  source: HistorySource,
+  request: Pick<RestoreRequest, 'agent' | 'volume' | 'path' | 'at'>,
+): Promise<{ plan: RestorePlan; entries: ListedEntry[] }> {
+  const point = await source.point(request.agent, request.volume, request.at)
+  const entries: ListedEntry[] = []
+  const count = { files: 0, directories: 0, symlinks: 0, others: 0, bytes: 0, unverified: 0, torn: 0 }
+  for await (const entry of source.tree(request.agent, request.volume, request.path, point.position)) {
+    entries.push(entry)
+    const { version } = entry
+    if (version.kind === 'file') {
+      count.files += 1
+      count.bytes += version.size
+      if (version.consistency === 'torn') count.torn += 1
+      if (version.consistency === 'unverified') count.unverified += 1
+    } else if (version.kind === 'directory') {
+      count.directories += 1
+    } else if (version.kind === 'symlink') {
+      count.symlinks += 1
+    } else {
+      count.others += 1
+    }
+  }
+  if (entries.length === 0) {
+    throw new PacsimileError('not-found', `${request.agent}:${request.volume}/${showPath(request.path)} did not exist at that moment`)
+  }
+  return { plan: { point, momentMs: momentOf(point), ...count }, entries }
+}
+
+function momentOf(point: Point): number {
+  return point.requestedMs ?? millisecondsOf(point.time ?? (0n as HybridTime))
+}
+
+/** @throws not-found, outside-window, target-not-empty, io, space */
+export async function restore(
+  source: HistorySource,
+  request: RestoreRequest,
+  onProgress: (progress: RestoreProgress) => void = () => {},
+): Promise<RestoreReport> {
+  const started = performance.now()
+  const { plan, entries } = await planRestore(source, request)
+  const about = { agent: request.agent, volume: request.volume, path: request.path, to: request.to, dryRun: request.dryRun, ...plan }
+  if (request.dryRun) {
+    const missing = entries.filter((entry) => entry.lost).map((entry) => ({ path: entry.path, reason: LOST }))
+    return { ...about, hardLinks: 0, seconds: (performance.now() - started) / 1000, missing, damaged: false, shortcomings: [] }
+  }
+  prepareTarget(request.to)
+  const run = new Restoration(source, request, plan, onProgress)
+  try {
+    await run.write(entries)
+    run.sync()
+  } finally {
+    run.close()
+  }
+  return {
+    ...about,
+    hardLinks: run.hardLinks,
+    seconds: (performance.now() - started) / 1000,
+    missing: run.missing,
+    damaged: run.damaged,
+    shortcomings: run.shortcomings,
+  }
+}
+
+const LOST = 'the agent could not keep this content until it was acknowledged'
+
+function prepareTarget(directory: string): void {
+  try {
+    mkdirSync(directory, { recursive: true, mode: 0o700 })
+    if (readdirSync(directory).length > 0) throw new PacsimileError('target-not-empty', `${directory} is not empty`)
+  } catch (error) {
+    throw asPacsimileError(error, `Preparing ${directory}`)
+  }
+}
+
+class Restoration {
+  readonly missing: Missing[] = []
+  damaged = false
+  hardLinks = 0
+  readonly #source: HistorySource
+  readonly #request: RestoreRequest
+  readonly #plan: RestorePlan
+  readonly #onProgress: (progress: RestoreProgress) => void
+  readonly #target: Materializer
+  readonly #directories: { at: RelativePath; entry: ListedEntry }[] = []
+  readonly #linked = new Map<string, RelativePath>()
+  #contents: AsyncIterator<ChunkResult> | undefined
+  /** Chunks of the file being written that are still to come from `#contents`. */
+  #left = 0
+  #files = 0
+  #bytes = 0
+
+  constructor(source: HistorySource, request: RestoreRequest, plan: RestorePlan, onProgress: (progress: RestoreProgress) => void) {
+    this.#source = source
+    this.#request = request
+    this.#plan = plan
+    this.#onProgress = onProgress
+    this.#target = new Materializer(request.to, (name, length) => this.#nextChunk(name, length), { setuid: request.setuid })
+  }
+
+  get shortcomings(): readonly Shortcoming[] {
+    return this.#target.shortcomings
+  }
+
+  close(): void {
+    this.#target.close()
+  }
+
+  /** Everything written is durable. */
+  sync(): void {
+    try {
+      libc?.syncFilesystem(this.#target.rootDescriptor)
+      syncDirectory(this.#request.to)
+    } catch (error) {
+      throw asPacsimileError(error, `Writing to ${this.#request.to}`)
+    }
+  }
+
+  async write(entries: readonly ListedEntry[]): Promise<void> {
+    let batch: ListedEntry[] = []
+    let bytes = 0
+    let chunks = 0
+    for (const entry of entries) {
+      batch.push(entry)
+      if (entry.version.kind !== 'file') continue
+      bytes += entry.version.size
+      chunks += entry.version.chunks.length
+      if (bytes >= BATCH_BYTES || chunks >= BATCH_CHUNKS) {
+        await this.#writeBatch(batch)
+        batch = []
+        bytes = 0
+        chunks = 0
+      }
+    }
+    await this.#writeBatch(batch)
+    // Deepest first: writing into a directory changes its times, and its mode may forbid it.
+    for (const { at, entry } of this.#directories.reverse()) this.#attempt(entry, () => this.#target.finishDirectory(at, entry.version))
+  }
+
+  async #writeBatch(batch: readonly ListedEntry[]): Promise<void> {
+    const wanted: ChunkRef[] = []
+    const writers: { entry: ListedEntry; chunks: number; linkTo: RelativePath | undefined }[] = []
+    for (const entry of batch) {
+      const key = hardLinkKey(entry.version)
+      const linkTo = key === undefined ? undefined : this.#linked.get(key)
+      if (key !== undefined && linkTo === undefined) this.#linked.set(key, entry.path)
+      const needsContent = entry.version.kind === 'file' && linkTo === undefined && !entry.lost
+      const refs = needsContent && entry.version.kind === 'file' ? entry.version.chunks : []
+      for (const ref of refs) wanted.push(ref)
+      writers.push({ entry, chunks: refs.length, linkTo })
+    }
+    this.#contents = this.#source.chunks(wanted)[Symbol.asyncIterator]()
+    for (const { entry, chunks, linkTo } of writers) {
+      this.#left = chunks
+      await this.#writeEntry(entry, linkTo)
+      // A file that failed in its middle leaves its other chunks in the stream.
+      while (this.#left > 0) {
+        this.#left -= 1
+        await this.#contents.next()
+      }
+    }
+    await this.#contents.return?.()
+  }
+
+  async #nextChunk(name: Digest, length: number): Promise<Buffer> {
+    this.#left -= 1
+    const result = await this.#contents?.next()
+    if (result === undefined || result.done === true) throw new PacsimileError('internal', 'The stream of content ended early')
+    if ('failure' in result.value) throw new PacsimileError('damage', result.value.failure)
+    const { bytes } = result.value
+    if (bytes.length !== length || digestOf(bytes) !== name)
+      throw new PacsimileError('damage', 'Content arrived that is not what its digest names')
+    this.#bytes += length
+    this.#report()
+    return bytes
+  }
+
+  async #writeEntry(entry: ListedEntry, linkTo: RelativePath | undefined): Promise<void> {
+    const at = this.#placeOf(entry.path)
+    if (entry.version.kind === 'directory') {
+      this.#attempt(entry, () => {
+        this.#target.makeDirectory(at)
+        this.#directories.push({ at, entry })
+      })
+      return
+    }
+    if (entry.lost) {
+      this.missing.push({ path: entry.path, reason: LOST })
+      return
+    }
+    try {
+      const existing = linkTo === undefined ? undefined : this.#placeOf(linkTo)
+      if (existing === undefined) {
+        await this.#target.put(at, entry.version)
+      } else {
+        this.#target.link(existing, at)
+        this.hardLinks += 1
+      }
+      if (entry.version.kind === 'file') this.#files += 1
+      this.#report()
+    } catch (error) {
+      this.#fail(entry, error)
+    }
+  }
+
+  /** Where an entry goes in the target. */
+  #placeOf(path: RelativePath): RelativePath {
+    const isSingle = this.#plan.directories === 0
+    return isSingle ? childOf(ROOT, nameOf(path)) : rebase(path, this.#request.path, ROOT)
+  }
+
+  #attempt(entry: ListedEntry, act: () => void): void {
+    try {
+      act()
+    } catch (error) {
+      this.#fail(entry, error)
+    }
+  }
+
+  #fail(entry: ListedEntry, error: unknown): void {
+    const errno = errnoOf(error)
+    // No later file can succeed either: better to stop with one clear error than to list them all.
+    if (errno === 'ENOSPC' || errno === 'EDQUOT' || errno === 'EROFS' || errno === 'EIO')
+      throw asPacsimileError(error, `Writing ${showPath(entry.path)} to ${this.#request.to}`)
+    if (error instanceof PacsimileError) {
+      if (error.code === 'internal') throw error
+      if (error.code === 'damage') this.damaged = true
+    } else if (errno === undefined) {
+      throw error
+    }
+    this.missing.push({ path: entry.path, reason: reasonOf(error) })
+  }
+
+  #report(): void {
+    this.#onProgress({ files: this.#files, bytes: this.#bytes, totalFiles: this.#plan.files, totalBytes: this.#plan.bytes })
+  }
+}

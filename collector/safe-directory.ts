@@ -1,0 +1,94 @@
+/**
+ * A directory tree that is written to by descriptors, never by path strings.
+ *
+ * Invariant: no operation leaves the root or passes through a symlink, whatever the names and whoever changes the tree
+ * meanwhile: each directory is opened below its parent's descriptor with O_NOFOLLOW, and names are used as
+ * `/proc/self/fd/N/name`. It prevents a hostile repository, or a process that swaps a directory for a symlink, from
+ * making a restore write elsewhere.
+ */
+import { closeSync, constants, mkdirSync, openSync } from 'node:fs'
+import type { ByteString } from '../shared/bytes.ts'
+import { asPacsimileError, errnoOf, PacsimileError } from '../shared/errors.ts'
+import { nameOf, parentOf, pathBuffer, type RelativePath, ROOT, showPath } from '../shared/path.ts'
+
+/** Directories kept open. */
+const OPEN_MAX = 256
+const OPEN_DIRECTORY = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW
+
+export class SafeDirectory {
+  readonly root: string
+  readonly #open = new Map<RelativePath, number>()
+
+  /** The root itself is opened as it is given: the caller vouches for it. */
+  constructor(root: string) {
+    this.root = root
+    try {
+      this.#open.set(ROOT, openSync(root, constants.O_RDONLY | constants.O_DIRECTORY))
+    } catch (error) {
+      throw asPacsimileError(error, `Opening ${root}`)
+    }
+  }
+
+  /** The descriptor of a directory of the tree. @throws the system's error, ENOTDIR or ELOOP where a name is not a directory */
+  descriptor(path: RelativePath): number {
+    const known = this.#open.get(path)
+    if (known !== undefined) {
+      this.#open.delete(path)
+      this.#open.set(path, known)
+      return known
+    }
+    const fd = openSync(pathBuffer(this.at(path)), OPEN_DIRECTORY)
+    this.#open.set(path, fd)
+    if (this.#open.size > OPEN_MAX) this.#evict(path)
+    return fd
+  }
+
+  #evict(keep: RelativePath): void {
+    for (const [path, fd] of this.#open) {
+      if (path === ROOT || path === keep) continue
+      this.#open.delete(path)
+      closeSync(fd)
+      return
+    }
+  }
+
+  /** How to name a path in a system call that does not follow its last component. */
+  at(path: RelativePath): ByteString {
+    const parent = parentOf(path)
+    if (parent === undefined) return `/proc/self/fd/${this.descriptor(ROOT)}/.`
+    return `/proc/self/fd/${this.descriptor(parent)}/${nameOf(path)}`
+  }
+
+  /** Makes a directory and those above it that are missing. */
+  make(path: RelativePath, mode = 0o700): void {
+    if (path === ROOT) return
+    try {
+      this.descriptor(path)
+      return
+    } catch (error) {
+      const errno = errnoOf(error)
+      if (errno !== 'ENOENT') {
+        if (errno === 'ENOTDIR' || errno === 'ELOOP')
+          throw new PacsimileError('io', `${showPath(path)} is in the way: it is not a directory`, { cause: error })
+        throw error
+      }
+    }
+    this.make(parentOf(path) ?? ROOT)
+    mkdirSync(pathBuffer(this.at(path)), mode)
+  }
+
+  /** Forgets descriptors at and below a path that was removed, replaced or renamed. */
+  forget(path: RelativePath): void {
+    for (const [open, fd] of this.#open) {
+      if (open !== ROOT && (open === path || open.startsWith(`${path}/`))) {
+        this.#open.delete(open)
+        closeSync(fd)
+      }
+    }
+  }
+
+  close(): void {
+    for (const fd of this.#open.values()) closeSync(fd)
+    this.#open.clear()
+  }
+}
