@@ -8,8 +8,17 @@
 import { ByteWriter } from '../shared/bytes.ts'
 import type { Digest } from '../shared/digest.ts'
 import { PacsimileError } from '../shared/errors.ts'
-import { type Label, parentOf, type RelativePath, ROOT, showPath } from '../shared/path.ts'
-import { type ChainEnd, chainBreak, chainStart, encodeSummary, type JournalRecord, type Position, recordHash } from '../shared/record.ts'
+import { isWithin, type Label, parentOf, type RelativePath, ROOT, showPath } from '../shared/path.ts'
+import {
+  type ChainEnd,
+  chainBreak,
+  chainStart,
+  comparePositions,
+  encodeSummary,
+  type JournalRecord,
+  type Position,
+  recordHash,
+} from '../shared/record.ts'
 import { type Effect, MemoryTree } from '../shared/tree.ts'
 import { hardLinkKey } from '../shared/version.ts'
 import {
@@ -226,8 +235,7 @@ class LoadedTree {
         }
         break
       case 'sweep':
-        this.#load(ROOT)
-        await this.#loadBelow(ROOT, { epoch: record.epoch, seq: record.since })
+        await this.#loadSwept({ epoch: record.epoch, seq: record.since })
         break
     }
   }
@@ -250,12 +258,38 @@ class LoadedTree {
     if (entry !== undefined) this.#tree.set(entry)
   }
 
-  async #loadBelow(path: RelativePath, before?: Position): Promise<void> {
-    for (const entry of await this.#catalog.newestBelow(this.#agent, this.#volume, path, before)) {
+  async #loadBelow(path: RelativePath): Promise<void> {
+    for (const entry of await this.#catalog.newestBelow(this.#agent, this.#volume, path)) {
       if (this.#known.has(entry.path)) continue
       this.#known.add(entry.path)
       this.#tree.set(entry)
     }
+  }
+
+  /**
+   * Loads what a sweep will end, and nothing else: a volume of millions of paths, all put again by a scan, costs a walk of
+   * their keys. What was put since stays out, and with it the directories above it, which the sweep spares.
+   */
+  async #loadSwept(since: Position): Promise<void> {
+    let above: RelativePath[] = [ROOT]
+    const leave = (next: RelativePath | undefined): void => {
+      const left = above.filter((path) => next === undefined || !isWithin(next, path))
+      above = above.filter((path) => next !== undefined && isWithin(next, path))
+      for (const path of left) this.#load(path)
+    }
+    for await (const { path, position: stored } of this.#catalog.newestPositions(this.#agent, this.#volume, ROOT)) {
+      leave(path)
+      const position = this.#known.has(path) ? this.#tree.at(path)?.position : stored
+      if (position === undefined) continue
+      if (comparePositions(position, since) < 0) {
+        above.push(path)
+      } else {
+        // Directories above it may be in the tree already, for another record of the batch: it must be seen below them.
+        if (above.length > 0) this.#load(path)
+        above = []
+      }
+    }
+    leave(undefined)
   }
 
   fold(record: JournalRecord): Effect[] {

@@ -8,7 +8,7 @@
  *     a AGENT 00                                     end of the agent's chain
  *     w AGENT 00 VOLUME 00                           the volume: root, mode, first time
  *     o AGENT 00 VOLUME 00 TIME                      coverage that begins then
- *     g AGENT 00 VOLUME 00 TIME                      gap that begins then
+ *     g AGENT 00 VOLUME 00 TIME EPOCH SEQ            gap that begins then, declared by that record
  *     l AGENT 00 EPOCH SEQ                           the version of that record has no content
  *     i AGENT 00 VOLUME 00 INODE PATHKEY             a path that was put with that inode and more than one link (may be stale)
  *     c DIGEST                                       where a chunk is
@@ -19,6 +19,7 @@
 import type { ByteString } from '../shared/bytes.ts'
 import type { HybridTime } from '../shared/clock.ts'
 import type { Digest } from '../shared/digest.ts'
+import { NAME_BYTES_MAX } from '../shared/limits.ts'
 import { type Label, pathFromKey, pathKey, type RelativePath } from '../shared/path.ts'
 import type { Position } from '../shared/record.ts'
 
@@ -88,7 +89,8 @@ export const ranges = {
   gaps: (agent: Label, volume: Label): KeyRange => prefixRange(volumePrefix('g', agent, volume)),
   linked: (agent: Label, volume: Label, inode: bigint): KeyRange => {
     const prefix = `${volumePrefix('i', agent, volume)}${inodeBytes(inode)}`
-    return { gte: key(prefix), lt: Buffer.concat([key(prefix), Buffer.alloc(1, 0xff)]) }
+    // No name is as long as that, so no path sorts behind it.
+    return { gte: key(prefix), lt: Buffer.concat([key(prefix), Buffer.alloc(NAME_BYTES_MAX + 1, 0xff)]) }
   },
   /** Summaries after one position, up to and with another. */
   summaries: (agent: Label, after: Position, until: Position): KeyRange => ({

@@ -190,16 +190,18 @@ export class Catalog {
     return found
   }
 
-  /** What exists now strictly below a path; with `before`, only what was put before that position. */
-  async newestBelow(agent: Label, volume: Label, path: RelativePath, before?: Position): Promise<TreeEntry[]> {
+  /** What exists now strictly below a path. */
+  async newestBelow(agent: Label, volume: Label, path: RelativePath): Promise<TreeEntry[]> {
     const found: TreeEntry[] = []
-    for await (const [key, value] of this.#entries(ranges.newestBelow(agent, volume, path))) {
-      const position = readPosition(value)
-      if (before !== undefined && comparePositions(position, before) >= 0) continue
-      const below = readNewestKey(key, agent, volume)
-      found.push({ path: below, position, version: this.#version(agent, volume, below, position) })
-    }
+    for await (const entry of this.newestPositions(agent, volume, path))
+      found.push({ ...entry, version: this.#version(agent, volume, entry.path, entry.position) })
     return found
+  }
+
+  /** The same without the versions, in the order of a walk. */
+  async *newestPositions(agent: Label, volume: Label, path: RelativePath): AsyncGenerator<{ path: RelativePath; position: Position }> {
+    for await (const [key, value] of this.#entries(ranges.newestBelow(agent, volume, path)))
+      yield { path: readNewestKey(key, agent, volume), position: readPosition(value) }
   }
 
   /** Paths of the newest tree that are hard links of one file with this version. */

@@ -108,8 +108,9 @@ export class Ingest {
           continue
         }
         const items = this.#take()
-        await this.#commit(items)
+        const words = await this.#commit(items)
         for (const item of items) if ('chunk' in item) this.#release(item.chunk.digest)
+        for (const say of words) say()
         for (const wake of this.#wakeSenders.splice(0)) wake()
       }
     } finally {
@@ -137,11 +138,12 @@ export class Ingest {
     else this.#queuedChunks.delete(name)
   }
 
-  async #commit(items: readonly Item[]): Promise<void> {
+  /** @returns what is to be said to the sessions and followers, now that it is true */
+  async #commit(items: readonly Item[]): Promise<(() => void)[]> {
     const batch = new CatalogBatch(this.#catalog)
     const groups: RecordGroup[] = []
     const heads = new Map<IngestSession, ChainHead>()
-    const broken = new Set<IngestSession>()
+    const broken = new Map<IngestSession, PacsimileError>()
     try {
       for (const item of items) {
         if (broken.has(item.session)) continue
@@ -150,26 +152,27 @@ export class Ingest {
           else heads.set(item.session, await this.#takeRecords(item.session, item.records, batch, groups))
         } catch (error) {
           if (!isPeersFault(error)) throw error
-          broken.add(item.session)
-          item.session.failed(new PacsimileError('protocol', `${item.session.agent}: ${error.message}`, { cause: error }))
+          broken.set(item.session, new PacsimileError('protocol', `${item.session.agent}: ${error.message}`, { cause: error }))
         }
       }
       await this.#repository.commit(groups)
       await batch.write({ packs: this.#repository.end('pack'), segments: this.#repository.end('segment') })
     } catch (error) {
-      await this.#fail(asPacsimileError(error, 'Committing to the repository'), items)
-      return
+      return await this.#fail(asPacsimileError(error, 'Committing to the repository'), items)
     }
     if (this.#failure !== undefined) {
       this.#failure = undefined
       this.#log.info('the repository takes data again')
     }
-    const agents = new Set<Label>()
-    for (const [session, head] of heads) {
-      session.committed(head)
-      agents.add(session.agent)
-    }
-    if (agents.size > 0) this.#onCommit(agents)
+    const words = [...heads].map(
+      ([session, head]) =>
+        (): void =>
+          session.committed(head),
+    )
+    for (const [session, error] of broken) words.push(() => session.failed(error))
+    const agents = new Set([...heads.keys(), ...broken.keys()].map((session) => session.agent))
+    words.push(() => this.#onCommit(agents))
+    return words
   }
 
   #takeChunk(chunk: ChunkMessage, batch: CatalogBatch): void {
@@ -220,14 +223,14 @@ export class Ingest {
   }
 
   /** The disk failed: nothing of this batch is acknowledged, every session sends again from its last ack. */
-  async #fail(error: PacsimileError, items: readonly Item[]): Promise<void> {
+  async #fail(error: PacsimileError, items: readonly Item[]): Promise<(() => void)[]> {
     if (this.#failure === undefined) this.#log.error('the repository cannot take data', { code: error.code, reason: reasonOf(error) })
     this.#failure = error
     this.#repository.abandonOpenFiles()
-    for (const session of new Set(items.map((item) => item.session))) session.failed(error)
     await new Promise<void>((resolve) => {
       setTimeout(resolve, RETRY_MS)
     })
+    return [...new Set(items.map((item) => item.session))].map((session) => (): void => session.failed(error))
   }
 }
 

@@ -13,7 +13,7 @@ import { type ChainEnd, decodeRecord, type JournalRecord } from '../shared/recor
 import type { Catalog } from './catalog.ts'
 import { CatalogBatch } from './catalog-batch.ts'
 import { FRAME_OVERHEAD_BYTES } from './repository/frame.ts'
-import type { FrameFileKind, IndexedFrame } from './repository/frame-file.ts'
+import type { FoundFrame, FrameFileKind } from './repository/frame-file.ts'
 import { decodeRecordGroup, type ReadPosition, type Repository } from './repository/repository.ts'
 
 /** Something in the repository that is not as it was written. */
@@ -82,7 +82,7 @@ function* frames(
   kind: FrameFileKind,
   start: ReadPosition,
   damage: Damage[],
-): Generator<{ frame: IndexedFrame | undefined; next: ReadPosition }> {
+): Generator<{ frame: FoundFrame | undefined; next: ReadPosition }> {
   const numbers = repository.numbers(kind).filter((number) => number >= start.file)
   for (const number of numbers) {
     const from = number === start.file ? start.offset : 0
@@ -129,7 +129,7 @@ async function addGroup(
   repository: Repository,
   batch: CatalogBatch,
   fileNumber: number,
-  frame: IndexedFrame,
+  frame: FoundFrame,
   damage: Damage[],
 ): Promise<number> {
   const file = repository.file('segment', fileNumber)

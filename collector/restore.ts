@@ -15,13 +15,14 @@ import { childOf, type Label, nameOf, type RelativePath, ROOT, rebase, showPath 
 import { type ChunkRef, hardLinkKey } from '../shared/version.ts'
 import type { ChunkResult, HistorySource, ListedEntry } from './history-source.ts'
 import { Materializer, type Shortcoming } from './materialize.ts'
-import type { Point, PointRequest } from './point.ts'
+import type { Point } from './point.ts'
 
 export interface RestoreRequest {
   readonly agent: Label
   readonly volume: Label
   readonly path: RelativePath
-  readonly at: PointRequest
+  /** As `source.point` understood what was asked for. */
+  readonly point: Point
   /** An empty or new directory. The content of a directory goes right into it; a file becomes TO/NAME. */
   readonly to: string
   readonly dryRun: boolean
@@ -75,9 +76,9 @@ const BATCH_CHUNKS = 4096
 
 export async function planRestore(
   source: HistorySource,
-  request: Pick<RestoreRequest, 'agent' | 'volume' | 'path' | 'at'>,
+  request: Pick<RestoreRequest, 'agent' | 'volume' | 'path' | 'point'>,
 ): Promise<{ plan: RestorePlan; entries: ListedEntry[] }> {
-  const point = await source.point(request.agent, request.volume, request.at)
+  const { point } = request
   const entries: ListedEntry[] = []
   const count = { files: 0, directories: 0, symlinks: 0, others: 0, bytes: 0, unverified: 0, torn: 0 }
   for await (const entry of source.tree(request.agent, request.volume, request.path, point.position)) {
@@ -96,7 +97,8 @@ export async function planRestore(
       count.others += 1
     }
   }
-  if (entries.length === 0) {
+  // A volume that holds nothing is a state like any other; a path below it that is not there is a mistake.
+  if (entries.length === 0 && request.path !== ROOT) {
     throw new PacsimileError('not-found', `${request.agent}:${request.volume}/${showPath(request.path)} did not exist at that moment`)
   }
   return { plan: { point, momentMs: momentOf(point), ...count }, entries }
@@ -280,7 +282,7 @@ class Restoration {
 
   /** Where an entry goes in the target. */
   #placeOf(path: RelativePath): RelativePath {
-    const isSingle = this.#plan.directories === 0
+    const isSingle = this.#plan.directories === 0 && path === this.#request.path && path !== ROOT
     return isSingle ? childOf(ROOT, nameOf(path)) : rebase(path, this.#request.path, ROOT)
   }
 

@@ -5,6 +5,7 @@
  * before; so the head's hash vouches for every record. It prevents a history with a hole, a fork or a rewritten past from
  * passing for whole.
  */
+import { isUtf8 } from 'node:buffer'
 import { ByteReader, type ByteString, ByteWriter } from './bytes.ts'
 import { type HybridTime, hybridTime } from './clock.ts'
 import { DIGEST_BYTES, type Digest, digest, digestOf, NO_DIGEST } from './digest.ts'
@@ -32,7 +33,7 @@ export type Change =
   | { readonly kind: 'remove'; readonly volume: Label; readonly path: RelativePath }
   /** The path with everything below it has another name; what had that name is gone. */
   | { readonly kind: 'rename'; readonly volume: Label; readonly path: RelativePath; readonly to: RelativePath }
-  /** A full scan ended: of this volume, everything that no record from `since` (epoch of this record) on has put is gone. */
+  /** A full scan ended: everything of this volume that was put before `since` (a seq of this epoch) is gone, but for the directories that hold something put later. */
   | { readonly kind: 'sweep'; readonly volume: Label; readonly since: number }
   /** Between the two times intermediate versions may be unknown; the state at the end is verified. */
   | { readonly kind: 'gap'; readonly volume: Label; readonly from: HybridTime; readonly until: HybridTime; readonly cause: string }
@@ -204,15 +205,20 @@ function readChange(kind: Change['kind'], from: ByteReader): ChangeSummary {
         volume: readVolume(from),
         from: hybridTime(from.big64()),
         until: hybridTime(from.big64()),
-        cause: from.bytes(TEXT_MAX).toString('utf8'),
+        cause: readText(from),
       }
     case 'coverage':
       return { kind, volume: readVolume(from), from: hybridTime(from.big64()), until: hybridTime(from.big64()), mode: readMode(from) }
     case 'mark':
-      return { kind, volume: readVolume(from), name: from.bytes(TEXT_MAX).toString('utf8') }
+      return { kind, volume: readVolume(from), name: readText(from) }
     case 'lost':
       return { kind, volume: readVolume(from), path: readPath(from), lostSeq: from.u64() }
   }
+}
+
+function readText(from: ByteReader): string {
+  const bytes = from.bytes(TEXT_MAX)
+  return isUtf8(bytes) ? bytes.toString('utf8') : from.fail('text that is not UTF-8')
 }
 
 function readLabel(from: ByteReader, what: string): Label {

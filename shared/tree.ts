@@ -5,7 +5,7 @@
  * Invariant: `effects` is a function of the record and the tree before it, and of nothing else.
  * It prevents two parts of the system from holding different histories.
  */
-import { isWithin, parentOf, type RelativePath, rebase } from './path.ts'
+import { isWithin, parentOf, type RelativePath, ROOT, rebase } from './path.ts'
 import { comparePositions, type JournalRecord, type Position } from './record.ts'
 import type { Version } from './version.ts'
 
@@ -43,13 +43,9 @@ export function* effects(record: JournalRecord, before: Tree): Generator<Effect>
     case 'rename':
       yield* renamed(record.path, record.to, before)
       return
-    case 'sweep': {
-      const since = { epoch: record.epoch, seq: record.since }
-      for (const { path, position } of before.within('' as RelativePath)) {
-        if (comparePositions(position, since) < 0) yield { kind: 'gone', path }
-      }
+    case 'sweep':
+      for (const path of swept(before.within(ROOT), { epoch: record.epoch, seq: record.since })) yield { kind: 'gone', path }
       return
-    }
     case 'epoch':
     case 'volume':
     case 'gap':
@@ -58,6 +54,16 @@ export function* effects(record: JournalRecord, before: Tree): Generator<Effect>
     case 'lost':
       return
   }
+}
+
+/** What a sweep ends: whatever was put before `since`, but for the directories that hold something put later. */
+function swept(entries: Iterable<TreeEntry>, since: Position): Set<RelativePath> {
+  const old = new Set<RelativePath>()
+  for (const { path, position } of entries) {
+    if (comparePositions(position, since) < 0) old.add(path)
+    else for (let holder = parentOf(path); holder !== undefined && old.delete(holder); holder = parentOf(holder));
+  }
+  return old
 }
 
 function* renamed(from: RelativePath, to: RelativePath, before: Tree): Generator<Effect> {

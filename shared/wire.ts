@@ -8,7 +8,7 @@
 import { Decoder, Encoder } from 'cbor-x'
 import { z } from 'zod'
 import { ByteReader, ByteWriter } from './bytes.ts'
-import { type HybridTime, hybridTime } from './clock.ts'
+import { type HybridTime, hybridTime, TIME_END } from './clock.ts'
 import { DIGEST_BYTES, type Digest, digest } from './digest.ts'
 import { PacsimileError, reasonOf } from './errors.ts'
 import { CHUNK_BYTES_MAX, CONTROL_BYTES_MAX, LABEL_MAX, OFFER_DIGESTS_MAX, RECORD_BYTES_MAX, RECORDS_PER_MESSAGE_MAX } from './limits.ts'
@@ -107,7 +107,7 @@ const TYPES: Readonly<Record<MessageKind, number>> = {
 
 const count = z.number().int().nonnegative()
 const bytes = z.instanceof(Uint8Array)
-const time = z.union([z.bigint(), count]).transform((value) => hybridTime(BigInt(value)))
+const time = z.union([z.bigint().min(0n).max(TIME_END), count]).transform((value) => hybridTime(BigInt(value)))
 const digestField = bytes.transform((value) => digest(Buffer.from(value).toString('latin1')))
 const digestsField = bytes.transform((value, context) => {
   if (value.length % DIGEST_BYTES !== 0 || value.length / DIGEST_BYTES > OFFER_DIGESTS_MAX) {

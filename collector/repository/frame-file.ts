@@ -16,17 +16,19 @@ import {
   fsync,
   fsyncSync,
   ftruncateSync,
+  linkSync,
   openSync,
   readSync,
+  unlinkSync,
   writev,
 } from 'node:fs'
-import { dirname } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import { crc32 } from 'node:zlib'
 import { ByteReader, ByteWriter } from '../../shared/bytes.ts'
 import { DIGEST_BYTES, type Digest, digest } from '../../shared/digest.ts'
 import { asPacsimileError, PacsimileError } from '../../shared/errors.ts'
-import { syncDirectory, writeFully } from '../../shared/files.ts'
+import { syncDirectory, TEMPORARY_PREFIX, writeFully } from '../../shared/files.ts'
 import {
   FRAME_HEADER_BYTES,
   FRAME_OVERHEAD_BYTES,
@@ -42,6 +44,7 @@ import {
   readFrameHeader,
   sealFrame,
 } from './frame.ts'
+import { decodeIndex, encodeFooter, encodeIndex, FOOTER_BYTES, type IndexedFrame, readFooter } from './frame-index.ts'
 
 export const FILE_KINDS = { pack: 'P', segment: 'S' } as const
 export type FrameFileKind = keyof typeof FILE_KINDS
@@ -51,8 +54,6 @@ const FORMAT_MAJOR = 1
 const FORMAT_MINOR = 0
 export const FILE_HEADER_BYTES = 96
 const SALT_BYTES = 32
-const FOOTER_MAGIC = Buffer.from('PcE1', 'latin1')
-const FOOTER_BYTES = 16
 
 const datasync = promisify(fdatasync)
 const fullSync = promisify(fsync)
@@ -72,17 +73,13 @@ export interface FramePlace {
   readonly storedLength: number
 }
 
-export interface IndexedFrame {
+export interface FoundFrame extends Omit<IndexedFrame, 'type'> {
   readonly type: FrameType | 'ignorable'
-  readonly offset: number
-  readonly storedLength: number
-  readonly plainLength: number
-  readonly digest: Digest
 }
 
 /** What reading front to back meets. */
 export type ScannedFrame =
-  | ({ readonly kind: 'frame' } & IndexedFrame & { readonly header: FrameHeader })
+  | ({ readonly kind: 'frame' } & FoundFrame & { readonly header: FrameHeader })
   /** Bytes that are no frame; `tail` where nothing whole follows in an unsealed file. */
   | { readonly kind: 'damage'; readonly offset: number; readonly length: number; readonly tail: boolean; readonly reason: string }
 
@@ -142,10 +139,14 @@ export class FrameFile {
   /** A new, empty file; durable by name when this returns. */
   static create(path: string, identity: FrameFileIdentity, dataKey: Buffer): FrameFile {
     const salt = randomBytes(SALT_BYTES)
-    const fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600)
+    // The header is durable before the file has its name: a crash leaves no file of that name that is none.
+    const temporary = join(dirname(path), `${TEMPORARY_PREFIX}${basename(path)}-${randomBytes(6).toString('hex')}`)
+    const fd = openSync(temporary, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600)
     try {
       writeFully(fd, encodeHeader(identity, salt), 0)
       fsyncSync(fd)
+      linkSync(temporary, path)
+      unlinkSync(temporary)
       syncDirectory(dirname(path))
     } catch (error) {
       closeSync(fd)
@@ -154,7 +155,7 @@ export class FrameFile {
     return new FrameFile(path, identity, fd, dataKey, salt, FILE_HEADER_BYTES)
   }
 
-  /** Opens for reading; `readable` is how far whole frames are known to reach (the file may be growing). */
+  /** Opens for reading; the file may be growing. */
   static open(path: string, identity: FrameFileIdentity, dataKey: Buffer): FrameFile {
     return FrameFile.#open(path, identity, dataKey, constants.O_RDONLY)
   }
@@ -176,8 +177,9 @@ export class FrameFile {
         file.close()
         return undefined
       }
-      const { header: _, kind: __, ...indexed } = found
-      file.#index.push(indexed)
+      const { type, offset, storedLength, plainLength, digest: name } = found
+      // A frame that this release may pass over is not its to list: an index says what each frame is.
+      if (type !== 'ignorable') file.#index.push({ type, offset, storedLength, plainLength, digest: name })
       end = found.offset + FRAME_OVERHEAD_BYTES + found.storedLength
     }
     ftruncateSync(file.#fd, end)
@@ -209,17 +211,14 @@ export class FrameFile {
     return this.#end
   }
 
-  get frames(): readonly IndexedFrame[] {
-    return this.#index
-  }
-
   /** Queues a frame; it is durable after the next `sync`. */
   append(type: FrameType, payload: Payload): FramePlace {
     const frame = sealFrame(type, payload, this.#dataKey, this.#labelKey)
     const offset = this.#end
     this.#queue.push(frame)
     this.#end += frame.length
-    this.#index.push({ type, offset, storedLength: payload.bytes.length, plainLength: payload.plainLength, digest: payload.digest })
+    if (type !== 'index')
+      this.#index.push({ type, offset, storedLength: payload.bytes.length, plainLength: payload.plainLength, digest: payload.digest })
     return { file: this.identity.number, offset, storedLength: payload.bytes.length }
   }
 
@@ -256,20 +255,8 @@ export class FrameFile {
 
   /** Writes the index and the footer. The file never changes again. */
   async seal(): Promise<void> {
-    const to = new ByteWriter(64 + this.#index.length * 48)
-    to.varint(this.#index.length)
-    for (const frame of this.#index) {
-      to.u8(frame.type === 'chunk' ? 1 : 2)
-        .varint(frame.offset)
-        .varint(frame.storedLength)
-        .varint(frame.plainLength)
-        .rawString(frame.digest)
-    }
-    const place = this.append('index', packPayload(to.take()))
-    const footer = new ByteWriter(FOOTER_BYTES)
-    footer.raw(FOOTER_MAGIC).u64(place.offset)
-    footer.u32(crc32(footer.view()))
-    this.#queue.push(footer.take())
+    const place = this.append('index', packPayload(encodeIndex(this.#index)))
+    this.#queue.push(encodeFooter(place.offset))
     this.#end += FOOTER_BYTES
     try {
       await this.#flush()
@@ -322,8 +309,8 @@ export class FrameFile {
     const size = fstatSync(this.#fd).size
     const footer = Buffer.alloc(FOOTER_BYTES)
     if (size < FILE_HEADER_BYTES + FOOTER_BYTES || this.#pread(footer, size - FOOTER_BYTES) !== FOOTER_BYTES) return undefined
-    if (!footer.subarray(0, 4).equals(FOOTER_MAGIC) || crc32(footer.subarray(0, 12)) !== footer.readUInt32LE(12)) return undefined
-    const offset = Number(footer.readBigUInt64LE(4))
+    const offset = readFooter(footer)
+    if (offset === undefined) return undefined
     try {
       const bytes = Buffer.alloc(FRAME_HEADER_BYTES)
       this.#pread(bytes, offset)
@@ -361,12 +348,7 @@ export class FrameFile {
 
   #isFooter(offset: number, size: number): boolean {
     const footer = Buffer.alloc(FOOTER_BYTES)
-    return (
-      size - offset === FOOTER_BYTES &&
-      this.#pread(footer, offset) === FOOTER_BYTES &&
-      footer.subarray(0, 4).equals(FOOTER_MAGIC) &&
-      crc32(footer.subarray(0, 12)) === footer.readUInt32LE(12)
-    )
+    return size - offset === FOOTER_BYTES && this.#pread(footer, offset) === FOOTER_BYTES && readFooter(footer) !== undefined
   }
 
   #frameAt(offset: number, size: number, head: Buffer, bodies: boolean): Extract<ScannedFrame, { kind: 'frame' }> | string {
@@ -412,20 +394,4 @@ export class FrameFile {
   close(): void {
     closeSync(this.#fd)
   }
-}
-
-function decodeIndex(bytes: Buffer): IndexedFrame[] {
-  const from = new ByteReader(bytes, 'Index frame')
-  const frames = Array.from({ length: from.varint(1 << 24) }, (): IndexedFrame => {
-    const type = from.u8() === 1 ? 'chunk' : 'records'
-    return {
-      type,
-      offset: from.varint(),
-      storedLength: from.varint(),
-      plainLength: from.varint(),
-      digest: digest(from.rawString(DIGEST_BYTES)),
-    }
-  })
-  from.end()
-  return frames
 }

@@ -34,6 +34,9 @@ const FORMAT_VERSION = 1
 /** Files kept open for reading. */
 const OPEN_FILES_MAX = 64
 
+/** Looked at first: what else a later version says is not ours to judge. */
+const formatOf = z.object({ format: z.literal(FORMAT_NAME), version: z.number().int() })
+
 const description = z.object({
   format: z.literal(FORMAT_NAME),
   version: z.number().int(),
@@ -75,13 +78,14 @@ export function readDescription(directory: string): RepositoryDescription {
     throw asPacsimileError(error, `Reading ${file}`)
   }
   try {
-    const value = description.parse(JSON.parse(text))
-    if (value.version !== FORMAT_VERSION)
+    const value: unknown = JSON.parse(text)
+    const { version } = formatOf.parse(value)
+    if (version !== FORMAT_VERSION)
       throw new PacsimileError(
         'format-unknown',
-        `${directory} is a repository of format ${value.version}; this release reads format ${FORMAT_VERSION}`,
+        `${directory} is a repository of format ${version}; this release reads format ${FORMAT_VERSION}`,
       )
-    return value
+    return description.parse(value)
   } catch (error) {
     if (error instanceof PacsimileError) throw error
     throw new PacsimileError('format-invalid', `${file} does not describe a repository: ${reasonOf(error)}`, { cause: error })
@@ -274,8 +278,17 @@ export function encodeRecordGroup(group: RecordGroup): Buffer {
 /** @throws format-invalid */
 export function decodeRecordGroup(bytes: Buffer): RecordGroup {
   const from = new ByteReader(bytes, 'Records frame')
-  const agent = label(from.string(LABEL_MAX), 'Agent')
+  const agent = readAgent(from)
   const records = Array.from({ length: from.varint(RECORDS_PER_MESSAGE_MAX) }, () => from.bytes(RECORD_BYTES_MAX))
   from.end()
   return { agent, records }
+}
+
+function readAgent(from: ByteReader): Label {
+  const text = from.string(LABEL_MAX)
+  try {
+    return label(text, 'Agent')
+  } catch {
+    return from.fail('bad agent name')
+  }
 }

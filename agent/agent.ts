@@ -1,0 +1,170 @@
+/**
+ * The agent as a whole: one life after the other of its protection, a new epoch between two of them, and the socket on which
+ * it answers questions.
+ *
+ * Invariant: an epoch ends only for a reason that is recorded, and its number is durable before the next one begins. It
+ * prevents an agent that was set back, copied or damaged from overwriting the history that the collector holds.
+ */
+import { join } from 'node:path'
+import { PacsimileError, reasonOf } from '../shared/errors.ts'
+import { makeDirectory } from '../shared/files.ts'
+import { type LocalServer, serveLocal } from '../shared/local-api.ts'
+import type { Log } from '../shared/log.ts'
+import { showPath } from '../shared/path.ts'
+import type { AgentConfig } from './config.ts'
+import { setAside } from './database.ts'
+import { beginEpoch, type Epoch, type EpochEnd, readEpoch } from './epoch.ts'
+import { greatestEpochIn } from './journal.ts'
+import { Protection } from './protection.ts'
+import type { EpochOver } from './session.ts'
+import type { AgentStatus, AgentVolumeStatus } from './status.ts'
+import type { Volume } from './volume.ts'
+import { ChokidarWatcher } from './watch/chokidar.ts'
+import type { OpenWatcher } from './watch/watcher.ts'
+
+export interface AgentOptions {
+  readonly stateDir: string
+  readonly config: AgentConfig
+  readonly log: Log
+  readonly openWatcher?: OpenWatcher
+}
+
+/** The socket on which a running agent answers. */
+export function agentSocket(stateDir: string): string {
+  return join(stateDir, 'agent.sock')
+}
+
+const EPOCH_FILE = 'epoch.json'
+const LOG_DIRECTORY = 'log'
+
+export class Agent {
+  readonly #options: AgentOptions
+  readonly #startedMs = Date.now()
+  #protection: Protection | undefined
+  #socket: LocalServer | undefined
+
+  constructor(options: AgentOptions) {
+    this.#options = options
+  }
+
+  /** Until `stop` is given and what was noticed is delivered. `onReady` is called when protection runs. @throws locked, io */
+  async run(stop: AbortSignal, onReady: () => void): Promise<void> {
+    makeDirectory(this.#options.stateDir)
+    try {
+      let over: EpochOver | undefined
+      do {
+        const protection = await this.#open()
+        this.#protection = protection
+        try {
+          // Once: the journal's lock, under which it is served, is held again by the next life.
+          this.#socket ??= await serveLocal(agentSocket(this.#options.stateDir), { status: () => Promise.resolve(this.status()) })
+          onReady()
+          over = await protection.run(stop)
+          if (over !== undefined) this.#beginAfter(over, protection)
+        } finally {
+          await protection.close()
+        }
+      } while (over !== undefined && !stop.aborted)
+    } finally {
+      await this.#socket?.close()
+    }
+  }
+
+  async #open(): Promise<Protection> {
+    const { stateDir, config, log, openWatcher } = this.#options
+    const options = { stateDir, config, log, openWatcher: openWatcher ?? ChokidarWatcher.open }
+    const epoch = await this.#currentEpoch()
+    try {
+      return await Protection.open({ ...options, epoch })
+    } catch (error) {
+      if (!(error instanceof PacsimileError) || error.code !== 'damage') throw error
+      log.error('the journal is damaged; a new epoch begins', { reason: error.message, epoch: epoch.epoch })
+      setAside(join(stateDir, LOG_DIRECTORY))
+      return await Protection.open({ ...options, epoch: this.#begin('damaged', epoch.epoch, undefined) })
+    }
+  }
+
+  async #currentEpoch(): Promise<Epoch> {
+    const { stateDir, log } = this.#options
+    const epoch = readEpoch(join(stateDir, EPOCH_FILE))
+    if (epoch !== undefined) return epoch
+    const found = await this.#greatestEpoch()
+    if (found > 0) log.error('the file that names the epoch is lost; a new epoch begins', { found })
+    return this.#begin(found > 0 ? 'state-lost' : 'first', found, undefined)
+  }
+
+  async #greatestEpoch(): Promise<number> {
+    const directory = join(this.#options.stateDir, LOG_DIRECTORY)
+    try {
+      return await greatestEpochIn(directory)
+    } catch (error) {
+      if (!(error instanceof PacsimileError) || error.code !== 'damage') throw error
+      setAside(directory)
+      return 1
+    }
+  }
+
+  #begin(reason: Epoch['reason'], above: number, end: EpochEnd | undefined): Epoch {
+    return beginEpoch(join(this.#options.stateDir, EPOCH_FILE), reason, above, end)
+  }
+
+  #beginAfter(over: EpochOver, protection: Protection): void {
+    const { epoch } = this.#begin(over.reason, over.above, protection.journal.head)
+    this.#options.log.error('the journal cannot go on; a new epoch begins with a full scan', { reason: over.reason, because: reasonOf(over), epoch })
+  }
+
+  status(): AgentStatus {
+    const { stateDir, config } = this.#options
+    const protection = this.#protection
+    if (protection === undefined) throw new PacsimileError('agent-unreachable', 'The agent is starting')
+    const { journal, uplink, spool, held, settle, terms, ackedSeq, clockSkewMs } = protection
+    const { state, sinceMs, lastError } = uplink.status
+    return {
+      agent: config.name,
+      collector: config.collector,
+      stateDir,
+      startedMs: this.#startedMs,
+      link: { state, sinceMs, ...(lastError === undefined ? {} : { lastError }) },
+      ...(terms === undefined ? {} : { repository: terms.repository }),
+      clockSkewMs,
+      epoch: journal.epoch,
+      headSeq: journal.head.seq,
+      ackedSeq,
+      pending: journal.head.seq - ackedSeq,
+      dirty: settle.size,
+      heldBytes: held.bytes,
+      spoolBytes: spool.bytes,
+      spoolQuotaBytes: spool.quotaBytes,
+      alarms: alarmsOf(protection),
+      volumes: [...protection.volumes.values()].map(volumeStatus),
+    }
+  }
+}
+
+const SKEW_MS_MAX = 1000
+
+function alarmsOf({ journal, spool, volumes, clockSkewMs }: Protection): string[] {
+  const alarms: string[] = []
+  if (journal.failure !== undefined) alarms.push(`the journal cannot be written: ${journal.failure.message}`)
+  if (spool.failure !== undefined) alarms.push(`the spool cannot be written: ${spool.failure.message}`)
+  else if (spool.isFull) alarms.push('the spool has no room: content of changing files may be lost until the collector is back')
+  for (const { name, phase, reason } of volumes.values()) if (phase === 'paused') alarms.push(`volume ${name} is not protected: ${reason}`)
+  if (Math.abs(clockSkewMs) > SKEW_MS_MAX) alarms.push(`the collector's clock is ${clockSkewMs} ms ahead of this host's`)
+  return alarms
+}
+
+function volumeStatus(volume: Volume): AgentVolumeStatus {
+  const { name, directory, mode, phase, reason, lastScan, unannounced, gaps, unreadable, foreign } = volume
+  return {
+    name,
+    path: showPath(directory),
+    mode,
+    state: phase,
+    reason,
+    ...(lastScan === undefined ? {} : { lastScan }),
+    unannounced,
+    gaps,
+    unreadable: unreadable.map(({ path, reason: why }) => ({ path: showPath(path), reason: why })),
+    foreign: foreign.map((path) => showPath(path)),
+  }
+}

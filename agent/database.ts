@@ -1,0 +1,154 @@
+/**
+ * A LevelDB database of the agent: byte-string keys in byte order, Buffer values. The agent's only door to the library.
+ *
+ * Order at first creation: made whole in a temporary directory, then renamed; a power cut during LevelDB's own first
+ * creation can leave a database that never opens again.
+ * Invariant: after any failed write the caller reopens before it writes again, because LevelDB acknowledges and loses what
+ * is written after an error. It prevents a full disk from turning into silently missing records.
+ */
+import { randomBytes } from 'node:crypto'
+import { existsSync, readdirSync, renameSync, rmSync } from 'node:fs'
+import { basename, dirname, join } from 'node:path'
+import { ClassicLevel } from 'classic-level'
+import type { ByteString } from '../shared/bytes.ts'
+import { PacsimileError, reasonOf } from '../shared/errors.ts'
+import { syncDirectory, TEMPORARY_PREFIX } from '../shared/files.ts'
+
+export type Write =
+  | { readonly type: 'put'; readonly key: ByteString; readonly value: Buffer }
+  | { readonly type: 'del'; readonly key: ByteString }
+
+/** Keys from `gte` on (or after `gt`) and below `lt`. */
+export interface KeyRange {
+  readonly gte?: ByteString
+  readonly gt?: ByteString
+  readonly lt: ByteString
+}
+
+const BYTES = {
+  name: 'latin1',
+  format: 'buffer',
+  encode: (key: ByteString): Buffer => Buffer.from(key, 'latin1'),
+  decode: (bytes: Buffer): ByteString => bytes.toString('latin1'),
+} as const
+
+/** Entries fetched by one call. */
+const PAGE_ENTRIES = 512
+
+export class Database {
+  readonly #level: ClassicLevel<ByteString, Buffer>
+
+  private constructor(level: ClassicLevel<ByteString, Buffer>) {
+    this.#level = level
+  }
+
+  /** @throws locked, damage */
+  static async open(directory: string): Promise<Database> {
+    removeTemporary(directory)
+    if (!existsSync(directory)) {
+      const temporary = join(dirname(directory), `${TEMPORARY_PREFIX}${basename(directory)}-${randomBytes(6).toString('hex')}`)
+      const made = await openLevel(temporary)
+      await made.close()
+      renameSync(temporary, directory)
+      syncDirectory(dirname(directory))
+    }
+    return new Database(await openLevel(directory))
+  }
+
+  /** Closes and opens anew: what is readable then is what is on disk. @throws damage */
+  async reopen(): Promise<void> {
+    await this.#level.close()
+    await openOrExplain(this.#level)
+  }
+
+  get(key: ByteString): Promise<Buffer | undefined> {
+    return this.#level.get(key)
+  }
+
+  getMany(keys: ByteString[]): Promise<(Buffer | undefined)[]> {
+    return this.#level.getMany(keys)
+  }
+
+  /** All or nothing; with `sync` durable when it resolves. */
+  write(writes: Write[], options: { readonly sync: boolean }): Promise<void> {
+    return this.#level.batch(writes, options)
+  }
+
+  /** At most `limit` entries, in key order, as they are now. */
+  async page(range: KeyRange, limit = PAGE_ENTRIES): Promise<[ByteString, Buffer][]> {
+    const iterator = this.#level.iterator({ ...range, limit })
+    try {
+      return await iterator.nextv(limit)
+    } finally {
+      await iterator.close()
+    }
+  }
+
+  /** All entries, page by page; each page is as it is when it is asked for. */
+  async *pages(range: KeyRange): AsyncGenerator<[ByteString, Buffer][], void> {
+    let page = await this.page(range)
+    while (page.length > 0) {
+      yield page
+      const [last] = page.at(-1) ?? []
+      if (last === undefined || page.length < PAGE_ENTRIES) return
+      page = await this.page({ gt: last, lt: range.lt })
+    }
+  }
+
+  /** The entry with the greatest key of the range. */
+  async last(range: KeyRange): Promise<[ByteString, Buffer] | undefined> {
+    const iterator = this.#level.iterator({ ...range, reverse: true, limit: 1 })
+    try {
+      return (await iterator.nextv(1))[0]
+    } finally {
+      await iterator.close()
+    }
+  }
+
+  clear(range: KeyRange): Promise<void> {
+    return this.#level.clear(range)
+  }
+
+  close(): Promise<void> {
+    return this.#level.close()
+  }
+}
+
+/** A database that cannot be opened is kept for whoever wants to look at it, under another name. */
+export function setAside(directory: string): void {
+  if (!existsSync(directory)) return
+  const kept = `${directory}.damaged`
+  rmSync(kept, { recursive: true, force: true })
+  renameSync(directory, kept)
+  syncDirectory(dirname(directory))
+}
+
+async function openLevel(directory: string): Promise<ClassicLevel<ByteString, Buffer>> {
+  const level = new ClassicLevel<ByteString, Buffer>(directory, { keyEncoding: BYTES, valueEncoding: 'buffer' })
+  await openOrExplain(level)
+  return level
+}
+
+async function openOrExplain(level: ClassicLevel<ByteString, Buffer>): Promise<void> {
+  try {
+    await level.open()
+  } catch (error) {
+    const cause = error instanceof Error ? error.cause : undefined
+    const code = cause instanceof Error && 'code' in cause ? cause.code : undefined
+    const reason = reasonOf(cause ?? error)
+    if (code === 'LEVEL_LOCKED') {
+      throw new PacsimileError('locked', `${level.location} is in use by another process`, { cause: error })
+    }
+    if (/No space left|Permission denied|Input\/output error|Too many open files/.test(reason)) {
+      throw new PacsimileError('io', `Opening ${level.location}: ${reason}`, { cause: error })
+    }
+    throw new PacsimileError('damage', `${level.location} cannot be opened: ${reason}`, { cause: error })
+  }
+}
+
+function removeTemporary(directory: string): void {
+  const prefix = `${TEMPORARY_PREFIX}${basename(directory)}-`
+  for (const name of readdirSync(dirname(directory))) {
+    if (name.startsWith(prefix)) rmSync(join(dirname(directory), name), { recursive: true, force: true })
+  }
+}

@@ -1,0 +1,329 @@
+/**
+ * The journal: this agent's durable, ordered list of changes, and how far each collector has acknowledged it.
+ *
+ * Order: a group of changes gets its numbers, times and hashes, is written with one sync, and only then are its writers
+ * answered and its readers woken; a record leaves this host only after it is durable here, else a crash would use its
+ * number twice. Records below the acked position are removed only after that position is durable.
+ * Invariant: what is read is one unbroken chain; every record carries a checksum of its own and the chain is walked at
+ * open and after every write error, because LevelDB may drop or alter records without saying so. It prevents a history
+ * with a silent hole: damage ends the epoch instead.
+ */
+import { crc32 } from 'node:zlib'
+import { type ByteString, ByteWriter } from '../shared/bytes.ts'
+import type { HybridClock } from '../shared/clock.ts'
+import { digest } from '../shared/digest.ts'
+import { asPacsimileError, PacsimileError } from '../shared/errors.ts'
+import { JOURNAL_BATCH_MAX } from '../shared/limits.ts'
+import type { Log } from '../shared/log.ts'
+import {
+  type ChainEnd,
+  type Change,
+  chainBreak,
+  chainStart,
+  decodeRecord,
+  encodeRecord,
+  type JournalRecord,
+  recordHash,
+} from '../shared/record.ts'
+import type { ChainHead } from '../shared/wire.ts'
+import { Batches } from './batches.ts'
+import { Database, type Write } from './database.ts'
+import { sleep, Waiters } from './waiting.ts'
+
+/** A record with its bytes, as they are sent. */
+export interface JournalEntry {
+  readonly record: JournalRecord
+  readonly bytes: Buffer
+}
+
+export interface JournalOptions {
+  readonly directory: string
+  readonly epoch: number
+  readonly clock: HybridClock
+  readonly log: Log
+}
+
+/** Pause before a database that failed is opened again. */
+const REOPEN_MS = 1000
+const CHECKSUM_BYTES = 4
+const WORD = 0x1_0000_0000
+
+export class Journal {
+  readonly #database: Database
+  readonly #clock: HybridClock
+  readonly #log: Log
+  readonly #writer = new ByteWriter(4096)
+  readonly #appends: Batches<Change, JournalEntry>
+  readonly #grown = new Waiters()
+  readonly #acked: Map<string, ChainHead>
+  readonly #closing = new AbortController()
+  #end: ChainEnd
+  #oldest: number
+  #failure: PacsimileError | undefined
+
+  private constructor(database: Database, { clock, log }: JournalOptions, walked: Walked, acked: Map<string, ChainHead>) {
+    this.#database = database
+    this.#clock = clock
+    this.#log = log
+    this.#end = walked.end
+    this.#oldest = walked.oldest
+    this.#acked = acked
+    this.#appends = new Batches(JOURNAL_BATCH_MAX, (batch) => this.#commit(batch))
+  }
+
+  /** Walks the whole kept chain. @throws damage when it is broken: begin a new epoch; locked */
+  static async open(options: JournalOptions): Promise<Journal> {
+    const database = await Database.open(options.directory)
+    try {
+      const acked = await readAcked(database, options.epoch)
+      const walked = await walk(database, options.epoch, acked)
+      options.clock.atLeast(walked.end.time)
+      return new Journal(database, options, walked, acked)
+    } catch (error) {
+      await database.close()
+      throw error
+    }
+  }
+
+  get epoch(): number {
+    return this.#end.epoch
+  }
+
+  get head(): ChainEnd {
+    return this.#end
+  }
+
+  /** The lowest seq that is still held; one above the head where none is. */
+  get oldest(): number {
+    return this.#oldest
+  }
+
+  /** Why nothing can be written at the moment; appends wait until it can. */
+  get failure(): PacsimileError | undefined {
+    return this.#failure
+  }
+
+  acked(repository: string): ChainHead {
+    return this.#acked.get(repository) ?? { epoch: this.epoch, seq: 0, hash: chainStart(this.epoch).hash }
+  }
+
+  /** Resolves when the changes are durable, as consecutive records. @throws damage: begin a new epoch */
+  append(changes: readonly Change[]): Promise<JournalEntry[]> {
+    return this.#appends.add(changes)
+  }
+
+  async #commit(batch: readonly Change[]): Promise<JournalEntry[]> {
+    let end = this.#end
+    const entries: JournalEntry[] = []
+    for (const change of batch) {
+      const record: JournalRecord = { ...change, previous: end.hash, epoch: end.epoch, seq: end.seq + 1, time: this.#clock.tick() }
+      const bytes = encodeRecord(record, this.#writer)
+      entries.push({ record, bytes })
+      end = { epoch: record.epoch, seq: record.seq, time: record.time, hash: recordHash(bytes) }
+    }
+    await this.#write(entries, end)
+    this.#end = end
+    this.#grown.wake()
+    return entries
+  }
+
+  async #write(entries: readonly JournalEntry[], end: ChainEnd): Promise<void> {
+    const writes = entries.map(
+      ({ record, bytes }): Write => ({ type: 'put', key: recordKey(record.epoch, record.seq), value: sealed(bytes) }),
+    )
+    for (;;) {
+      try {
+        await this.#database.write(writes, { sync: true })
+        break
+      } catch (error) {
+        this.#fail(error)
+        if (await this.#holdsAfterReopening(end)) break
+      }
+    }
+    if (this.#failure === undefined) return
+    this.#failure = undefined
+    this.#log.info('the journal can be written again')
+  }
+
+  #fail(error: unknown): void {
+    const failure = asPacsimileError(error, 'Writing the journal')
+    if (this.#failure === undefined)
+      this.#log.error('the journal cannot be written; capturing waits', { code: failure.code, reason: failure.message })
+    this.#failure = failure
+  }
+
+  /** Whether the failed write is on disk after all. @throws damage when what was promised before it is not */
+  async #holdsAfterReopening(end: ChainEnd): Promise<boolean> {
+    for (;;) {
+      await sleep(REOPEN_MS, this.#closing.signal)
+      if (this.#closing.signal.aborted) throw this.#failure ?? new PacsimileError('io', 'The journal is closed')
+      try {
+        await this.#database.reopen()
+        break
+      } catch (error) {
+        this.#fail(error)
+      }
+    }
+    const found = (await walk(this.#database, this.epoch, this.#acked)).end
+    if (found.seq === end.seq && found.hash === end.hash) return true
+    if (found.seq === this.#end.seq && found.hash === this.#end.hash) return false
+    throw new PacsimileError(
+      'damage',
+      `The journal ends at ${found.epoch}:${found.seq} after a failed write, but ${this.#end.epoch}:${this.#end.seq} was durable`,
+    )
+  }
+
+  /** Records from `from` on: about `bytesMax` bytes of them, at least one where there is one. @throws damage */
+  async read(from: number, bytesMax: number, countMax: number): Promise<JournalEntry[]> {
+    const entries: JournalEntry[] = []
+    let bytes = 0
+    if (from > this.#end.seq) return entries
+    const range = { gte: recordKey(this.epoch, from), lt: recordKey(this.epoch, this.#end.seq + 1) }
+    for await (const page of this.#database.pages(range)) {
+      for (const [key, value] of page) {
+        const entry = unsealed(key, value)
+        if (entry.record.seq !== from + entries.length) throw missing(this.epoch, from + entries.length)
+        if (entries.length > 0 && bytes + entry.bytes.length > bytesMax) return entries
+        entries.push(entry)
+        bytes += entry.bytes.length
+        if (entries.length >= countMax) return entries
+      }
+    }
+    if (entries.length === 0) throw missing(this.epoch, from)
+    return entries
+  }
+
+  /** Resolves when the head is beyond `seq`, or the signal is given. */
+  async waitBeyond(seq: number, signal: AbortSignal): Promise<void> {
+    while (this.#end.seq <= seq && !signal.aborted) await this.#grown.wait(signal)
+  }
+
+  /** The hash of a record as this journal has it; undefined where it is no longer, or not yet, held. */
+  async hashAt(seq: number): Promise<ChainHead['hash'] | undefined> {
+    if (seq === 0) return chainStart(this.epoch).hash
+    if (seq === this.#end.seq) return this.#end.hash
+    if (seq === this.#oldest - 1) return (await this.read(this.#oldest, 1, 1))[0]?.record.previous
+    if (seq < this.#oldest || seq > this.#end.seq) return undefined
+    return (await this.read(seq + 1, 1, 1))[0]?.record.previous
+  }
+
+  /** Notes that a collector holds everything up to `head`; `trim` makes it durable. */
+  ack(repository: string, head: ChainHead): void {
+    if (head.epoch === this.epoch && head.seq > this.acked(repository).seq) this.#acked.set(repository, head)
+  }
+
+  /** Removes what is below the acked record; that one stays, so that its hash can be compared. */
+  async trim(repository: string): Promise<void> {
+    const head = this.acked(repository)
+    if (head.seq <= this.#oldest) return
+    const key = ackedKey(repository, head)
+    await this.#database.write([{ type: 'put', key, value: Buffer.from(head.hash, 'latin1') }], { sync: true })
+    await this.#database.clear({ gte: ackedPrefix(repository), lt: key })
+    await this.#database.clear({ gte: recordKey(0, 0), lt: recordKey(this.epoch, head.seq) })
+    this.#oldest = head.seq
+  }
+
+  async close(): Promise<void> {
+    this.#closing.abort()
+    await this.#appends.close()
+    this.#grown.wake()
+    await this.#database.close()
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
+  }
+}
+
+interface Walked {
+  readonly end: ChainEnd
+  readonly oldest: number
+}
+
+async function walk(database: Database, epoch: number, acked: ReadonlyMap<string, ChainHead>): Promise<Walked> {
+  let end: ChainEnd | undefined
+  let oldest = 1
+  for await (const page of database.pages({ gte: recordKey(epoch, 0), lt: recordKey(epoch + 1, 0) })) {
+    for (const [key, value] of page) {
+      const { record, bytes } = unsealed(key, value)
+      if (end === undefined) {
+        oldest = record.seq
+        const ackedSeq = Math.max(0, ...[...acked.values()].map((head) => head.seq))
+        if (oldest > Math.max(1, ackedSeq)) throw missing(epoch, ackedSeq + 1)
+      } else {
+        const why = chainBreak(end, record)
+        if (why !== undefined) throw new PacsimileError('damage', `The journal is broken: ${why}`)
+      }
+      end = { epoch, seq: record.seq, time: record.time, hash: recordHash(bytes) }
+    }
+  }
+  return { end: end ?? chainStart(epoch), oldest }
+}
+
+/** The greatest epoch of which there is a record, for an agent that lost its epoch file. */
+export async function greatestEpochIn(directory: string): Promise<number> {
+  const database = await Database.open(directory)
+  try {
+    const [key] = (await database.last({ gte: 'r', lt: 's' })) ?? []
+    return key === undefined ? 0 : fromBigEndian(key.slice(1, 9))
+  } finally {
+    await database.close()
+  }
+}
+
+async function readAcked(database: Database, epoch: number): Promise<Map<string, ChainHead>> {
+  const acked = new Map<string, ChainHead>()
+  for await (const page of database.pages({ gte: 'a', lt: 'b' })) {
+    for (const [key, value] of page) {
+      const repository = key.slice(1, -17)
+      const head = { epoch: fromBigEndian(key.slice(-16, -8)), seq: fromBigEndian(key.slice(-8)), hash: digest(value.toString('latin1')) }
+      if (head.epoch === epoch) acked.set(repository, head)
+    }
+  }
+  return acked
+}
+
+function sealed(bytes: Buffer): Buffer {
+  const value = Buffer.allocUnsafe(CHECKSUM_BYTES + bytes.length)
+  value.writeUInt32LE(crc32(bytes), 0)
+  bytes.copy(value, CHECKSUM_BYTES)
+  return value
+}
+
+function unsealed(key: ByteString, value: Buffer): JournalEntry {
+  const seq = fromBigEndian(key.slice(9))
+  const bytes = value.subarray(CHECKSUM_BYTES)
+  if (value.length < CHECKSUM_BYTES || crc32(bytes) !== value.readUInt32LE(0))
+    throw new PacsimileError('damage', `Journal record ${seq} is not what was written`)
+  const record = decodeRecord(bytes)
+  if (record.seq !== seq) throw new PacsimileError('damage', `Journal record ${record.seq} stands in the place of ${seq}`)
+  return { record, bytes }
+}
+
+function missing(epoch: number, seq: number): PacsimileError {
+  return new PacsimileError('damage', `Journal record ${epoch}:${seq} is missing`)
+}
+
+function recordKey(epoch: number, seq: number): ByteString {
+  return `r${bigEndian(epoch)}${bigEndian(seq)}`
+}
+
+function ackedPrefix(repository: string): ByteString {
+  return `a${repository}\0`
+}
+
+function ackedKey(repository: string, head: ChainHead): ByteString {
+  return `${ackedPrefix(repository)}${bigEndian(head.epoch)}${bigEndian(head.seq)}`
+}
+
+function bigEndian(value: number): ByteString {
+  const bytes = Buffer.allocUnsafe(8)
+  bytes.writeUInt32BE(Math.floor(value / WORD), 0)
+  bytes.writeUInt32BE(value % WORD, 4)
+  return bytes.toString('latin1')
+}
+
+function fromBigEndian(bytes: ByteString): number {
+  const buffer = Buffer.from(bytes, 'latin1')
+  return buffer.readUInt32BE(0) * WORD + buffer.readUInt32BE(4)
+}

@@ -1,0 +1,323 @@
+/**
+ * The agent's parts for the life of one epoch: opened in order, run together, closed in reverse.
+ *
+ * Order at open: the epoch's number, the journal, the state (folded up to the journal's head), the content that unacknowledged
+ * records still need. At a stop: no more events, what is dirty is captured and journalled, acks are awaited for a while.
+ * Invariant: nothing is captured before the state stands at the journal's head. It prevents a restarted agent from comparing
+ * the disk with a past that it has already reported on. A journal that cannot go on ends this life, and a new epoch begins.
+ */
+import { join } from 'node:path'
+import { HybridClock, systemClock } from '../shared/clock.ts'
+import { PacsimileError } from '../shared/errors.ts'
+import { RECORDS_MESSAGE_BYTES_TARGET, RECORDS_PER_MESSAGE_MAX } from '../shared/limits.ts'
+import type { Log } from '../shared/log.ts'
+import { byteString, type Label } from '../shared/path.ts'
+import type { Change } from '../shared/record.ts'
+import type { ChainHead } from '../shared/wire.ts'
+import { Capture } from './capture.ts'
+import type { AgentConfig } from './config.ts'
+import type { Epoch } from './epoch.ts'
+import { fetchChunk } from './fetch.ts'
+import { Guard, type OpenGap } from './guard.ts'
+import { Held } from './held.ts'
+import { tlsOptions } from './identity.ts'
+import { Journal } from './journal.ts'
+import { Pursuit } from './pursuit.ts'
+import { Recorder } from './recorder.ts'
+import { Scanner } from './scanner.ts'
+import { EpochOver, type SessionParts } from './session.ts'
+import { Settle } from './settle.ts'
+import { Spool } from './spool.ts'
+import { type Place, State } from './state.ts'
+import { readTerms, type Terms, writeTerms } from './terms.ts'
+import { Upkeep } from './upkeep.ts'
+import { Uplink } from './uplink.ts'
+import { Volume } from './volume.ts'
+import { sleep, Waiters } from './waiting.ts'
+import { ignoredPaths } from './watch/ignore.ts'
+import type { OpenWatcher } from './watch/watcher.ts'
+
+export interface ProtectionOptions {
+  readonly stateDir: string
+  readonly config: AgentConfig
+  readonly epoch: Epoch
+  readonly openWatcher: OpenWatcher
+  readonly log: Log
+}
+
+/** The first connection is given this long before captures begin without one, and go to the spool. */
+const FIRST_ATTEMPT_MS = 2000
+/** How long a stop waits for looks under way, and for acks. */
+const DRAIN_MS = 5000
+
+export class Protection {
+  readonly journal: Journal
+  readonly held: Held
+  readonly spool: Spool
+  readonly settle = new Settle()
+  readonly volumes: ReadonlyMap<Label, Volume>
+  readonly uplink: Uplink
+  readonly #options: ProtectionOptions
+  readonly #clock: HybridClock
+  readonly #state: State
+  readonly #capture: Capture
+  readonly #recorder: Recorder
+  readonly #pursuit: Pursuit
+  readonly #guards: readonly Guard[]
+  readonly #acks = new Waiters()
+  readonly #watching = new AbortController()
+  readonly #running = new AbortController()
+  readonly #over = Promise.withResolvers<EpochOver | undefined>()
+  #terms: Terms | undefined
+  #skewMs = 0
+
+  private constructor(options: ProtectionOptions, clock: HybridClock, opened: { journal: Journal; state: State; spool: Spool; held: Held; terms: Terms | undefined }) {
+    const { config, log, stateDir } = options
+    this.#options = options
+    this.#clock = clock
+    this.journal = opened.journal
+    this.held = opened.held
+    this.spool = opened.spool
+    this.#state = opened.state
+    this.#terms = opened.terms
+    this.volumes = new Map(config.volume.map(({ name, path }) => [name, new Volume(name, byteString(path), ignoredPaths(path, stateDir))]))
+    this.#capture = new Capture(log, () => this.#pursuit.wake())
+    const { settle, volumes, journal, held } = this
+    const state = this.#state
+    this.#recorder = new Recorder({ journal, state, held, lookAt: (place) => this.#lookAt(place) })
+    this.#pursuit = new Pursuit({
+      settle,
+      volumes,
+      state,
+      held,
+      capture: this.#capture,
+      recorder: this.#recorder,
+      chunkSizes: () => this.#terms?.chunkSizes,
+      onFailure: (error) => this.#fail(error),
+    })
+    this.#guards = config.volume.map(({ name, acceptInode }) => this.#guard(name, acceptInode))
+    this.uplink = new Uplink({ url: config.collector, tls: () => tlsOptions(stateDir), session: this.#sessionParts(), onLink: (isUp) => held.setLink(isUp), log })
+  }
+
+  /** @throws damage: begin a new epoch; locked, io */
+  static async open(options: ProtectionOptions): Promise<Protection> {
+    const { stateDir, config, epoch, log } = options
+    const clock = new HybridClock(systemClock)
+    clock.atLeast(epoch.previousTime)
+    await using undo = new AsyncDisposableStack()
+    const journal = undo.use(await Journal.open({ directory: join(stateDir, 'log'), epoch: epoch.epoch, clock, log }))
+    if (journal.head.seq === 0) await journal.append([epochRecord(config.name, epoch)])
+    const state = undo.use(await State.open(join(stateDir, 'state'), epoch.epoch, journal.oldest))
+    if (state.applied > journal.head.seq) throw new PacsimileError('damage', `The journal ends at ${journal.head.seq}, but held ${state.applied} records before`)
+    const terms = readTerms(join(stateDir, TERMS_FILE))
+    const spool = Spool.open(join(stateDir, 'spool'), config.spool.quotaBytes, log)
+    undo.defer(() => spool.close())
+    const held = new Held(spool)
+    await replay(journal, state, held, terms === undefined ? 0 : journal.acked(terms.repository).seq)
+    const protection = new Protection(options, clock, { journal, state, spool, held, terms })
+    undo.move()
+    return protection
+  }
+
+  get terms(): Terms | undefined {
+    return this.#terms
+  }
+
+  get clockSkewMs(): number {
+    return this.#skewMs
+  }
+
+  get ackedSeq(): number {
+    return this.#terms === undefined ? 0 : this.journal.acked(this.#terms.repository).seq
+  }
+
+  #lookAt(place: Place): void {
+    this.settle.found(place, 'event', { answered() {} }, performance.now())
+    this.#pursuit.wake()
+  }
+
+  #guard(name: Label, acceptInode: number | undefined): Guard {
+    const { config, openWatcher, log } = this.#options
+    const volume = this.volumes.get(name)
+    if (volume === undefined) throw new TypeError(`no volume ${name}`)
+    const { settle } = this
+    const parts = { settle, pursuit: this.#pursuit, state: this.#state }
+    return new Guard({
+      ...parts,
+      volume,
+      acceptInode,
+      everyMs: config.scan.everySeconds * 1000,
+      gap: this.#openGap(name),
+      openWatcher,
+      scanner: new Scanner(parts),
+      recorder: this.#recorder,
+      clock: this.#clock,
+      log,
+      signal: this.#watching.signal,
+    })
+  }
+
+  /** What the journal does not know of the time before this start. */
+  #openGap(volume: Label): OpenGap | undefined {
+    const { epoch } = this.#options
+    const covered = this.#state.facts(volume)?.coveredUntil
+    if (covered !== undefined) return { from: covered, cause: 'the agent was not running' }
+    if (epoch.reason === 'first') return undefined
+    return { from: this.#state.coveredBefore(volume) ?? epoch.previousTime, cause: `a new epoch began (${epoch.reason})` }
+  }
+
+  #sessionParts(): SessionParts {
+    const { journal, held, volumes } = this
+    return {
+      agent: this.#options.config.name,
+      journal,
+      clock: this.#clock,
+      read: async (source) => (await held.read(source.chunk.digest)) ?? (await fetchChunk(this.#capture, volumes.get(source.place.volume)?.root, source)),
+      declareLost: async (versions) => {
+        await this.#recorder.note(versions.map(({ volume, path, seq }): Change => ({ kind: 'lost', volume, path, lostSeq: seq })))
+        this.#options.log.error('content changed before it could be delivered, and is lost', { versions: versions.length })
+        for (const place of versions) this.#lookAt(place)
+      },
+      onWelcome: ({ repository, chunkSizes }, leadMs) => {
+        this.#skewMs = leadMs
+        if (Math.abs(leadMs) > SKEW_MS_MAX) this.#options.log.warn('the clocks of agent and collector differ', { collectorAheadMs: leadMs })
+        this.#takeTerms({ repository, chunkSizes })
+      },
+      onAck: (repository, head) => this.#takeAck(repository, head),
+      prove: (volume) => this.#prove(volume),
+      report: () => this.#report(),
+    }
+  }
+
+  #takeTerms(terms: Terms): void {
+    if (JSON.stringify(terms) !== JSON.stringify(this.#terms)) writeTerms(join(this.#options.stateDir, TERMS_FILE), terms)
+    this.#terms = terms
+    this.#pursuit.wake()
+  }
+
+  #takeAck(repository: string, head: ChainHead): void {
+    this.journal.ack(repository, head)
+    this.held.release(head.seq)
+    this.#acks.wake()
+    this.#pursuit.wake()
+  }
+
+  async #prove(volume: string): Promise<void> {
+    const guards = this.#guards.filter((guard) => volume === '' || guard.volume.name === volume)
+    if (guards.length === 0) throw new PacsimileError('not-found', `This agent has no volume ${volume}`)
+    await Promise.all(guards.map((guard) => guard.prove()))
+  }
+
+  #report(): ReturnType<SessionParts['report']> {
+    const { journal, spool, volumes } = this
+    const covered = [...volumes.keys()].map((name) => this.#state.facts(name)?.coveredUntil ?? NEVER)
+    return {
+      until: covered.reduce((earliest, time) => (time < earliest ? time : earliest)),
+      head: journal.head.seq,
+      pending: journal.head.seq - this.ackedSeq,
+      spoolBytes: spool.bytes,
+      volumes: [...volumes.values()].map(({ name, mode, reason, phase }) => ({ name, mode, reason: reason.slice(0, 2000), state: phase })),
+    }
+  }
+
+  #fail(error: unknown): void {
+    if (this.#running.signal.aborted) return
+    if (error instanceof EpochOver) this.#over.resolve(error)
+    else if (error instanceof PacsimileError && error.code === 'damage') this.#over.resolve(new EpochOver('damaged', this.journal.epoch, error.message))
+    else this.#over.reject(error)
+  }
+
+  /**
+   * Until `stop` is given and what was noticed is delivered.
+   * @returns the end of the epoch, if that is why @throws what made it impossible to go on
+   */
+  async run(stop: AbortSignal): Promise<EpochOver | undefined> {
+    const { signal } = this.#running
+    const upkeep = new Upkeep({
+      protection: this,
+      state: this.#state,
+      clock: this.#clock,
+      note: (changes) => this.#recorder.note(changes),
+      repair: (gap) => {
+        for (const guard of this.#guards) guard.repair(gap)
+      },
+      log: this.#options.log,
+    })
+    const guarding = this.#guards.map((guard) => guard.run())
+    const running = [this.#start(signal), upkeep.run(signal), ...guarding]
+    for (const part of running) part.catch((error: unknown) => this.#fail(error))
+    const stopped = new Promise<undefined>((resolve) => {
+      if (stop.aborted) resolve(undefined)
+      stop.addEventListener('abort', () => resolve(undefined), { once: true })
+    })
+    try {
+      const over = await Promise.race([this.#over.promise, stopped])
+      if (over === undefined) await this.#drain(guarding)
+      return over
+    } finally {
+      this.#watching.abort()
+      this.#running.abort()
+      await Promise.allSettled(running)
+    }
+  }
+
+  async #start(signal: AbortSignal): Promise<void> {
+    await this.#recorder.note(this.#volumeRecords())
+    await Promise.all(this.#guards.map((guard) => guard.hasLooked))
+    const connecting = this.uplink.run(signal)
+    await Promise.race([connecting, this.uplink.firstAttempt(FIRST_ATTEMPT_MS, signal)])
+    await Promise.all([connecting, this.#pursuit.run(signal)])
+  }
+
+  /** Volumes of which the journal does not speak yet, or speaks otherwise. */
+  #volumeRecords(): Change[] {
+    return [...this.volumes.values()].flatMap(({ name, directory, mode }): Change[] => {
+      const facts = this.#state.facts(name)
+      return facts?.root === directory && facts.mode === mode ? [] : [{ kind: 'volume', volume: name, root: directory, mode }]
+    })
+  }
+
+  async #drain(guarding: readonly Promise<void>[]): Promise<void> {
+    const limit = AbortSignal.timeout(DRAIN_MS)
+    this.#watching.abort()
+    await Promise.race([Promise.allSettled(guarding), sleep(DRAIN_MS, limit)])
+    await this.#pursuit.drained(limit)
+    while (this.ackedSeq < this.journal.head.seq && this.uplink.status.state === 'up' && !limit.aborted) {
+      await Promise.race([this.#acks.wait(limit), sleep(100, limit)])
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#capture.close()
+    await this.#recorder.close()
+    await this.#state.close()
+    await this.journal.close()
+    await this.spool.close()
+  }
+}
+
+const TERMS_FILE = 'collector.json'
+const SKEW_MS_MAX = 1000
+const NEVER = new HybridClock(systemClock).last
+
+function epochRecord(agent: Label, { reason, previousEpoch, previousHash, nonce }: Epoch): Change {
+  return { kind: 'epoch', agent, reason, previousEpoch, previousHash, nonce }
+}
+
+/** Brings the state to the journal's head, and finds out which content is needed still. */
+async function replay(journal: Journal, state: State, held: Held, ackedSeq: number): Promise<void> {
+  for (let seq = Math.max(journal.oldest, Math.min(state.applied, ackedSeq) + 1); seq <= journal.head.seq; ) {
+    const entries = await journal.read(seq, RECORDS_MESSAGE_BYTES_TARGET, RECORDS_PER_MESSAGE_MAX)
+    const records = entries.map(({ record }) => record)
+    await state.apply(records.filter((record) => record.seq > state.applied))
+    for (const record of records) {
+      if (record.seq <= ackedSeq || record.kind !== 'put' || record.version.kind !== 'file') continue
+      const digests = record.version.chunks.map(({ digest }) => digest)
+      held.need(record.seq, digests, [])
+    }
+    seq += entries.length
+  }
+  held.release(ackedSeq)
+  held.forgetUnneeded()
+}
+

@@ -1,0 +1,316 @@
+/**
+ * One session with a collector, from hello to the end of the connection: this agent's half of the protocol (docs/protocol.md).
+ *
+ * Order: offer digests, await what is wanted, send those chunks, send the records; several deliveries are under way at
+ * once, within the collector's window. Content that can no longer be read is declared lost in the journal first, then on the
+ * wire, then its records go on. Invariant: an ack is believed only if it carries the hash that this journal has at that seq.
+ * It prevents an agent whose state was copied or set back from continuing, or overwriting, a history that is not its own.
+ */
+import type { HybridClock } from '../shared/clock.ts'
+import type { Digest } from '../shared/digest.ts'
+import { asPacsimileError, PacsimileError, reasonOf } from '../shared/errors.ts'
+import { KNOWN_DIGESTS_MAX, OFFER_DIGESTS_MAX, RECORDS_MESSAGE_BYTES_TARGET, RECORDS_PER_MESSAGE_MAX, SESSION_BATCHES_MAX } from '../shared/limits.ts'
+import type { Link } from '../shared/link.ts'
+import type { Label } from '../shared/path.ts'
+import type { EpochReason } from '../shared/record.ts'
+import { type ChainHead, type Message, PROTOCOL_MAJOR, PROTOCOL_MINOR } from '../shared/wire.ts'
+import type { StoredChunk } from './capture-thread.ts'
+import { type ChunkSource, Delivery } from './delivery.ts'
+import type { Journal } from './journal.ts'
+import type { Place } from './state.ts'
+import { sleep, Waiters } from './waiting.ts'
+
+export type WelcomeMessage = Extract<Message, { kind: 'welcome' }>
+export type CoverageMessage = Extract<Message, { kind: 'coverage' }>
+
+/** This journal cannot go on: a new epoch above `above` is to begin, with a full scan. */
+export class EpochOver extends Error {
+  readonly reason: EpochReason
+  readonly above: number
+
+  constructor(reason: EpochReason, above: number, message: string) {
+    super(message)
+    this.reason = reason
+    this.above = above
+  }
+}
+
+export interface SessionParts {
+  readonly agent: Label
+  readonly journal: Journal
+  readonly clock: HybridClock
+  /** The chunk's content, from wherever it still is. */
+  readonly read: (source: ChunkSource) => Promise<StoredChunk | undefined>
+  /** Journals durably that the content of these versions is lost. */
+  readonly declareLost: (versions: readonly (Place & { readonly seq: number })[]) => Promise<void>
+  readonly onWelcome: (welcome: WelcomeMessage, leadMs: number) => void
+  readonly onAck: (repository: string, head: ChainHead) => void
+  /** Resolves when everything that changed before the call is journalled. */
+  readonly prove: (volume: string) => Promise<void>
+  readonly report: () => Omit<CoverageMessage, 'kind'>
+}
+
+interface Prepared {
+  readonly delivery: Delivery
+  /** The chunks to send, when the collector has said so. */
+  readonly wanted: Promise<ChunkSource[]>
+}
+
+/** Chunks read ahead of the one that is being sent. */
+const READ_AHEAD = 4
+const REPORT_MS = 2000
+
+export class Session {
+  readonly #parts: SessionParts
+  readonly #link: Link
+  readonly #changed = new Waiters()
+  readonly #prepared: Prepared[] = []
+  readonly #offers = new Map<number, { readonly sources: readonly ChunkSource[]; readonly resolve: (wanted: ChunkSource[]) => void }>()
+  /** What the collector has, or will have before the records that are prepared next. Oldest first. */
+  readonly #known = new Set<Digest>()
+  readonly #lost = new Set<Digest>()
+  readonly #unacked: { readonly head: ChainHead; readonly bytes: number }[] = []
+  #unackedBytes = 0
+  #sentSeq = 0
+  #windowBytes = 0
+  #mayGo = true
+  #lastOffer = 0
+
+  constructor(link: Link, parts: SessionParts) {
+    this.#link = link
+    this.#parts = parts
+  }
+
+  /** Until the connection ends or the signal is given. @throws EpochOver, not-trusted, version-refused, protocol, damage */
+  async run(signal: AbortSignal): Promise<void> {
+    const welcome = await this.#greet()
+    const acked = await this.#checkWelcome(welcome)
+    this.#windowBytes = welcome.windowBytes
+    this.#sentSeq = acked.seq
+    this.#parts.onWelcome(welcome, this.#parts.clock.observe(welcome.time))
+    this.#parts.onAck(welcome.repository, acked)
+    const ending = new AbortController()
+    const inner = AbortSignal.any([signal, ending.signal])
+    const stop = (): void => this.#link.close()
+    signal.addEventListener('abort', stop, { once: true })
+    const parts = [this.#prepare(inner), this.#deliver(inner), this.#report(inner), this.#listen(welcome.repository)]
+    try {
+      // The first part that ends, ends the session.
+      await Promise.race(parts)
+    } finally {
+      signal.removeEventListener('abort', stop)
+      ending.abort()
+      this.#link.close()
+      // Nobody will answer these any more.
+      for (const { resolve } of this.#offers.values()) resolve([])
+      await Promise.allSettled(parts)
+    }
+  }
+
+  async #greet(): Promise<WelcomeMessage> {
+    const { agent, journal, clock } = this.#parts
+    const { epoch, seq, hash } = journal.head
+    await this.#link.send({ kind: 'hello', major: PROTOCOL_MAJOR, minor: PROTOCOL_MINOR, agent, head: { epoch, seq, hash }, oldest: journal.oldest, time: clock.tick() })
+    const answer = await this.#link.receive()
+    if (answer === undefined) throw this.#link.ended ?? new PacsimileError('protocol', 'The collector ended the session')
+    if (answer.kind === 'refuse') throw this.#refusal(answer)
+    if (answer.kind !== 'welcome') throw new PacsimileError('protocol', `The collector answered hello with ${answer.kind}`)
+    return answer
+  }
+
+  #refusal({ code, message, lastEpoch }: Extract<Message, { kind: 'refuse' }>): Error {
+    const { epoch } = this.#parts.journal
+    if (code === 'forked') return new EpochOver(lastEpoch > epoch ? 'rewound' : 'forked', Math.max(epoch, lastEpoch), message)
+    if (code === 'version-refused' || code === 'not-trusted') return new PacsimileError(code, `The collector refuses this agent: ${message}`)
+    return new PacsimileError('protocol', `The collector ended the session (${code}): ${message}`)
+  }
+
+  /** @returns the position from which this journal goes on @throws EpochOver */
+  async #checkWelcome({ acked, lastEpoch }: WelcomeMessage): Promise<ChainHead> {
+    const { journal } = this.#parts
+    const { epoch } = journal
+    if (lastEpoch > epoch) throw new EpochOver('rewound', lastEpoch, `the collector holds epoch ${lastEpoch}, this journal is at ${epoch}`)
+    const above = Math.max(epoch, lastEpoch)
+    if (acked.epoch !== epoch) throw new PacsimileError('protocol', `The collector continues epoch ${acked.epoch}, not ${epoch}`)
+    if (acked.seq > journal.head.seq) throw new EpochOver('rewound', above, `the collector holds ${acked.seq} records of this epoch, this journal ${journal.head.seq}`)
+    if (acked.seq < journal.oldest - 1) throw new EpochOver('forked', above, `the collector ends at ${acked.seq}, this journal begins at ${journal.oldest}`)
+    if ((await journal.hashAt(acked.seq)) !== acked.hash) throw new EpochOver('forked', above, `the collector holds another record ${acked.seq}`)
+    return acked
+  }
+
+  /** Offers the chunks of what is journalled, ahead of their sending. */
+  async #prepare(signal: AbortSignal): Promise<void> {
+    const { journal } = this.#parts
+    let nextSeq = this.#sentSeq + 1
+    while (!signal.aborted) {
+      await journal.waitBeyond(nextSeq - 1, signal)
+      if (signal.aborted) return
+      const entries = await journal.read(nextSeq, RECORDS_MESSAGE_BYTES_TARGET, RECORDS_PER_MESSAGE_MAX)
+      for (const delivery of Delivery.of(entries)) {
+        while (this.#prepared.length >= SESSION_BATCHES_MAX && !signal.aborted) await this.#changed.wait(signal)
+        if (signal.aborted) return
+        await this.#offer(delivery)
+      }
+      nextSeq += entries.length
+    }
+  }
+
+  async #offer(delivery: Delivery): Promise<void> {
+    const sources = delivery.sources((digest) => this.#known.has(digest))
+    const wanted: Promise<ChunkSource[]>[] = []
+    for (let at = 0; at < sources.length; at += OFFER_DIGESTS_MAX) {
+      const offered = sources.slice(at, at + OFFER_DIGESTS_MAX)
+      const digests = offered.map(({ chunk }) => chunk.digest)
+      for (const digest of digests) this.#remember(digest)
+      const id = ++this.#lastOffer
+      wanted.push(new Promise((resolve) => this.#offers.set(id, { sources: offered, resolve })))
+      await this.#link.send({ kind: 'offer', id, digests })
+    }
+    this.#prepared.push({ delivery, wanted: Promise.all(wanted).then((lists) => lists.flat()) })
+    this.#changed.wake()
+  }
+
+  #remember(digest: Digest): void {
+    this.#known.add(digest)
+    if (this.#known.size <= KNOWN_DIGESTS_MAX) return
+    const [oldest] = this.#known
+    if (oldest !== undefined) this.#known.delete(oldest)
+  }
+
+  async #deliver(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      const [next] = this.#prepared
+      if (next === undefined) {
+        await this.#changed.wait(signal)
+        continue
+      }
+      const wanted = await next.wanted
+      if (signal.aborted) return
+      await this.#send(next.delivery, wanted, signal)
+      this.#prepared.shift()
+      this.#changed.wake()
+    }
+  }
+
+  async #send(delivery: Delivery, wanted: readonly ChunkSource[], signal: AbortSignal): Promise<void> {
+    // What an earlier delivery could not read, this one's file may still hold.
+    const retried = this.#lost.size === 0 ? [] : delivery.sources((digest) => !this.#lost.has(digest))
+    const missing = new Set<Digest>()
+    let bytes = delivery.bytes
+    for await (const { source, stored } of this.#readAhead([...wanted, ...retried])) {
+      const { digest } = source.chunk
+      if (stored === undefined) {
+        missing.add(digest)
+        continue
+      }
+      await this.#roomToSend(signal)
+      if (signal.aborted) return
+      this.#lost.delete(digest)
+      bytes += stored.bytes.length
+      this.#unackedBytes += stored.bytes.length
+      await this.#link.send({ kind: 'chunk', digest, ...stored })
+    }
+    if (missing.size > 0) await this.#declareLost(delivery, missing)
+    await this.#roomToSend(signal)
+    if (signal.aborted) return
+    this.#unacked.push({ head: delivery.head, bytes })
+    this.#unackedBytes += delivery.bytes
+    this.#sentSeq = delivery.lastSeq
+    await this.#link.send({ kind: 'records', records: delivery.entries.map((entry) => entry.bytes) })
+  }
+
+  async *#readAhead(sources: readonly ChunkSource[]): AsyncGenerator<{ readonly source: ChunkSource; readonly stored: StoredChunk | undefined }, void> {
+    const reading = sources.slice(0, READ_AHEAD).map((source) => this.#parts.read(source))
+    for (const [i, source] of sources.entries()) {
+      const stored = await reading.shift()
+      const ahead = sources[i + READ_AHEAD]
+      if (ahead !== undefined) reading.push(this.#parts.read(ahead))
+      yield { source, stored }
+    }
+  }
+
+  /** The window bounds what is sent beyond the deliveries that wait for an ack; a single one may be larger than it. */
+  async #roomToSend(signal: AbortSignal): Promise<void> {
+    while ((!this.#mayGo || (this.#unacked.length > 0 && this.#unackedBytes >= this.#windowBytes)) && !signal.aborted) await this.#changed.wait(signal)
+  }
+
+  async #declareLost(delivery: Delivery, missing: ReadonlySet<Digest>): Promise<void> {
+    await this.#parts.declareLost(delivery.naming(missing))
+    for (const digest of missing) this.#lost.add(digest)
+    const digests = [...missing]
+    for (let at = 0; at < digests.length; at += OFFER_DIGESTS_MAX) await this.#link.send({ kind: 'lost', digests: digests.slice(at, at + OFFER_DIGESTS_MAX) })
+  }
+
+  async #listen(repository: string): Promise<void> {
+    for (let message = await this.#link.receive(); message !== undefined; message = await this.#link.receive()) {
+      switch (message.kind) {
+        case 'want':
+          this.#takeWant(message)
+          break
+        case 'ack':
+          await this.#takeAck(repository, message)
+          break
+        case 'flow':
+          this.#mayGo = message.go
+          break
+        case 'barrier':
+          void this.#answerBarrier(message)
+          break
+        case 'refuse':
+          throw this.#refusal(message)
+        default:
+          throw new PacsimileError('protocol', `A ${message.kind} message is not the collector's to send now`)
+      }
+      this.#changed.wake()
+    }
+    throw this.#link.ended ?? new PacsimileError('protocol', 'The session ended')
+  }
+
+  #takeWant({ id, indices }: Extract<Message, { kind: 'want' }>): void {
+    const offer = this.#offers.get(id)
+    if (offer === undefined) throw new PacsimileError('protocol', `The collector answers offer ${id}, which was not made`)
+    this.#offers.delete(id)
+    offer.resolve(
+      indices.map((index) => {
+        const source = offer.sources[index]
+        if (source === undefined) throw new PacsimileError('protocol', `The collector wants chunk ${index} of ${offer.sources.length} offered`)
+        return source
+      }),
+    )
+  }
+
+  async #takeAck(repository: string, { head, time }: Extract<Message, { kind: 'ack' }>): Promise<void> {
+    const { journal, clock, onAck } = this.#parts
+    clock.observe(time)
+    if (head.epoch !== journal.epoch || head.seq > this.#sentSeq) throw new PacsimileError('protocol', `The collector acknowledges ${head.epoch}:${head.seq}, which was not sent`)
+    const own = this.#unacked.find((sent) => sent.head.seq === head.seq)?.head.hash ?? (await journal.hashAt(head.seq))
+    if (own !== undefined && own !== head.hash) throw new EpochOver('forked', head.epoch, `the collector holds another record ${head.seq}`)
+    const done = this.#unacked.filter((sent) => sent.head.seq <= head.seq)
+    this.#unacked.splice(0, done.length)
+    for (const { bytes } of done) this.#unackedBytes -= bytes
+    onAck(repository, head)
+  }
+
+  async #answerBarrier({ id, volume }: Extract<Message, { kind: 'barrier' }>): Promise<void> {
+    const { journal, prove } = this.#parts
+    let error = ''
+    try {
+      await prove(volume)
+    } catch (failure) {
+      error = reasonOf(failure).slice(0, 1000) || 'unknown'
+    }
+    try {
+      await this.#link.send({ kind: 'barrier-done', id, epoch: journal.epoch, seq: journal.head.seq, error })
+    } catch (failure) {
+      // The connection ended meanwhile; whoever asked was told so by that.
+      if (this.#link.isOpen) this.#link.fail(asPacsimileError(failure, 'Answering a barrier'))
+    }
+  }
+
+  async #report(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      await this.#link.send({ kind: 'coverage', ...this.#parts.report() })
+      await sleep(REPORT_MS, signal)
+    }
+  }
+}

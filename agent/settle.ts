@@ -1,0 +1,334 @@
+/**
+ * When to look at what: events in, "this path is due" out. Pure: it knows no clock and no disk; times are passed in.
+ *
+ * The rules. An event makes its path due at once, because the read lease decides whether it is still being written. A
+ * look that found a writer is repeated after 5, 10, 20 … 250 ms; after 250 ms without an event, at the latest 1 s after
+ * the first, the file is captured as it is, and one that stays open never more often than every fourth part of the time.
+ * Directories change with every child, so their own metadata waits for 100 ms of quiet, at most 500 ms. After a capture
+ * comes one more look, 150 ms later, because watchers drop events that follow each other closely.
+ * Invariant: one look per path at a time, and an event during a look leads to another look. It prevents a change that
+ * arrives while its file is being read from being forgotten.
+ */
+import { DIRTY_PATHS_MAX, OPEN_FILES_MAX, SCAN_PATHS_MAX } from '../shared/limits.ts'
+import type { Label } from '../shared/path.ts'
+import { DueQueue } from './due-queue.ts'
+import type { Place } from './state.ts'
+
+/** Stands for whoever waits until a path has been dealt with. */
+export interface Ticket {
+  answered(hasChanged: boolean): void
+}
+
+/** Events come from a change that happens now; a scan finds what may have changed long ago, and can wait. */
+export type Origin = 'event' | 'scan'
+
+export interface Due extends Place {
+  readonly origin: Origin
+  /** Capture it even if it is open for writing. */
+  readonly asIs: boolean
+}
+
+/** How a look ended. */
+export type Settled =
+  /** Captured in a stable state, and recorded. */
+  | { readonly kind: 'captured' }
+  /** Captured as it was, while it may have been written; `durationMs` is what the capture took. */
+  | { readonly kind: 'captured-open'; readonly durationMs: number }
+  /** As it was captured, but still open for writing. */
+  | { readonly kind: 'still-open' }
+  /** A writer has it open, or it changed while being read. */
+  | { readonly kind: 'busy' }
+  /** Nothing to do, or nothing that can be done now. */
+  | { readonly kind: 'done' }
+
+export const RETRY_FIRST_MS = 5
+export const RETRY_MAX_MS = 250
+export const QUIET_MS = 250
+export const LAG_MAX_MS = 1000
+export const PACE = 4
+export const DIRECTORY_QUIET_MS = 100
+export const DIRECTORY_LAG_MAX_MS = 500
+export const SECOND_LOOK_MS = 150
+export const REOPEN_FIRST_MS = 1000
+export const REOPEN_MAX_MS = 60_000
+
+interface Entry {
+  readonly place: Place
+  origin: Origin
+  /** Why it waits: something changed, its children changed, or only to make sure. */
+  reason: 'change' | 'children' | 'certainty'
+  isLooking: boolean
+  /** What came while it was being looked at. */
+  again: 'change' | 'children' | undefined
+  dueMs: number
+  /** The earliest time for which the queue holds it. */
+  queuedMs: number
+  firstMs: number
+  lastMs: number
+  retries: number
+  /** Captured while open: no capture as it is before this time. */
+  paceMs: number
+  /** Captured while open: how long to the next look that hopes to find it closed. */
+  reopenMs: number
+  tickets: Ticket[]
+  /** Tickets that the look under way answers. */
+  looking: Ticket[]
+}
+
+const NOT_QUEUED = Number.POSITIVE_INFINITY
+
+export class Settle {
+  readonly #entries = new Map<string, Entry>()
+  readonly #events = new DueQueue<Entry>()
+  readonly #scanned: Entry[] = []
+  readonly #perVolume = new Map<Label, number>()
+  #scannedNext = 0
+  #openFiles = 0
+
+  /** Paths that wait or are being looked at. */
+  get size(): number {
+    return this.#entries.size
+  }
+
+  /** Paths found by scans that wait. */
+  get scannedSize(): number {
+    return this.#scanned.length - this.#scannedNext
+  }
+
+  /** Whether the path waits or is being looked at because something happened to it. */
+  isPending(place: Place): boolean {
+    const entry = this.#entries.get(keyOf(place))
+    return entry !== undefined && entry.reason !== 'certainty'
+  }
+
+  /** Something may have happened to the path. False when too many of its volume wait: scan the volume instead. */
+  changed(place: Place, nowMs: number): boolean {
+    const entry = this.#entries.get(keyOf(place)) ?? this.#begin(place, 'event', nowMs)
+    if (entry === undefined) return false
+    if (entry.isLooking) {
+      if (entry.again !== 'change') entry.firstMs = nowMs
+      entry.again = 'change'
+      entry.lastMs = nowMs
+      return true
+    }
+    if (entry.reason !== 'change') entry.firstMs = nowMs
+    entry.reason = 'change'
+    entry.origin = 'event'
+    entry.lastMs = nowMs
+    // Between two looks at a busy file there are at least the few milliseconds of a retry.
+    const dueMs = entry.retries > 0 ? nowMs + RETRY_FIRST_MS : nowMs
+    entry.retries = Math.min(entry.retries, 1)
+    this.#schedule(entry, Math.min(dueMs, Math.max(entry.dueMs, nowMs)))
+    return true
+  }
+
+  /** Something happened in the directory: its own metadata changed. */
+  childrenChanged(directory: Place, nowMs: number): boolean {
+    const known = this.#entries.get(keyOf(directory))
+    const entry = known ?? this.#begin(directory, 'event', nowMs)
+    if (entry === undefined) return false
+    if (entry.isLooking) {
+      entry.again ??= 'children'
+      return true
+    }
+    if (entry.reason === 'change' && known !== undefined) return true
+    if (entry.reason !== 'children') entry.firstMs = nowMs
+    entry.reason = 'children'
+    this.#schedule(entry, Math.min(nowMs + DIRECTORY_QUIET_MS, entry.firstMs + DIRECTORY_LAG_MAX_MS))
+    return true
+  }
+
+  /** A scan found a difference. The ticket is given back when a look that began after this has ended. */
+  found(place: Place, origin: Origin, ticket: Ticket, nowMs: number): void {
+    const known = this.#entries.get(keyOf(place))
+    const entry = known ?? this.#add(place, origin, nowMs)
+    entry.tickets.push(ticket)
+    if (entry.isLooking) {
+      if (entry.again !== 'change') entry.firstMs = nowMs
+      entry.again = 'change'
+      return
+    }
+    if (known !== undefined && known.reason === 'change') return
+    entry.reason = 'change'
+    entry.firstMs = nowMs
+    entry.lastMs = nowMs
+    if (known === undefined && origin === 'scan') this.#scanned.push(entry)
+    else this.#schedule(entry, nowMs)
+  }
+
+  /** Forgets what waits of a volume because of events: a scan of it is coming. What somebody holds a ticket for stays. */
+  collapse(volume: Label): void {
+    for (const entry of this.#entries.values()) {
+      if (entry.place.volume === volume && !entry.isLooking && entry.tickets.length === 0) this.#remove(entry)
+    }
+  }
+
+  /** When `take` will next have something that waits for a time; what a scan found is always due. */
+  nextMs(): number | undefined {
+    return this.#events.nextMs
+  }
+
+  /** At most `max` paths that are due; they are being looked at until `finished` is told. */
+  take(nowMs: number, max: number, withScanned: boolean): Due[] {
+    const due: Due[] = []
+    while (due.length < max) {
+      const entry = this.#nextEvent(nowMs) ?? (withScanned ? this.#nextScanned() : undefined)
+      if (entry === undefined) break
+      entry.isLooking = true
+      entry.looking = entry.tickets
+      entry.tickets = []
+      due.push({ ...entry.place, origin: entry.origin, asIs: this.#mayBeAsIs(entry, nowMs) })
+    }
+    return due
+  }
+
+  #nextEvent(nowMs: number): Entry | undefined {
+    for (let nextMs = this.#events.nextMs; nextMs !== undefined && nextMs <= nowMs; nextMs = this.#events.nextMs) {
+      const popped = this.#events.pop()
+      if (popped === undefined) return undefined
+      const { item: entry, dueMs } = popped
+      if (dueMs !== entry.queuedMs || !this.#isWaiting(entry)) continue
+      entry.queuedMs = NOT_QUEUED
+      if (entry.dueMs <= nowMs) return entry
+      this.#schedule(entry, entry.dueMs)
+    }
+    return undefined
+  }
+
+  #nextScanned(): Entry | undefined {
+    while (this.#scannedNext < this.#scanned.length) {
+      const entry = this.#scanned[this.#scannedNext++]
+      if (this.#scannedNext === this.#scanned.length || this.#scannedNext > SCAN_PATHS_MAX) {
+        this.#scanned.splice(0, this.#scannedNext)
+        this.#scannedNext = 0
+      }
+      // An event may have made it due on its own account meanwhile.
+      if (entry !== undefined && this.#isWaiting(entry) && entry.origin === 'scan' && entry.queuedMs === NOT_QUEUED) return entry
+    }
+    return undefined
+  }
+
+  #isWaiting(entry: Entry): boolean {
+    return !entry.isLooking && this.#entries.get(keyOf(entry.place)) === entry
+  }
+
+  #mayBeAsIs(entry: Entry, nowMs: number): boolean {
+    return entry.retries > 0 && entry.reason === 'change' && nowMs >= asIsFromMs(entry)
+  }
+
+  /** The look that `take` began has ended. @returns the tickets that it answers */
+  finished(place: Place, settled: Settled, nowMs: number): readonly Ticket[] {
+    const entry = this.#entries.get(keyOf(place))
+    if (entry === undefined) return []
+    entry.isLooking = false
+    const { again } = entry
+    entry.again = undefined
+    if (settled.kind === 'busy') {
+      entry.tickets = [...entry.looking, ...entry.tickets]
+      entry.looking = []
+      this.#retry(entry, nowMs)
+      return []
+    }
+    const tickets = entry.looking
+    entry.looking = []
+    entry.retries = 0
+    if (settled.kind === 'captured-open') entry.paceMs = nowMs + PACE * settled.durationMs
+    this.#countOpen(entry, settled)
+    if (again === 'change') {
+      entry.reason = 'change'
+      this.#schedule(entry, nowMs)
+    } else if (again === 'children') {
+      entry.reason = 'children'
+      entry.firstMs = nowMs
+      this.#schedule(entry, nowMs + DIRECTORY_QUIET_MS)
+    } else {
+      this.#rest(entry, settled, nowMs)
+    }
+    return tickets
+  }
+
+  #retry(entry: Entry, nowMs: number): void {
+    if (entry.reason !== 'change') {
+      entry.reason = 'change'
+      entry.firstMs = nowMs
+      entry.lastMs = nowMs
+    }
+    const waitMs = Math.min(RETRY_FIRST_MS * 2 ** entry.retries, RETRY_MAX_MS)
+    entry.retries += 1
+    const fromMs = asIsFromMs(entry)
+    this.#schedule(entry, fromMs > nowMs ? Math.min(nowMs + waitMs, fromMs) : nowMs + RETRY_FIRST_MS)
+  }
+
+  #rest(entry: Entry, settled: Settled, nowMs: number): void {
+    if (entry.reopenMs > 0) {
+      entry.reason = 'certainty'
+      this.#schedule(entry, nowMs + entry.reopenMs)
+    } else if (settled.kind === 'captured' && entry.origin === 'event' && entry.reason === 'change') {
+      entry.reason = 'certainty'
+      this.#schedule(entry, nowMs + SECOND_LOOK_MS)
+    } else {
+      this.#remove(entry)
+    }
+  }
+
+  /** A file that stays open is looked at now and then, in the hope of a stable read. */
+  #countOpen(entry: Entry, settled: Settled): void {
+    const wasOpen = entry.reopenMs > 0
+    if (settled.kind === 'captured-open') {
+      entry.reopenMs = wasOpen || this.#openFiles < OPEN_FILES_MAX ? REOPEN_FIRST_MS : 0
+    } else if (settled.kind === 'still-open') {
+      entry.reopenMs = wasOpen ? Math.min(entry.reopenMs * 2, REOPEN_MAX_MS) : 0
+    } else {
+      entry.reopenMs = 0
+    }
+    this.#openFiles += Number(entry.reopenMs > 0) - Number(wasOpen)
+  }
+
+  #begin(place: Place, origin: Origin, nowMs: number): Entry | undefined {
+    return (this.#perVolume.get(place.volume) ?? 0) < DIRTY_PATHS_MAX ? this.#add(place, origin, nowMs) : undefined
+  }
+
+  #add(place: Place, origin: Origin, nowMs: number): Entry {
+    const entry: Entry = {
+      place: { volume: place.volume, path: place.path },
+      origin,
+      reason: 'certainty',
+      isLooking: false,
+      again: undefined,
+      dueMs: nowMs,
+      queuedMs: NOT_QUEUED,
+      firstMs: nowMs,
+      lastMs: nowMs,
+      retries: 0,
+      paceMs: 0,
+      reopenMs: 0,
+      tickets: [],
+      looking: [],
+    }
+    this.#entries.set(keyOf(place), entry)
+    this.#perVolume.set(place.volume, (this.#perVolume.get(place.volume) ?? 0) + 1)
+    return entry
+  }
+
+  #remove(entry: Entry): void {
+    this.#entries.delete(keyOf(entry.place))
+    if (entry.reopenMs > 0) this.#openFiles -= 1
+    this.#perVolume.set(entry.place.volume, (this.#perVolume.get(entry.place.volume) ?? 1) - 1)
+  }
+
+  /** The queue keeps one valid slot for each entry: a later time is found out when the earlier one is popped. */
+  #schedule(entry: Entry, dueMs: number): void {
+    entry.dueMs = dueMs
+    if (dueMs >= entry.queuedMs) return
+    entry.queuedMs = dueMs
+    this.#events.push(entry, dueMs)
+  }
+}
+
+function asIsFromMs(entry: Entry): number {
+  return Math.max(Math.min(entry.lastMs + QUIET_MS, entry.firstMs + LAG_MAX_MS), entry.paceMs)
+}
+
+function keyOf({ volume, path }: Place): string {
+  return `${volume}\0${path}`
+}

@@ -1,0 +1,120 @@
+/**
+ * The layout of the state database: keys and values (docs/format.md, "Agent state").
+ *
+ *     p VOLUME NUL PATHKEY             -> crc32 u32, seq u64, lost u8, version
+ *     i VOLUME NUL INODE(8, big-endian) PATHKEY -> nothing
+ *     v VOLUME                         -> JSON of the volume's facts
+ *     m                                -> epoch u64, applied u64
+ *
+ * Invariant: the keys of a volume's paths are in the order of a depth-first walk with sorted names. It prevents a scan
+ * from having to hold either side in memory. A value whose checksum is wrong is no value: the path is captured again.
+ */
+import { crc32 } from 'node:zlib'
+import { z } from 'zod'
+import { ByteReader, type ByteString, type ByteWriter } from '../shared/bytes.ts'
+import { hybridTime } from '../shared/clock.ts'
+import { type Label, pathFromKey, pathKey, type RelativePath, ROOT } from '../shared/path.ts'
+import { WATCH_MODES } from '../shared/record.ts'
+import { decodeVersion, encodeVersion } from '../shared/version.ts'
+import type { KeyRange } from './database.ts'
+import type { Known, VolumeFacts } from './state.ts'
+
+export const MARK_KEY = 'm'
+export const ALL_KEYS: KeyRange = { gte: '\0', lt: '\xff' }
+export const FACTS_KEYS: KeyRange = { gte: 'v', lt: 'w' }
+
+const INODE_BYTES = 8
+
+export function keyOf(volume: Label, path: RelativePath): ByteString {
+  return `p${volume}\0${pathKey(path)}`
+}
+
+export function pathOfKey(volume: Label, key: ByteString): RelativePath {
+  return pathFromKey(key.slice(volume.length + 2))
+}
+
+/** The path and everything below it. */
+export function rangeWithin(volume: Label, path: RelativePath): { readonly gte: ByteString; readonly lt: ByteString } {
+  const key = keyOf(volume, path)
+  // All keys of a volume begin with its root's; below another path they continue with NUL, and no name holds one.
+  return { gte: key, lt: path === ROOT ? `p${volume}\x01` : `${key}\x01` }
+}
+
+/** The first key that is neither the path's nor of anything below it. */
+export function keyAfterWithin(volume: Label, path: RelativePath): ByteString {
+  return rangeWithin(volume, path).lt
+}
+
+export function inodeKey(volume: Label, inode: bigint, path: RelativePath): ByteString {
+  return `${inodePrefix(volume, inode)}${pathKey(path)}`
+}
+
+export function inodeRange(volume: Label, inode: bigint): KeyRange {
+  const prefix = inodePrefix(volume, inode)
+  return { gte: prefix, lt: `${prefix}\xff\xff` }
+}
+
+export function pathOfInodeKey(volume: Label, key: ByteString): RelativePath {
+  return pathFromKey(key.slice(volume.length + 2 + INODE_BYTES))
+}
+
+function inodePrefix(volume: Label, inode: bigint): ByteString {
+  const bytes = Buffer.allocUnsafe(INODE_BYTES)
+  bytes.writeBigUInt64BE(inode)
+  return `i${volume}\0${bytes.toString('latin1')}`
+}
+
+export function factsKey(volume: Label): ByteString {
+  return `v${volume}`
+}
+
+export function volumeOfFactsKey(key: ByteString): Label {
+  return key.slice(1) as Label
+}
+
+export function encodeKnown({ seq, version, isLost }: Known, writer: ByteWriter): Buffer {
+  writer.reset()
+  writer.u32(0).u64(seq).u8(Number(isLost))
+  encodeVersion(version, writer)
+  const value = writer.take()
+  value.writeUInt32LE(crc32(value.subarray(4)), 0)
+  return value
+}
+
+export function decodeKnown(value: Buffer): Known | undefined {
+  if (value.length < 12 || crc32(value.subarray(4)) !== value.readUInt32LE(0)) return undefined
+  const from = new ByteReader(value, 'State entry')
+  from.u32()
+  return { seq: from.u64(), isLost: from.u8() === 1, version: decodeVersion(from) }
+}
+
+const FACTS = z.object({
+  root: z.string(),
+  mode: z.enum(WATCH_MODES),
+  sweepSince: z.number().int().positive().optional(),
+  coveredUntil: z.string().regex(/^\d+$/).optional(),
+})
+
+export function encodeFacts({ coveredUntil, ...rest }: VolumeFacts): Buffer {
+  return Buffer.from(JSON.stringify({ ...rest, coveredUntil: coveredUntil?.toString() }), 'utf8')
+}
+
+export function decodeFacts(value: Buffer): VolumeFacts | undefined {
+  const { data } = FACTS.safeParse(parseJson(value.toString('utf8')))
+  if (data === undefined) return undefined
+  const { root, mode, sweepSince, coveredUntil } = data
+  return {
+    root,
+    mode,
+    ...(sweepSince === undefined ? {} : { sweepSince }),
+    ...(coveredUntil === undefined ? {} : { coveredUntil: hybridTime(BigInt(coveredUntil)) }),
+  }
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}

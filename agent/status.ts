@@ -1,0 +1,50 @@
+/**
+ * What `pacsimile agent status` shows: the agent's own word on how it stands.
+ *
+ * Invariant: paths are given as people can type them, counts are exact, lists are bounded. It prevents a status that is too
+ * large to be read on the day on which everything is wrong.
+ */
+import type { VolumePhase } from './volume.ts'
+
+export interface AgentStatus {
+  readonly agent: string
+  readonly collector: string
+  readonly stateDir: string
+  /** ms since 1970. */
+  readonly startedMs: number
+  readonly link: { readonly state: 'connecting' | 'up' | 'down'; readonly sinceMs: number; readonly lastError?: string }
+  /** Of the repository that the collector serves; absent before the first connection. */
+  readonly repository?: string
+  /** How far the collector's clock is ahead of this host's, in ms. */
+  readonly clockSkewMs: number
+  readonly epoch: number
+  readonly headSeq: number
+  readonly ackedSeq: number
+  /** Records that are not acknowledged. */
+  readonly pending: number
+  /** Paths that wait to be looked at or captured. */
+  readonly dirty: number
+  readonly heldBytes: number
+  readonly spoolBytes: number
+  readonly spoolQuotaBytes: number
+  /** What needs a person, in words; empty when all is well. */
+  readonly alarms: readonly string[]
+  readonly volumes: readonly AgentVolumeStatus[]
+}
+
+export interface AgentVolumeStatus {
+  readonly name: string
+  readonly path: string
+  readonly mode: 'complete' | 'best-effort'
+  readonly state: VolumePhase
+  readonly reason: string
+  readonly lastScan?: { readonly endedMs: number; readonly durationMs: number; readonly differences: number; readonly unannounced: number }
+  /** Changes since the agent started that no event announced and a scan found. */
+  readonly unannounced: number
+  /** Gaps recorded since the agent started. */
+  readonly gaps: number
+  /** At most 100 are listed. */
+  readonly unreadable: readonly { readonly path: string; readonly reason: string }[]
+  /** Mount points of other filesystems, which are not protected. */
+  readonly foreign: readonly string[]
+}

@@ -1,0 +1,13 @@
+/**
+ * Starting of worker threads: the same from the sources (.ts) and from the built program (.js).
+ *
+ * Invariant: a thread's module stands beside this one and carries the same ending. It prevents a package that works in
+ * its tests and cannot start a single thread once it is built. Options that the main program was started with, such as
+ * `--eval`, are not a thread's.
+ */
+import { extname } from 'node:path'
+import { Worker } from 'node:worker_threads'
+
+export function startThread(name: string, workerData: unknown): Worker {
+  return new Worker(new URL(`./${name}${extname(import.meta.filename)}`, import.meta.url), { workerData, execArgv: [] })
+}

@@ -1,0 +1,117 @@
+/**
+ * A protected directory tree, as the agent sees it at the moment: where it is, how it is watched, what could not be read.
+ *
+ * Invariant: `root` is set only while the directory is there and is the one that was protected before; without it nothing
+ * is captured and nothing is called gone. It prevents a missing disk from being replicated as an empty one.
+ */
+import { type ByteString } from '../shared/bytes.ts'
+import { PATHS_LISTED_MAX } from '../shared/limits.ts'
+import type { Label, RelativePath } from '../shared/path.ts'
+import type { WatchMode } from '../shared/record.ts'
+import type { VolumeRoot } from './file-stat.ts'
+
+export type VolumePhase = 'scanning' | 'watching' | 'paused'
+
+export interface LastScan {
+  /** ms since 1970. */
+  readonly endedMs: number
+  readonly durationMs: number
+  readonly differences: number
+  /** Differences that turned out to be changes of which no event had told. */
+  readonly unannounced: number
+}
+
+export class Volume {
+  readonly name: Label
+  /** Absolute, without a '/' at its end. */
+  readonly directory: ByteString
+  /** Not protected: the agent's own state, where it lies in the volume. */
+  readonly ignored: readonly RelativePath[]
+  mode: WatchMode = 'best-effort'
+  phase: VolumePhase = 'paused'
+  /** Why the mode is not complete, or why it is paused. */
+  reason = 'starting'
+  /** Gaps recorded since the agent started. */
+  gaps = 0
+  #lastScan: LastScan | undefined
+  #unannounced = 0
+  #root: VolumeRoot | undefined
+  #lost: ((reason: string) => void) | undefined
+  readonly #unreadable = new Map<RelativePath, { readonly reason: string; readonly scan: number }>()
+  #scan = 0
+  #foreign: readonly RelativePath[] = []
+
+  constructor(name: Label, directory: ByteString, ignored: readonly RelativePath[]) {
+    this.name = name
+    this.directory = directory
+    this.ignored = ignored
+  }
+
+  get root(): VolumeRoot | undefined {
+    return this.#root
+  }
+
+  /** The directory is there. `onLost` is called once, by whoever finds that it is not any more. */
+  begin(root: VolumeRoot, onLost: (reason: string) => void): void {
+    this.#root = root
+    this.#lost = onLost
+    this.phase = 'scanning'
+  }
+
+  lose(reason: string): void {
+    this.#root = undefined
+    this.phase = 'paused'
+    this.reason = reason
+    const lost = this.#lost
+    this.#lost = undefined
+    lost?.(reason)
+  }
+
+  isIgnored(path: RelativePath): boolean {
+    return this.ignored.some((ignored) => path === ignored || path.startsWith(`${ignored}/`))
+  }
+
+  noteReadable(path: RelativePath): void {
+    if (this.#unreadable.size > 0) this.#unreadable.delete(path)
+  }
+
+  noteUnreadable(path: RelativePath, reason: string): void {
+    if (this.#unreadable.size < PATHS_LISTED_MAX || this.#unreadable.has(path)) this.#unreadable.set(path, { reason, scan: this.#scan })
+  }
+
+  /** A full scan begins: it will come upon every unreadable path again. */
+  beginScan(): void {
+    this.#scan += 1
+  }
+
+  endScan(closed: ReadonlyMap<RelativePath, string>, foreign: readonly RelativePath[]): void {
+    for (const [path, reason] of closed) this.noteUnreadable(path, reason)
+    for (const [path, { scan }] of this.#unreadable) if (scan < this.#scan) this.#unreadable.delete(path)
+    this.#foreign = foreign.slice(0, PATHS_LISTED_MAX)
+  }
+
+  get lastScan(): LastScan | undefined {
+    return this.#lastScan
+  }
+
+  /** Changes since the agent started that only a scan found. */
+  get unannounced(): number {
+    return this.#unannounced
+  }
+
+  noteScan(scan: LastScan): void {
+    // What the first scan finds is what happened before anybody watched.
+    if (this.#lastScan !== undefined) this.#unannounced += scan.unannounced
+    this.#lastScan = scan
+  }
+
+  /** What could not be read, with the reason. */
+  get unreadable(): readonly { readonly path: RelativePath; readonly reason: string }[] {
+    return [...this.#unreadable].map(([path, { reason }]) => ({ path, reason }))
+  }
+
+  /** Mount points of other filesystems, which are not entered. */
+  get foreign(): readonly RelativePath[] {
+    return this.#foreign
+  }
+}

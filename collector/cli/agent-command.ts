@@ -1,0 +1,125 @@
+/** `pacsimile agent enroll|run|status`: the protected host's side. */
+import { join, resolve } from 'node:path'
+import type { Argv } from 'yargs'
+import type { AgentStatus } from '../../agent/status.ts'
+import { PacsimileError } from '../../shared/errors.ts'
+import { jsonOption, stateOption } from './options.ts'
+import { paint, say, sayJson, sayTable, showBytes, showCount, showDuration } from './output.ts'
+
+export function agentCommand(yargs: Argv): Argv {
+  return yargs.command('agent', 'Set up and run the agent on a storage host', (group) =>
+    statusCommand(runCommand(enrollCommand(group))).demandCommand(1, 'Name what to do: enroll, run or status'),
+  )
+}
+
+function enrollCommand(yargs: Argv): Argv {
+  return yargs.command(
+    'enroll',
+    'Introduce this host to a collector, with a token made there',
+    (options) =>
+      jsonOption(stateOption(options))
+        .option('collector', { type: 'string', describe: 'URL of the collector, wss://HOST:PORT', demandOption: true, requiresArg: true })
+        .option('token', { type: 'string', describe: 'Made there by `pacsimile token create`', demandOption: true, requiresArg: true })
+        .option('name', { type: 'string', describe: "Name of this agent; the host's name where it is left out", requiresArg: true })
+        .option('volume', {
+          type: 'array',
+          string: true,
+          describe: 'A directory to protect, NAME=PATH; may be given several times',
+          demandOption: true,
+        })
+        .example('$0 agent enroll --collector wss://backup:7443 --token T --volume images=/srv/pacs', ''),
+    async ({ collector, token, name, state, volume, json }) => {
+      const { enroll } = await import('../../agent/enroll.ts')
+      const stateDir = resolve(state)
+      const done = await enroll({
+        collectorUrl: collector,
+        token,
+        stateDir,
+        volumes: volume.map(parseVolume),
+        ...(name === undefined ? {} : { name }),
+      })
+      if (json) {
+        sayJson({ ...done, stateDir })
+        return
+      }
+      say(`Enrolled as ${paint('bold', done.agent)} at ${done.collector}.`)
+      say(`Next: pacsimile agent run --state ${stateDir}`)
+    },
+  )
+}
+
+function parseVolume(text: string): { name: string; path: string } {
+  const at = text.indexOf('=')
+  if (at <= 0 || at === text.length - 1) throw new PacsimileError('usage', `--volume ${JSON.stringify(text)} is not NAME=PATH`)
+  return { name: text.slice(0, at), path: resolve(text.slice(at + 1)) }
+}
+
+function runCommand(yargs: Argv): Argv {
+  return yargs.command(
+    'run',
+    'Run the agent: watch, capture, journal, send',
+    (options) => jsonOption(stateOption(options)),
+    async ({ state }) => {
+      const { runAgent } = await import('../../agent/main.ts')
+      process.exitCode = await runAgent({ stateDir: resolve(state) })
+    },
+  )
+}
+
+function statusCommand(yargs: Argv): Argv {
+  return yargs.command(
+    'status',
+    'How the agent on this host stands',
+    (options) => jsonOption(stateOption(options)),
+    async ({ state, json }) => {
+      const { callLocal } = await import('../../shared/local-api.ts')
+      // The agent is of this very release: its answer is of this type.
+      const status = (await callLocal(
+        join(resolve(state), 'agent.sock'),
+        'status',
+        {},
+        { unreachable: 'agent-unreachable' },
+      )) as AgentStatus
+      if (json) sayJson(status)
+      else saySummary(status)
+    },
+  )
+}
+
+function saySummary(status: AgentStatus): void {
+  const since = showDuration(Date.now() - status.link.sinceMs)
+  const link = status.link.state === 'up' ? paint('green', `connected for ${since}`) : paint('yellow', `${status.link.state} for ${since}`)
+  say(`Agent ${status.agent}, up ${showDuration(Date.now() - status.startedMs)}; ${status.collector}: ${link}`)
+  if (status.link.state !== 'up' && status.link.lastError !== undefined) say(paint('yellow', status.link.lastError))
+  for (const alarm of status.alarms) say(paint('red', alarm))
+  say(`epoch ${status.epoch}, head ${status.headSeq}, acknowledged ${status.ackedSeq}, ${showCount(status.dirty, 'path')} waiting`)
+  say(`held in memory ${showBytes(status.heldBytes)}, spool ${showBytes(status.spoolBytes)} of ${showBytes(status.spoolQuotaBytes)}`)
+  say()
+  sayTable(
+    [
+      { title: 'VOLUME' },
+      { title: 'STATE' },
+      { title: 'MODE' },
+      { title: 'LAST SCAN' },
+      { title: 'GAPS', align: 'right' },
+      { title: 'UNREADABLE', align: 'right' },
+      { title: 'PATH' },
+    ],
+    status.volumes.map((volume) => [
+      volume.name,
+      volume.state,
+      volume.mode,
+      volume.lastScan === undefined
+        ? '-'
+        : `${showDuration(Date.now() - volume.lastScan.endedMs)} ago, took ${showDuration(volume.lastScan.durationMs)}`,
+      String(volume.gaps),
+      String(volume.unreadable.length),
+      volume.path,
+    ]),
+  )
+  for (const volume of status.volumes) {
+    if (volume.reason !== '') say(`${volume.name}: ${volume.reason}`)
+    for (const { path, reason } of volume.unreadable.slice(0, 10)) say(paint('yellow', `${volume.name}: ${path}: ${reason}`))
+    for (const mount of volume.foreign) say(paint('yellow', `${volume.name}: ${mount} is another filesystem and not protected`))
+  }
+}

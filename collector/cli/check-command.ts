@@ -1,0 +1,66 @@
+/** `pacsimile check`: is every stored byte what was written, and is everything that the records name there? */
+import type { Argv } from 'yargs'
+import { ERRORS } from '../../shared/errors.ts'
+import { showPath } from '../../shared/path.ts'
+import type { CheckReport } from '../check.ts'
+import { showMoment } from '../point.ts'
+import { jsonOption, sourceOptions } from './options.ts'
+import { paint, pathFields, say, sayJson, showBytes, showCount, showDuration } from './output.ts'
+import { Progress } from './progress.ts'
+import { openRepository } from './source.ts'
+
+const LISTED_MAX = 50
+
+export function checkCommand(yargs: Argv): Argv {
+  return yargs.command(
+    'check',
+    'Read every chain, frame and digest of the repository; exit 3 on damage',
+    (options) => jsonOption(sourceOptions(options)),
+    async ({ data, repository, keyFile, json }) => {
+      const access = await openRepository({ data, repository, keyFile })
+      const { checkRepository } = await import('../check.ts')
+      const progress = new Progress('Checking')
+      const report = await checkRepository(access.directory, access.dataKey, (now) => progress.update(now.bytes, now.totalBytes))
+      progress.end()
+      if (json) sayJson(reportFields(report, access.directory))
+      else sayReport(report, access.directory)
+      if (!isWhole(report)) process.exitCode = ERRORS.damage.exit
+    },
+  )
+}
+
+function isWhole(report: CheckReport): boolean {
+  return report.damage.length === 0 && report.affected.length === 0
+}
+
+function sayReport(report: CheckReport, directory: string): void {
+  say(
+    `Read ${showBytes(report.bytes)} of ${directory} in ${showDuration(report.seconds * 1000)}: ${showCount(report.packs, 'pack')}, ${showCount(report.segments, 'segment')}`,
+  )
+  say(
+    `${showCount(report.agents, 'agent')}, ${showCount(report.records, 'record')}, ${showCount(report.versions, 'version')}, ${showCount(report.chunks, 'chunk')}`,
+  )
+  for (const note of report.notes) say(paint('dim', note))
+  if (report.lostByAgent > 0) say(`${showCount(report.lostByAgent, 'version')} without content, declared lost by the agent at the time`)
+  if (isWhole(report)) {
+    say(paint('green', 'Whole: every byte is what was written, every chain is unbroken, every version has its content.'))
+    return
+  }
+  say(paint('red', `Damaged in ${showCount(report.damage.length, 'place')}:`))
+  for (const { file, offset, reason } of report.damage.slice(0, LISTED_MAX)) say(`    ${file}, byte ${offset}: ${reason}`)
+  if (report.affected.length === 0) return
+  say(paint('red', `${showCount(report.affected.length, 'version')} cannot be restored:`))
+  for (const { agent, volume, path, timeMs, epoch, seq, reason } of report.affected.slice(0, LISTED_MAX)) {
+    say(`    ${agent}:${volume}/${showPath(path)} of ${showMoment(timeMs)}, seq ${epoch}:${seq}: ${reason}`)
+  }
+  if (report.affected.length > LISTED_MAX) say(`    and ${report.affected.length - LISTED_MAX} more (--json lists all)`)
+}
+
+function reportFields(report: CheckReport, directory: string): object {
+  return {
+    ...report,
+    directory,
+    whole: isWhole(report),
+    affected: report.affected.map(({ path, timeMs, ...rest }) => ({ ...rest, ...pathFields(path), time: new Date(timeMs).toISOString() })),
+  }
+}

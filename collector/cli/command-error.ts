@@ -1,0 +1,20 @@
+/**
+ * How a command ends badly: one line what failed, one line what to do, and the exit status of the table.
+ */
+import { asPacsimileError, type PacsimileError } from '../../shared/errors.ts'
+import { formatJson, note, paint } from './output.ts'
+
+/** @returns the exit status */
+export function reportError(error: unknown, json: boolean): number {
+  const failure = asPacsimileError(error, 'Unexpected failure')
+  if (json) note(formatJson({ error: { code: failure.code, message: failure.message, advice: failure.advice, details: failure.details } }))
+  else sayError(failure)
+  return failure.exit
+}
+
+function sayError(failure: PacsimileError): void {
+  note(`${paint('red', 'pacsimile:', process.stderr)} ${failure.message}`)
+  note(paint('dim', failure.advice, process.stderr))
+  if (process.env['PACSIMILE_DEBUG'] === '1') note(failure.stack ?? '')
+  else if (failure.code === 'internal') note('PACSIMILE_DEBUG=1 shows where.')
+}

@@ -1,0 +1,44 @@
+/**
+ * Options that several commands share, each described once.
+ */
+import type { Argv } from 'yargs'
+
+export const DEFAULT_DATA = '/var/lib/pacsimile/collector'
+export const DEFAULT_STATE = '/var/lib/pacsimile/agent'
+
+export function dataOption<T>(yargs: Argv<T>): Argv<T & { data: string }> {
+  return yargs.option('data', {
+    type: 'string',
+    describe: "The collector's data directory (or PACSIMILE_DATA)",
+    default: process.env['PACSIMILE_DATA'] ?? DEFAULT_DATA,
+    requiresArg: true,
+  })
+}
+
+export function stateOption<T>(yargs: Argv<T>): Argv<T & { state: string }> {
+  return yargs.option('state', {
+    type: 'string',
+    describe: "The agent's state directory (or PACSIMILE_STATE)",
+    default: process.env['PACSIMILE_STATE'] ?? DEFAULT_STATE,
+    requiresArg: true,
+  })
+}
+
+/** Where history is read from. */
+export function sourceOptions<T>(
+  yargs: Argv<T>,
+): Argv<T & { data: string } & { repository: string | undefined } & { 'key-file': string | undefined }> {
+  return dataOption(yargs)
+    .option('repository', { type: 'string', describe: 'Read this bare repository; no collector is needed', requiresArg: true })
+    .option('key-file', {
+      type: 'string',
+      describe: 'Key file of the repository (else PACSIMILE_PASSPHRASE, PACSIMILE_RECOVERY_KEY, or the key file beside it)',
+      requiresArg: true,
+    })
+}
+
+export function jsonOption<T>(yargs: Argv<T>): Argv<T & { json: boolean }> {
+  return yargs.option('json', { type: 'boolean', describe: 'Answer in JSON', default: false })
+}
+
+export const AT_HELP = 'A moment: RFC 3339, local time ("2026-11-24 09:30:00"), "10m ago", seq:N, or now'

@@ -1,0 +1,47 @@
+/**
+ * Where a repository's secret comes from: a key file, the environment, or a person at a terminal.
+ *
+ * Invariant: a secret is never taken from the command line, where every user of the host could read it.
+ */
+import { existsSync } from 'node:fs'
+import { dirname, join, resolve } from 'node:path'
+import { createInterface } from 'node:readline/promises'
+import { Writable } from 'node:stream'
+import { PacsimileError } from '../../shared/errors.ts'
+import type { RepositorySecret } from '../repository/keys.ts'
+
+/** From --key-file or the environment; undefined where neither is given. */
+export function givenSecret(keyFile: string | undefined): RepositorySecret | undefined {
+  if (keyFile !== undefined) return { kind: 'key-file', file: resolve(keyFile) }
+  const recoveryKey = process.env['PACSIMILE_RECOVERY_KEY']
+  if (recoveryKey !== undefined && recoveryKey !== '') return { kind: 'recovery', recoveryKey }
+  const passphrase = process.env['PACSIMILE_PASSPHRASE']
+  if (passphrase !== undefined && passphrase !== '') return { kind: 'passphrase', passphrase }
+  return undefined
+}
+
+/** For a bare repository: what is given, else the key file that `init` put beside it, else a question. @throws key-missing */
+export async function secretFor(repository: string, keyFile: string | undefined): Promise<RepositorySecret> {
+  const given = givenSecret(keyFile)
+  if (given !== undefined) return given
+  const beside = join(dirname(resolve(repository)), 'keys', 'repository.key')
+  if (existsSync(beside)) return { kind: 'key-file', file: beside }
+  if (process.stdin.isTTY) return { kind: 'passphrase', passphrase: await askSecret('Passphrase of the repository: ') }
+  throw new PacsimileError(
+    'key-missing',
+    `No key for ${repository}: neither --key-file nor a passphrase or recovery key in the environment, and no ${beside}`,
+  )
+}
+
+/** Asks at the terminal without echo. */
+export async function askSecret(question: string): Promise<string> {
+  const mute = new Writable({ write: (_chunk, _encoding, done) => done() })
+  const lines = createInterface({ input: process.stdin, output: mute, terminal: true })
+  process.stderr.write(question)
+  try {
+    return await lines.question('')
+  } finally {
+    lines.close()
+    process.stderr.write('\n')
+  }
+}

@@ -1,0 +1,65 @@
+/**
+ * Opens the history that a command reads: the running collector's, or a bare repository's.
+ */
+import { join, resolve } from 'node:path'
+import { PacsimileError } from '../../shared/errors.ts'
+import type { HistorySource } from '../history-source.ts'
+import { note, warn } from './output.ts'
+import { Progress } from './progress.ts'
+import { secretFor } from './secret.ts'
+
+export interface SourceOptions {
+  readonly data: string
+  readonly repository: string | undefined
+  readonly keyFile: string | undefined
+}
+
+export interface RepositoryAccess {
+  readonly directory: string
+  readonly dataKey: Buffer
+}
+
+/** With --repository that one; else the collector of --data, and where none runs, its repository read directly. */
+export async function openSource(options: SourceOptions): Promise<HistorySource> {
+  if (options.repository !== undefined) return openOffline(await openRepository(options))
+  const { RemoteHistory } = await import('../remote-history.ts')
+  try {
+    return await RemoteHistory.open(join(options.data, 'admin.sock'))
+  } catch (error) {
+    if (!(error instanceof PacsimileError) || error.code !== 'collector-unreachable') throw error
+    const access = await openRepository(options).catch((failure: unknown) => {
+      // Where there is no data directory either, the first failure is the one to tell.
+      throw failure instanceof PacsimileError && failure.code === 'not-found' ? error : failure
+    })
+    note(`No collector runs on ${options.data}; reading its repository directly.`)
+    return openOffline(access)
+  }
+}
+
+async function openOffline(access: RepositoryAccess): Promise<HistorySource> {
+  const { OfflineHistory } = await import('../offline-history.ts')
+  const progress = new Progress('Reading the repository')
+  const history = await OfflineHistory.open(access.directory, access.dataKey, (records) => progress.count(records, 'records'))
+  progress.end()
+  for (const damage of history.damage) warn(`${damage.file} at byte ${damage.offset}: ${damage.reason}`)
+  return history
+}
+
+/** The repository's place and its key. @throws not-found, key-missing, key-wrong */
+export async function openRepository(options: SourceOptions): Promise<RepositoryAccess> {
+  const [{ readDescription }, { openKeys }] = await Promise.all([import('../repository/repository.ts'), import('../repository/keys.ts')])
+  const directory = options.repository === undefined ? await repositoryOf(options.data) : resolve(options.repository)
+  const { id } = readDescription(directory)
+  return { directory, dataKey: openKeys(directory, id, await secretFor(directory, options.keyFile)) }
+}
+
+async function repositoryOf(data: string): Promise<string> {
+  const { readCollectorConfig } = await import('../config.ts')
+  try {
+    return readCollectorConfig(data).repository
+  } catch (error) {
+    if (error instanceof PacsimileError && error.code === 'io')
+      throw new PacsimileError('not-found', `${data} is no collector's data directory`, { cause: error })
+    throw error
+  }
+}

@@ -1,0 +1,147 @@
+import { readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import fc from 'fast-check'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { Replica } from '../../collector/replica.ts'
+import { restore } from '../../collector/restore.ts'
+import { TEMPORARY_PREFIX } from '../../shared/files.ts'
+import { silentLog } from '../../shared/log.ts'
+import type { RelativePath } from '../../shared/path.ts'
+import { comparePositions } from '../../shared/record.ts'
+import { directoryVersion, JournalWriter, symlinkVersion, VOLUME } from '../support/journal-writer.ts'
+import { scratchDirectory } from '../support/scratch.ts'
+import { Store } from '../support/store.ts'
+import { walkTree } from '../support/tree-walk.ts'
+
+class RunningReplica {
+  readonly replica: Replica
+  readonly #stop = new AbortController()
+  readonly #running: Promise<void>
+
+  constructor(store: Store, directory: string) {
+    this.replica = new Replica({ directory, catalog: store.catalog, history: store.history, log: silentLog })
+    this.#running = this.replica.run(this.#stop.signal)
+    onTestFinished(() => this.stop())
+  }
+
+  async reach(writer: JournalWriter): Promise<void> {
+    this.replica.hint([writer.agent])
+    while (comparePositions(this.replica.applied(writer.agent), writer.end) < 0) await this.replica.progress.next(50)
+  }
+
+  async stop(): Promise<void> {
+    this.#stop.abort()
+    await this.#running
+  }
+}
+
+async function restored(store: Store, writer: JournalWriter): Promise<ReturnType<typeof walkTree>> {
+  const to = join(scratchDirectory(), 'restored')
+  const point = await store.history.point(writer.agent, VOLUME, { kind: 'head' })
+  await restore(store.history, { agent: writer.agent, volume: VOLUME, path: '' as RelativePath, point, to, dryRun: false, setuid: false })
+  return walkTree(to)
+}
+
+const NAMES = ['a', 'b', 'c']
+const place = fc.array(fc.constantFrom(...NAMES), { minLength: 1, maxLength: 3 }).map((names) => names.join('/'))
+const step = fc.oneof(
+  fc.record({ op: fc.constantFrom('dir', 'file', 'link', 'remove', 'hardlink', 'chmod'), path: place, to: place }),
+  fc.record({ op: fc.constantFrom('rename', 'send', 'restart', 'sweep'), path: place, to: place }),
+)
+
+describe('the replica', () => {
+  it('equals a restore of the head after any history, restarts and lost cursors', async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.array(step, { minLength: 5, maxLength: 40 }), async (steps) => {
+        const store = await Store.open()
+        const directory = join(scratchDirectory(), 'replica')
+        const writer = new JournalWriter()
+        let running = new RunningReplica(store, directory)
+        let count = 0
+        for (const { op, path, to } of steps) {
+          const before = writer.written.length
+          count += 1
+          switch (op) {
+            case 'dir':
+              writer.put(path, directoryVersion({ mtimeNs: BigInt(count) * 1_000_000_007n }))
+              break
+            case 'file':
+              writer.file(path, Buffer.from(`${path} ${count} `.repeat(count * 50)))
+              break
+            case 'chmod':
+              writer.file(path, Buffer.from('same content'), { mode: 0o600 + (count % 64) })
+              break
+            case 'link':
+              writer.put(path, symlinkVersion(`target${count}`))
+              break
+            case 'hardlink': {
+              const version = writer.fileVersion(Buffer.from(`linked ${count}`), { links: 2, inode: BigInt(5000 + count) })
+              writer.put(path, version)
+              if (to !== path) writer.put(to, version)
+              break
+            }
+            case 'remove':
+              writer.remove(path)
+              break
+            case 'rename':
+              writer.rename(path, to)
+              break
+            case 'sweep':
+              writer.append({ kind: 'sweep', volume: VOLUME, since: Math.max(1, writer.end.seq - 2) })
+              writer.put('', directoryVersion())
+              break
+            case 'restart':
+              await running.stop()
+              if (count % 3 === 0) rmSync(join(directory, '.cursors'), { recursive: true })
+              running = new RunningReplica(store, directory)
+              break
+            default:
+              await store.send(writer)
+              await running.reach(writer)
+          }
+          if (writer.written.length > before && !(await accepts(store, writer, before))) {
+            // The collector refuses a place that cannot exist; the agent would not have written it.
+            writer.undo(before)
+          }
+        }
+        await store.send(writer)
+        await running.reach(writer)
+        const root = walkTree(join(directory, writer.agent, VOLUME))
+        expect(root).toEqual(await restored(store, writer))
+        await running.stop()
+        await store.stop()
+      }),
+      { numRuns: 60 },
+    )
+  }, 120_000)
+
+  it('clears away what an interrupted write left', async () => {
+    const store = await Store.open()
+    const directory = join(scratchDirectory(), 'replica')
+    const writer = new JournalWriter()
+    writer.put('d', directoryVersion())
+    await store.send(writer)
+    const first = new RunningReplica(store, directory)
+    await first.reach(writer)
+    await first.stop()
+    writeFileSync(join(directory, writer.agent, VOLUME, 'd', `${TEMPORARY_PREFIX}0123456789abcdef`), 'half')
+    writer.file('d/f', Buffer.from('whole'))
+    await store.send(writer)
+    const second = new RunningReplica(store, directory)
+    await second.reach(writer)
+    expect(readdirSync(join(directory, writer.agent, VOLUME, 'd'))).toEqual(['f'])
+  })
+})
+
+/** Whether the records since `from` have places that can exist, by the fold of what was written before. */
+async function accepts(store: Store, writer: JournalWriter, from: number): Promise<boolean> {
+  const { CatalogBatch } = await import('../../collector/catalog-batch.ts')
+  const end = store.catalog.chainEnd(writer.agent)
+  const batch = new CatalogBatch(store.catalog)
+  try {
+    for (const { record, bytes } of writer.written.slice(end?.seq ?? 0)) await batch.addRecord(writer.agent, record, bytes)
+    return from >= 0
+  } catch {
+    return false
+  }
+}

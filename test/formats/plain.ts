@@ -1,0 +1,65 @@
+/**
+ * Decoded values as JSON: what the golden files and the worked examples are compared with.
+ *
+ * A bigint is its decimal digits, bytes are `hex:` and their hex digits; so is a byte string, unless it is printable ASCII.
+ */
+import { digestHex } from '../../shared/digest.ts'
+import type { JournalRecord } from '../../shared/record.ts'
+import type { TreeEntry } from '../../shared/tree.ts'
+import { hardLinkKey } from '../../shared/version.ts'
+
+export type Plain = string | number | boolean | null | readonly Plain[] | { readonly [name: string]: Plain }
+
+export function plain(value: unknown): Plain {
+  if (typeof value === 'bigint') return value.toString()
+  if (typeof value === 'string') return plainString(value)
+  if (typeof value === 'number' || typeof value === 'boolean' || value === null) return value
+  if (value instanceof Uint8Array) return `hex:${Buffer.from(value).toString('hex')}`
+  if (Array.isArray(value)) return value.map(plain)
+  if (typeof value === 'object')
+    return Object.fromEntries(
+      Object.entries(value)
+        .filter(([, field]) => field !== undefined)
+        .map(([name, field]) => [name, plain(field)]),
+    )
+  throw new TypeError(`No JSON of a ${typeof value}`)
+}
+
+/** Text of characters beyond one byte is text already. */
+function plainString(text: string): string {
+  const isText = [...text].some((character) => character.charCodeAt(0) > 0xff) || /^[\x20-\x7e]*$/.test(text)
+  return isText ? text : `hex:${Buffer.from(text, 'latin1').toString('hex')}`
+}
+
+/** As decode.py lists a tree. `isLost` says whether the content of what a record put was lost. */
+export function plainTree(entries: Iterable<TreeEntry>, isLost: (epoch: number, seq: number) => boolean): Plain[] {
+  const firstOf = new Map<string, string>()
+  return [...entries].map(({ path, position, version }) => {
+    const key = hardLinkKey(version)
+    const name = plainString(path)
+    const sameAs = key === undefined ? undefined : firstOf.get(key)
+    if (key !== undefined && sameAs === undefined) firstOf.set(key, name)
+    const { kind, mode, uid, gid, mtimeNs, links, xattrs } = version
+    return plain({
+      path,
+      epoch: position.epoch,
+      seq: position.seq,
+      kind,
+      mode,
+      uid,
+      gid,
+      mtimeNs,
+      links,
+      xattrs: xattrs.map((xattr) => [xattr.name, xattr.value]),
+      ...(version.kind === 'file' && { consistency: version.consistency, size: version.size, digest: digestHex(version.digest) }),
+      ...(version.kind === 'symlink' && { target: version.target }),
+      ...((version.kind === 'character-device' || version.kind === 'block-device') && { device: version.device }),
+      ...(isLost(position.epoch, position.seq) && { lost: true }),
+      ...(sameAs !== undefined && { sameAs }),
+    })
+  })
+}
+
+export function plainRecord(record: JournalRecord): Plain {
+  return plain(record)
+}

@@ -1,0 +1,159 @@
+/**
+ * A collector and agents as real processes of the built executable, on loopback, in a scratch directory.
+ *
+ * Every process is stopped by its id when the test ends, however it ends.
+ */
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, mkdirSync, openSync, readFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { join } from 'node:path'
+import { onTestFinished } from 'vitest'
+import { scratchDirectory } from './scratch.ts'
+
+const EXECUTABLE = join(import.meta.dirname, '../../collector/cli/pacsimile')
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const address = server.address()
+  server.close()
+  await once(server, 'close')
+  if (address === null || typeof address === 'string') throw new Error('no port')
+  return address.port
+}
+
+export interface Outcome {
+  readonly status: number
+  readonly stdout: string
+  readonly stderr: string
+}
+
+export class Installation {
+  readonly directory: string
+  readonly data: string
+  readonly port: number
+  recoveryKey = ''
+  readonly #processes = new Map<string, ChildProcess>()
+
+  private constructor(directory: string, port: number) {
+    this.directory = directory
+    this.data = join(directory, 'collector')
+    this.port = port
+  }
+
+  /** An initialised collector, not running. */
+  static async make(): Promise<Installation> {
+    const installation = new Installation(scratchDirectory(), await freePort())
+    onTestFinished(() => installation.stopAll())
+    const made: unknown = JSON.parse(
+      installation.run('collector', 'init', '--data', installation.data, '--listen', `127.0.0.1:${installation.port}`, '--json').stdout,
+    )
+    if (typeof made === 'object' && made !== null && 'recoveryKey' in made) installation.recoveryKey = String(made.recoveryKey)
+    return installation
+  }
+
+  /** Runs a command to its end; throws unless it exits with `expected`. */
+  run(...args: string[]): Outcome {
+    const outcome = this.try(...args)
+    if (outcome.status !== 0) throw new Error(`pacsimile ${args.join(' ')} exited with ${outcome.status}: ${outcome.stderr}`)
+    return outcome
+  }
+
+  try(...args: string[]): Outcome {
+    const done = spawnSync(EXECUTABLE, args, { encoding: 'utf8', maxBuffer: 256 << 20, env: { ...process.env, TZ: 'Europe/Berlin' } })
+    return { status: done.status ?? -1, stdout: done.stdout, stderr: done.stderr }
+  }
+
+  json(...args: string[]): unknown {
+    return JSON.parse(this.run(...args, '--json').stdout)
+  }
+
+  stateOf(agent: string): string {
+    return join(this.directory, `state-${agent}`)
+  }
+
+  /** Enrols an agent that protects `directory` (made where it is missing) as volume `images`. */
+  enroll(agent: string, directory: string): void {
+    mkdirSync(directory, { recursive: true })
+    const answer = this.json('token', 'create', '--data', this.data)
+    const token = typeof answer === 'object' && answer !== null && 'token' in answer ? String(answer.token) : ''
+    this.run(
+      'agent',
+      'enroll',
+      '--collector',
+      `wss://127.0.0.1:${this.port}`,
+      '--token',
+      token,
+      '--name',
+      agent,
+      '--state',
+      this.stateOf(agent),
+      '--volume',
+      `images=${directory}`,
+    )
+  }
+
+  #start(name: string, args: readonly string[]): void {
+    const log = openSync(join(this.directory, `${name}.log`), 'a')
+    const child = spawn(EXECUTABLE, args, { stdio: ['ignore', log, log] })
+    this.#processes.set(name, child)
+  }
+
+  log(name: string): string {
+    const file = join(this.directory, `${name}.log`)
+    return existsSync(file) ? readFileSync(file, 'utf8') : ''
+  }
+
+  startCollector(): void {
+    this.#start('collector', ['collector', 'run', '--data', this.data])
+  }
+
+  startAgent(agent: string): void {
+    this.#start(agent, ['agent', 'run', '--state', this.stateOf(agent)])
+  }
+
+  /** `name` is 'collector' or an agent's. Resolves when the process has ended. */
+  async kill(name: string, signal: NodeJS.Signals = 'SIGKILL'): Promise<number | null> {
+    const child = this.#processes.get(name)
+    if (child === undefined) return null
+    this.#processes.delete(name)
+    if (child.exitCode !== null || child.signalCode !== null) return child.exitCode
+    const ended = once(child, 'exit')
+    child.kill(signal)
+    await ended
+    return child.exitCode
+  }
+
+  isRunning(name: string): boolean {
+    const child = this.#processes.get(name)
+    return child !== undefined && child.exitCode === null && child.signalCode === null
+  }
+
+  async stopAll(): Promise<void> {
+    for (const name of [...this.#processes.keys()]) await this.kill(name)
+  }
+
+  /** Waits until a command succeeds: for what has only just been started. */
+  async until(...args: string[]): Promise<Outcome> {
+    const deadline = Date.now() + 60_000
+    for (;;) {
+      const outcome = this.try(...args)
+      if (outcome.status === 0) return outcome
+      if (Date.now() > deadline)
+        throw new Error(
+          `pacsimile ${args.join(' ')} still exits with ${outcome.status}: ${outcome.stderr}\n${this.log('collector').slice(-2000)}`,
+        )
+      await new Promise((resolve) => setTimeout(resolve, 100))
+    }
+  }
+
+  /** Returns when every change made before the call is durable and in the replica. */
+  async wait(agent: string): Promise<void> {
+    await this.until('wait', agent, '--data', this.data, '--timeout', '50s')
+  }
+
+  replicaOf(agent: string): string {
+    return join(this.data, 'replica', agent, 'images')
+  }
+}

@@ -1,0 +1,11 @@
+/** Temporary directories that go away with the test that made them. */
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { onTestFinished } from 'vitest'
+
+export function scratchDirectory(): string {
+  const directory = mkdtempSync(join(tmpdir(), 'pacsimile-test-'))
+  onTestFinished(() => rmSync(directory, { recursive: true, force: true }))
+  return directory
+}

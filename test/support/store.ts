@@ -1,0 +1,115 @@
+/** A repository with its catalog in a scratch directory, fed as ingest feeds it. */
+import { randomBytes } from 'node:crypto'
+import { join } from 'node:path'
+import { onTestFinished } from 'vitest'
+import { Catalog } from '../../collector/catalog.ts'
+import { ChunkCache } from '../../collector/chunk-cache.ts'
+import { History } from '../../collector/history.ts'
+import { Ingest, type IngestSession } from '../../collector/ingest.ts'
+import { Repository } from '../../collector/repository/repository.ts'
+import { DEFAULT_CHUNK_SIZES } from '../../shared/chunker.ts'
+import type { Digest } from '../../shared/digest.ts'
+import type { PacsimileError } from '../../shared/errors.ts'
+import { silentLog } from '../../shared/log.ts'
+import type { Label } from '../../shared/path.ts'
+import type { ChainHead } from '../../shared/wire.ts'
+import type { JournalWriter } from './journal-writer.ts'
+import { scratchDirectory } from './scratch.ts'
+
+/** A session without a connection: remembers what ingest says. */
+export class RecordedSession implements IngestSession {
+  readonly agent: Label
+  readonly lost = new Set<Digest>()
+  readonly acks: ChainHead[] = []
+  readonly failures: PacsimileError[] = []
+  #wake: (() => void) | undefined
+
+  constructor(agent: Label) {
+    this.agent = agent
+  }
+
+  committed(head: ChainHead): void {
+    this.acks.push(head)
+    this.#wake?.()
+  }
+
+  failed(error: PacsimileError): void {
+    this.failures.push(error)
+    this.#wake?.()
+  }
+
+  /** Resolves at the next word from ingest. */
+  next(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#wake = resolve
+    })
+  }
+}
+
+export class Store {
+  readonly directory: string
+  readonly dataKey = randomBytes(32)
+  readonly repositoryDirectory: string
+  repository!: Repository
+  catalog!: Catalog
+  ingest!: Ingest
+  history!: History
+  readonly committed: ReadonlySet<Label>[] = []
+  #stop = new AbortController()
+  #running: Promise<void> = Promise.resolve()
+  #sent = new Map<JournalWriter, number>()
+
+  private constructor(directory: string) {
+    this.directory = directory
+    this.repositoryDirectory = join(directory, 'repository')
+  }
+
+  static async open(): Promise<Store> {
+    const store = new Store(scratchDirectory())
+    Repository.create(store.repositoryDirectory, { id: randomBytes(16).toString('hex'), chunkSizes: DEFAULT_CHUNK_SIZES })
+    await store.start()
+    onTestFinished(() => store.stop())
+    return store
+  }
+
+  async start(): Promise<void> {
+    this.catalog = await Catalog.open(join(this.directory, 'catalog'))
+    this.repository = Repository.openForAppending(this.repositoryDirectory, this.dataKey)
+    const cache = new ChunkCache(1 << 20)
+    this.history = new History(this.catalog, this.repository, { cache })
+    this.ingest = new Ingest({
+      repository: this.repository,
+      catalog: this.catalog,
+      cache,
+      log: silentLog,
+      onCommit: (agents) => this.committed.push(agents),
+    })
+    this.#stop = new AbortController()
+    this.#running = this.ingest.run(this.#stop.signal)
+  }
+
+  async stop(): Promise<void> {
+    if (this.#stop.signal.aborted) return
+    this.#stop.abort()
+    await this.#running
+    await this.catalog.close()
+    this.repository.close()
+  }
+
+  /** Sends what the writer has written since the last call, and waits for the word on it. */
+  async send(writer: JournalWriter): Promise<RecordedSession> {
+    const session = new RecordedSession(writer.agent)
+    const records = writer.written.slice(this.#sent.get(writer) ?? 0)
+    this.#sent.set(writer, writer.written.length)
+    for (const { record } of records) {
+      if (record.kind !== 'put' || record.version.kind !== 'file') continue
+      for (const { digest } of record.version.chunks) {
+        if (!this.ingest.hasChunk(digest)) await this.ingest.submit({ session, chunk: writer.chunkMessage(digest) })
+      }
+    }
+    const answered = session.next()
+    await this.ingest.submit({ session, records: records.map(({ bytes }) => bytes) })
+    await answered
+    return session
+  }
+}

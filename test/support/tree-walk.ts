@@ -1,0 +1,52 @@
+/** A directory as it is on disk, in a form that compares: path -> everything that a restore must bring back. */
+
+import { createHash } from 'node:crypto'
+import { lstatSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
+import { libc } from '../../shared/libc.ts'
+
+export interface WalkedEntry {
+  readonly kind: string
+  readonly mode: number
+  readonly uid: number
+  readonly gid: number
+  readonly mtimeNs: bigint
+  readonly size: number
+  readonly content: string
+  readonly xattrs: string
+  /** The first path, in walk order, that names the same file. */
+  readonly sameAs: string
+}
+
+/** Keys are byte strings, the root is ''. */
+export function walkTree(root: string): Map<string, WalkedEntry> {
+  const entries = new Map<string, WalkedEntry>()
+  const firstOf = new Map<bigint, string>()
+  const visit = (path: string): void => {
+    const at = Buffer.from(path === '' ? root : `${Buffer.from(root).toString('latin1')}/${path}`, path === '' ? 'utf8' : 'latin1')
+    const stat = lstatSync(at, { bigint: true })
+    const kind = stat.isDirectory() ? 'directory' : stat.isFile() ? 'file' : stat.isSymbolicLink() ? 'symlink' : 'other'
+    const sameAs = kind === 'directory' ? path : (firstOf.get(stat.ino) ?? path)
+    if (kind !== 'directory') firstOf.set(stat.ino, sameAs)
+    entries.set(path, {
+      kind,
+      mode: Number(stat.mode & 0o7777n),
+      uid: Number(stat.uid),
+      gid: Number(stat.gid),
+      mtimeNs: stat.mtimeNs,
+      size: kind === 'file' ? Number(stat.size) : 0,
+      content:
+        kind === 'file'
+          ? createHash('sha256').update(readFileSync(at)).digest('hex')
+          : kind === 'symlink'
+            ? readlinkSync(at, { encoding: 'buffer' }).toString('latin1')
+            : '',
+      xattrs: JSON.stringify(libc?.xattrs(at.toString('latin1')) ?? []),
+      sameAs,
+    })
+    if (kind !== 'directory') return
+    const names = readdirSync(at, { encoding: 'buffer' }).map((name) => name.toString('latin1'))
+    for (const name of names.sort()) visit(path === '' ? name : `${path}/${name}`)
+  }
+  visit('')
+  return entries
+}
