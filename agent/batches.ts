@@ -34,6 +34,8 @@ export class Batches<Item, Result> {
   }
 
   async #run(): Promise<void> {
+    // What is added in the same breath belongs to the first commit.
+    await Promise.resolve()
     while (this.#waiting.length > 0) {
       const group = this.#takeGroup()
       try {

@@ -74,11 +74,17 @@ export class Database {
     return this.#level.batch(writes, options)
   }
 
-  /** At most `limit` entries, in key order, as they are now. */
+  /** The first `limit` entries, in key order, as they are now; fewer only where the range holds no more. */
   async page(range: KeyRange, limit = PAGE_ENTRIES): Promise<[ByteString, Buffer][]> {
     const iterator = this.#level.iterator({ ...range, limit })
     try {
-      return await iterator.nextv(limit)
+      const page: [ByteString, Buffer][] = []
+      // One call stops at a number of bytes as well as at a number of entries: only an empty answer is the end.
+      for (let more = await iterator.nextv(limit); more.length > 0; more = await iterator.nextv(limit)) {
+        page.push(...more)
+        if (page.length === limit) break
+      }
+      return page
     } finally {
       await iterator.close()
     }

@@ -14,6 +14,7 @@ import { isWithin, type Label, type RelativePath, ROOT } from '../shared/path.ts
 import type { JournalRecord, WatchMode } from '../shared/record.ts'
 import { effects, type Tree, type TreeEntry } from '../shared/tree.ts'
 import type { Version } from '../shared/version.ts'
+import { KnownCache } from './known-cache.ts'
 import { Database, setAside, type Write } from './database.ts'
 import {
   ALL_KEYS,
@@ -71,6 +72,9 @@ export class State {
   readonly #epoch: number
   readonly #coveredBefore: ReadonlyMap<Label, HybridTime>
   #applied: number
+  readonly #cache = new KnownCache()
+  /** Grows with every entry that is written. */
+  #changes = 0
   #removals = 0
 
   private constructor(database: Database, { epoch, applied, facts, coveredBefore }: Opened) {
@@ -117,8 +121,22 @@ export class State {
   }
 
   async atMany(places: readonly Place[]): Promise<(Known | undefined)[]> {
-    const values = await this.#database.getMany(places.map(({ volume, path }) => keyOf(volume, path)))
-    return values.map((value) => (value === undefined ? undefined : decodeKnown(value)))
+    const keys = places.map(({ volume, path }) => keyOf(volume, path))
+    const found = new Map<ByteString, Known | undefined>()
+    for (const key of keys) if (this.#cache.has(key)) found.set(key, this.#cache.get(key))
+    const unread = keys.filter((key) => !found.has(key))
+    if (unread.length > 0) {
+      const changesBefore = this.#changes
+      const values = await this.#database.getMany(unread)
+      for (const [i, key] of unread.entries()) {
+        const value = values[i]
+        const known = value === undefined ? undefined : decodeKnown(value)
+        found.set(key, known)
+        // What changed meanwhile, the cache was told already.
+        if (this.#changes === changesBefore) this.#cache.set(key, known)
+      }
+    }
+    return keys.map((key) => found.get(key))
   }
 
   /** Other names of an inode, as far as they were captured. */
@@ -187,9 +205,11 @@ export class State {
       const prior = tree.at(effect.path)?.version
       if (prior !== undefined && prior.kind !== 'directory')
         writes.push({ type: 'del', key: inodeKey(record.volume, prior.inode, effect.path) })
+      this.#changes += 1
       if (effect.kind === 'gone') {
         writes.push({ type: 'del', key })
         paths.set(key, undefined)
+        this.#cache.set(key, undefined)
         continue
       }
       const { version } = effect
@@ -198,6 +218,7 @@ export class State {
       if (version.kind !== 'directory')
         writes.push({ type: 'put', key: inodeKey(record.volume, version.inode, effect.path), value: NOTHING })
       paths.set(key, known)
+      this.#cache.set(key, known)
     }
   }
 
@@ -208,6 +229,8 @@ export class State {
     const lost = { ...known, isLost: true }
     writes.push({ type: 'put', key, value: encodeKnown(lost, this.#writer) })
     paths.set(key, lost)
+    this.#changes += 1
+    this.#cache.set(key, lost)
   }
 
   #foldFacts(record: JournalRecord, { writes }: Unwritten): void {

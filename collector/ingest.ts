@@ -234,12 +234,13 @@ export class Ingest {
   }
 }
 
-/** Neighbouring records of one agent share a frame. */
+/** Records of one agent share a frame as far as it takes them; those of several agents need no order among them. */
 function addToGroups(groups: RecordGroup[], agent: Label, records: readonly Uint8Array[]): void {
   if (records.length === 0) return
-  const last = groups.at(-1)
-  if (last?.agent === agent && last.records.length + records.length <= RECORDS_PER_MESSAGE_MAX) {
-    groups[groups.length - 1] = { agent, records: [...last.records, ...records] }
+  const at = groups.findLastIndex((group) => group.agent === agent)
+  const last = groups[at]
+  if (last !== undefined && last.records.length + records.length <= RECORDS_PER_MESSAGE_MAX) {
+    groups[at] = { agent, records: [...last.records, ...records] }
   } else {
     groups.push({ agent, records })
   }

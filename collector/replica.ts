@@ -12,8 +12,8 @@ import { asPacsimileError, errnoOf, PacsimileError, reasonOf } from '../shared/e
 import { makeDirectory, TEMPORARY_PREFIX } from '../shared/files.ts'
 import { libc } from '../shared/libc.ts'
 import type { Log } from '../shared/log.ts'
-import { childOf, type Label, parentOf, pathKey, type RelativePath, ROOT, showPath } from '../shared/path.ts'
-import { comparePositions, type Position, type RecordSummary } from '../shared/record.ts'
+import { childOf, type Label, parentOf, type RelativePath, ROOT, showPath } from '../shared/path.ts'
+import { comparePositions, type Position } from '../shared/record.ts'
 import type { TreeEntry } from '../shared/tree.ts'
 import { type FileVersion, sameContent } from '../shared/version.ts'
 import type { Catalog } from './catalog.ts'
@@ -21,6 +21,7 @@ import { Follow } from './follow.ts'
 import type { History } from './history.ts'
 import { Materializer } from './materialize.ts'
 import { ReplicaCursor } from './replica-cursor.ts'
+import { TouchedPaths, type VolumeTouched } from './touched-paths.ts'
 
 /** Records taken in one round. */
 const ROUND_RECORDS = 2000
@@ -197,7 +198,8 @@ export class Replica {
     }
     // What was a directory before it was removed or replaced, and is one again, may still hold what was in it then.
     for (const path of touched.whole ? [ROOT] : touched.ended) {
-      if (this.#catalog.newest(name, volume, path)?.version.kind === 'directory') await this.#removeOthers(name, volume, files, path)
+      if (this.#catalog.newest(name, volume, path)?.version.kind === 'directory')
+        await this.#removeOthers(name, volume, files, path, directories)
     }
     if (!agent.trusted) for (const directory of directories) this.#removeTemporaries(name, volume, files, directory)
     this.#finishDirectories(name, volume, files, directories)
@@ -323,16 +325,27 @@ export class Replica {
       await this.#applyPath(at, entry.path, entry, directories)
       await this.#breathe()
     }
-    await this.#removeOthers(name, volume, files, ROOT)
+    await this.#removeOthers(name, volume, files, ROOT, directories)
     this.#finishDirectories(name, volume, files, directories)
   }
 
-  async #removeOthers(name: Label, volume: Label, files: Materializer, directory: RelativePath): Promise<void> {
+  /** Removes what is in no tree; the directories that held it are finished anew. */
+  async #removeOthers(
+    name: Label,
+    volume: Label,
+    files: Materializer,
+    directory: RelativePath,
+    directories: Set<RelativePath>,
+  ): Promise<void> {
     for (const child of files.list(directory)) {
       const path = childOf(directory, child.name)
       const entry = this.#catalog.newest(name, volume, path)
-      if (entry === undefined) files.removeAll(path)
-      else if (child.isDirectory && entry.version.kind === 'directory') await this.#removeOthers(name, volume, files, path)
+      if (entry === undefined) {
+        files.removeAll(path)
+        directories.add(directory)
+      } else if (child.isDirectory && entry.version.kind === 'directory') {
+        await this.#removeOthers(name, volume, files, path, directories)
+      }
       await this.#breathe()
     }
   }
@@ -346,64 +359,4 @@ interface VolumeRound {
   readonly files: Materializer
   /** Paths that this round has brought up to date. */
   readonly done: Set<RelativePath>
-}
-
-interface VolumeTouched {
-  /** A sweep may have ended any path. */
-  readonly whole: boolean
-  /** In the order of a walk: parents before what is in them. */
-  readonly paths: Iterable<RelativePath>
-  /** Paths that another tree was renamed to. */
-  readonly subtrees: Iterable<RelativePath>
-  /** Paths that were removed, or became something else than a directory, at some moment of the round. */
-  readonly ended: Iterable<RelativePath>
-}
-
-/** What the records of a round touched, each path once. */
-class TouchedPaths {
-  readonly #volumes = new Map<Label, { whole: boolean; paths: Set<RelativePath>; subtrees: Set<RelativePath>; ended: Set<RelativePath> }>()
-  readonly #isDirectory: (volume: Label, path: RelativePath, position: Position) => boolean
-
-  constructor(isDirectory: (volume: Label, path: RelativePath, position: Position) => boolean) {
-    this.#isDirectory = isDirectory
-  }
-
-  add(record: RecordSummary): void {
-    if (record.kind === 'epoch') return
-    let touched = this.#volumes.get(record.volume)
-    if (touched === undefined) {
-      touched = { whole: false, paths: new Set(), subtrees: new Set(), ended: new Set() }
-      this.#volumes.set(record.volume, touched)
-    }
-    switch (record.kind) {
-      case 'put':
-        touched.paths.add(record.path)
-        if (!this.#isDirectory(record.volume, record.path, record)) touched.ended.add(record.path)
-        return
-      case 'remove':
-        touched.paths.add(record.path)
-        touched.ended.add(record.path)
-        return
-      case 'rename':
-        touched.paths.add(record.path)
-        touched.subtrees.add(record.to)
-        touched.ended.add(record.path)
-        touched.ended.add(record.to)
-        return
-      case 'sweep':
-        touched.whole = true
-        return
-      default:
-        return
-    }
-  }
-
-  get byVolume(): Map<Label, VolumeTouched> {
-    const sorted = new Map<Label, VolumeTouched>()
-    for (const [volume, { whole, paths, subtrees, ended }] of this.#volumes) {
-      const order = [...paths].map((path) => ({ path, key: pathKey(path) })).sort((a, b) => (a.key < b.key ? -1 : a.key > b.key ? 1 : 0))
-      sorted.set(volume, { whole, paths: order.map(({ path }) => path), subtrees, ended })
-    }
-    return sorted
-  }
 }

@@ -154,6 +154,14 @@ export class ByteReader {
     throw new PacsimileError('format-invalid', `${this.#what} is malformed at byte ${this.#at}: ${why}`)
   }
 
+  /** For a value that a newer release may give a meaning. */
+  unknown(what: string): never {
+    throw new PacsimileError(
+      'format-unknown',
+      `${this.#what} holds an unknown ${what} at byte ${this.#at - 1}: written by a newer release, or damaged`,
+    )
+  }
+
   #take(bytes: number): number {
     const at = this.#at
     if (bytes > this.#end - at) this.fail(`${bytes} bytes expected, ${this.#end - at} left`)

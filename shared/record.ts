@@ -179,7 +179,7 @@ function readChange(kind: Change['kind'], from: ByteReader): ChangeSummary {
   switch (kind) {
     case 'epoch': {
       const agent = readLabel(from, 'agent')
-      const reason = EPOCH_REASONS[from.u8() - 1] ?? from.fail('unknown reason of an epoch')
+      const reason = EPOCH_REASONS[from.u8() - 1] ?? from.unknown('reason of an epoch')
       return {
         kind,
         agent,
@@ -239,7 +239,7 @@ function readPath(from: ByteReader): RelativePath {
 }
 
 function readMode(from: ByteReader): WatchMode {
-  return WATCH_MODES[from.u8() - 1] ?? from.fail('unknown watch mode')
+  return WATCH_MODES[from.u8() - 1] ?? from.unknown('watch mode')
 }
 
 /** The hash that the next record carries. */

@@ -115,7 +115,7 @@ export function encodeVersion(version: Version, to: ByteWriter): void {
 }
 
 export function decodeVersion(from: ByteReader): Version {
-  const kind = FILE_KINDS[from.u8() - 1] ?? from.fail('unknown kind of file')
+  const kind = FILE_KINDS[from.u8() - 1] ?? from.unknown('kind of file')
   const mode = from.varint(0o7777)
   const uid = from.varint(0xffff_ffff)
   const gid = from.varint(0xffff_ffff)
@@ -127,7 +127,7 @@ export function decodeVersion(from: ByteReader): Version {
   const metadata = { mode, uid, gid, mtimeNs, ctimeNs, inode, links, xattrs }
   switch (kind) {
     case 'file': {
-      const consistency = CONSISTENCIES[from.u8() - 1] ?? from.fail('unknown consistency')
+      const consistency = CONSISTENCIES[from.u8() - 1] ?? from.unknown('consistency')
       const size = from.varint()
       const content = digest(from.rawString(DIGEST_BYTES))
       const chunks = decodeChunks(from, size)
@@ -221,5 +221,6 @@ export function sameVersion(a: Version, b: Version): boolean {
 export function hardLinkKey(version: Version): string | undefined {
   if (version.kind === 'directory' || version.links < 2) return undefined
   const content = version.kind === 'file' ? digestHex(version.digest) : version.kind
-  return `${version.inode}:${version.mtimeNs}:${version.mode}:${version.uid}:${version.gid}:${content}`
+  const xattrs = version.xattrs.map(({ name, value }) => `${name}\0${value.length}\0${value}`).join('')
+  return `${version.inode}:${version.mtimeNs}:${version.mode}:${version.uid}:${version.gid}:${content}:${xattrs}`
 }

@@ -341,7 +341,9 @@ export class FrameFile {
         continue
       }
       const next = this.#nextFrame(offset + 1, size, head)
-      yield { kind: 'damage', offset, length: next - offset, tail: next === size, reason: found }
+      // A footer says that the file was sealed: nothing of it is an append that was cut short.
+      const tail = next === size && !this.#isFooter(size - FOOTER_BYTES, size)
+      yield { kind: 'damage', offset, length: next - offset, tail, reason: found }
       offset = next
     }
   }

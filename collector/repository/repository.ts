@@ -214,7 +214,16 @@ export class Repository {
     if (this.#pack !== undefined) await this.#pack.sync()
     if (groups.length > 0) {
       this.#segment ??= this.#begin('segment')
-      for (const group of groups) this.#segment.append('records', packPayload(encodeRecordGroup(group)))
+      // A power cut may lose any frame that was not synced and keep a later one: of one agent, that would leave a hole.
+      const unsynced = new Set<Label>()
+      for (const group of groups) {
+        if (unsynced.has(group.agent)) {
+          await this.#segment.sync()
+          unsynced.clear()
+        }
+        unsynced.add(group.agent)
+        this.#segment.append('records', packPayload(encodeRecordGroup(group)))
+      }
       await this.#segment.sync()
     }
     await this.#rollOver()

@@ -83,7 +83,7 @@ describe('the data key', () => {
 })
 
 describe('the worked example of the description, which another program made', () => {
-  const description = readFileSync(join(import.meta.dirname, '../../docs/keys-draft.md'), 'utf8')
+  const description = readFileSync(join(import.meta.dirname, '../../docs/format.md'), 'utf8')
   const slots = [...description.matchAll(/```json\n(\{\n {2}"version": 1[^`]*)```/g)].map(([, text = '']) => text)
 
   function example(): string {

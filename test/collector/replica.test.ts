@@ -75,7 +75,11 @@ describe('the replica', () => {
               writer.put(path, symlinkVersion(`target${count}`))
               break
             case 'hardlink': {
-              const version = writer.fileVersion(Buffer.from(`linked ${count}`), { links: 2, inode: BigInt(5000 + count) })
+              const version = writer.fileVersion(Buffer.from(`linked ${count}`), {
+                links: 2,
+                inode: BigInt(5000 + (count % 3)),
+                xattrs: count % 2 === 0 ? [] : [{ name: 'user.n', value: String(count) }],
+              })
               writer.put(path, version)
               if (to !== path) writer.put(to, version)
               break

@@ -15,8 +15,8 @@ import { createHash } from 'node:crypto'
 import { appendFileSync, existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { crc32 } from 'node:zlib'
-import { FrameFile, type FrameFileKind } from '../../collector/repository/frame-file.ts'
 import { labelKey, packPayload, sealFrame } from '../../collector/repository/frame.ts'
+import { FrameFile, type FrameFileKind } from '../../collector/repository/frame-file.ts'
 import { formatSlot, type SlotSecret, sealSlot } from '../../collector/repository/key-slot.ts'
 import { formatRecoveryKey } from '../../collector/repository/recovery-key.ts'
 import { encodeRecordGroup, Repository } from '../../collector/repository/repository.ts'
@@ -28,7 +28,7 @@ import { type ChainEnd, type Change, chainStart, encodeRecord, type JournalRecor
 import { MemoryTree } from '../../shared/tree.ts'
 import type { ChunkRef, Version } from '../../shared/version.ts'
 import { encodeMessage, type Message } from '../../shared/wire.ts'
-import { plain, plainRecord, plainTree } from './plain.ts'
+import { plain, plainTree } from './plain.ts'
 
 const START_MS = Date.UTC(2026, 0, 2, 3, 4, 5)
 const REPOSITORY_ID = '00112233445566778899aabbccddeeff'
@@ -279,8 +279,7 @@ function expected(first: Agent, second: Agent): object {
     const tree = new MemoryTree()
     const lost = new Set<string>()
     const taken = agent.records.slice(0, count)
-    for (const { record } of agent.records)
-      if (record.kind === 'lost') lost.add(`${record.epoch}:${record.lostSeq}`)
+    for (const { record } of agent.records) if (record.kind === 'lost') lost.add(`${record.epoch}:${record.lostSeq}`)
     for (const { record } of taken) if ('volume' in record && record.volume === volume) tree.apply(record)
     const last = taken.at(-1)?.record
     points.push({
@@ -296,7 +295,7 @@ function expected(first: Agent, second: Agent): object {
     dataKey: DATA_KEY.toString('hex'),
     chunks: [...CHUNKS.keys()].map(digestHex),
     contents: CONTENTS,
-    records: [first, second].map((agent) => ({ agent: agent.name, records: agent.records.map(({ record }) => plainRecord(record)) })),
+    records: [first, second].map((agent) => ({ agent: agent.name, records: agent.records.map(({ record }) => plain(record)) })),
     points,
   }
 }
@@ -307,7 +306,7 @@ function goldenRecords(agent: Agent): object {
   return agent.records.map(({ record, bytes }) => ({
     hex: bytes.toString('hex'),
     hash: digestHex(recordHash(bytes)),
-    value: plainRecord(record),
+    value: plain(record),
   }))
 }
 

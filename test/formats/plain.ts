@@ -4,7 +4,6 @@
  * A bigint is its decimal digits, bytes are `hex:` and their hex digits; so is a byte string, unless it is printable ASCII.
  */
 import { digestHex } from '../../shared/digest.ts'
-import type { JournalRecord } from '../../shared/record.ts'
 import type { TreeEntry } from '../../shared/tree.ts'
 import { hardLinkKey } from '../../shared/version.ts'
 
@@ -27,7 +26,7 @@ export function plain(value: unknown): Plain {
 
 /** Text of characters beyond one byte is text already. */
 function plainString(text: string): string {
-  const isText = [...text].some((character) => character.charCodeAt(0) > 0xff) || /^[\x20-\x7e]*$/.test(text)
+  const isText = /[^\0-\xff]/.test(text) || /^[\x20-\x7e]*$/.test(text)
   return isText ? text : `hex:${Buffer.from(text, 'latin1').toString('hex')}`
 }
 
@@ -58,8 +57,4 @@ export function plainTree(entries: Iterable<TreeEntry>, isLost: (epoch: number, 
       ...(sameAs !== undefined && { sameAs }),
     })
   })
-}
-
-export function plainRecord(record: JournalRecord): Plain {
-  return plain(record)
 }

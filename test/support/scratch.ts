@@ -6,6 +6,6 @@ import { onTestFinished } from 'vitest'
 
 export function scratchDirectory(): string {
   const directory = mkdtempSync(join(tmpdir(), 'pacsimile-test-'))
-  onTestFinished(() => rmSync(directory, { recursive: true, force: true }))
+  if (process.env['PACSIMILE_KEEP'] !== '1') onTestFinished(() => rmSync(directory, { recursive: true, force: true }))
   return directory
 }

@@ -1,0 +1,131 @@
+/**
+ * decode.py, which was written from docs/format.md alone, reads what this program writes, and finds the same in it.
+ *
+ * It needs python3-cryptography and zstd of Debian: missing, this is skipped on a laptop and fails in CI.
+ */
+import { execFileSync, spawnSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { formatSlot, sealSlot } from '../../collector/repository/key-slot.ts'
+import { ROOT } from '../../shared/path.ts'
+import { directoryVersion, JournalWriter, symlinkVersion } from '../support/journal-writer.ts'
+import { scratchDirectory } from '../support/scratch.ts'
+import { Store } from '../support/store.ts'
+import { walkTree } from '../support/tree-walk.ts'
+import { copiedRepository, GOLDEN, golden, goldenRepository } from './examples.ts'
+import { plainTree } from './plain.ts'
+
+const PROGRAM = join(import.meta.dirname, 'decode.py')
+const KEY = `--key-file=${join(GOLDEN, 'repository.key')}`
+const expected = goldenRepository()
+
+function isUsable(): boolean {
+  const probes = [
+    ['python3', '-c', 'import cryptography'],
+    ['zstd', '--version'],
+  ] as const
+  return probes.every(([command, ...args]) => spawnSync(command, args).status === 0)
+}
+
+function decode(
+  repository: string,
+  key: string,
+  ...args: readonly string[]
+): { status: number | null; errors: string; value: () => unknown } {
+  const { status, stdout, stderr } = spawnSync('python3', [PROGRAM, key, repository, ...args], { encoding: 'utf8', maxBuffer: 1 << 28 })
+  return { status, errors: stderr, value: () => JSON.parse(stdout) as unknown }
+}
+
+describe.skipIf(!isUsable() && process.env['CI'] === undefined)('an independent program', () => {
+  const repository = join(GOLDEN, 'repository')
+
+  it('reads every record of the golden repository', () => {
+    const { status, errors, value } = decode(repository, KEY, 'records')
+    expect({ status, errors }).toEqual({ status: 0, errors: '' })
+    expect(value()).toEqual(expected.records)
+  })
+
+  it.each(expected.points)('lists $agent:$volume at $epoch:$seq, and at its time', ({ agent, volume, epoch, seq, time, tree }) => {
+    for (const at of [`${epoch}:${seq}`, (BigInt(time) >> 16n).toString()]) {
+      const { status, value } = decode(repository, KEY, 'tree', agent, volume, at)
+      expect(status).toBe(0)
+      expect(value()).toEqual({ agent, volume, epoch, seq, tree })
+    }
+  })
+
+  it('opens it with the recovery key', () => {
+    const key = readFileSync(join(GOLDEN, 'recovery.txt'), 'utf8')
+    expect(decode(repository, `--recovery-key=${key}`, 'records').value()).toEqual(expected.records)
+    expect(decode(repository, `--recovery-key=${key.toLowerCase().replaceAll('-', ' ')}`, 'records').status).toBe(0)
+    const mistyped = `${key.trim().slice(0, -1)}${key.trim().endsWith('0') ? '1' : '0'}`
+    expect(decode(repository, `--recovery-key=${mistyped}`, 'records').status).toBe(11)
+  })
+
+  it('extracts the content', () => {
+    const point = expected.points.find(({ epoch, seq }) => epoch === 1 && seq === 18)
+    const directory = join(scratchDirectory(), 'tree')
+    const { status } = decode(repository, KEY, 'extract', 'pacs1', 'images', directory, '1:18')
+    expect(status).toBe(0)
+    let files = 0
+    for (const { path, kind, digest, lost } of point?.tree ?? []) {
+      if (kind !== 'file' || path.startsWith('hex:')) continue
+      expect(existsSync(join(directory, path))).toBe(lost !== true)
+      if (lost === true || digest === undefined) continue
+      const content = createHash('sha256')
+        .update(readFileSync(join(directory, path)))
+        .digest('hex')
+      expect(content).toBe(expected.contents[digest])
+      files += 1
+    }
+    expect(files).toBe(3)
+  })
+
+  it('says where it is damaged, and reads the rest', () => {
+    const directory = copiedRepository()
+    const path = join(directory, 'segments/01/000000000001.seg')
+    chmodSync(path, 0o600)
+    const bytes = readFileSync(path)
+    bytes[200] = (bytes[200] ?? 0) ^ 1
+    writeFileSync(path, bytes)
+    const { status, errors, value } = decode(directory, KEY, 'tree', 'pacs1', 'images')
+    expect(status).toBe(3)
+    expect(errors).toContain('000000000001.seg: damage at byte 96')
+    expect(errors).toContain('the history is broken before (1, 13)')
+    expect(value()).toMatchObject({ tree: expected.points[3]?.tree })
+  })
+
+  it('reads what this release writes', async () => {
+    const store = await Store.open()
+    const writer = new JournalWriter()
+    writer.put('CT', directoryVersion())
+    writer.file('CT/1.dcm', Buffer.from('one '.repeat(2000)), { links: 2, inode: 7n })
+    writer.file('CT/1-link.dcm', Buffer.from('one '.repeat(2000)), { links: 2, inode: 7n })
+    writer.file('CT/\xe9\xff', Buffer.alloc(3000, 1))
+    writer.put('latest', symlinkVersion('CT/1.dcm'))
+    await store.send(writer)
+    writer.rename('CT', 'MR')
+    writer.file('MR/1.dcm', Buffer.from('two'))
+    writer.remove('latest')
+    await store.send(writer)
+    const history = []
+    const { end } = writer
+    for await (const entry of store.history.tree(writer.agent, 'images' as never, ROOT, end)) history.push(entry)
+    const slot = sealSlot(store.repository.id, store.dataKey, { kind: 'key-file', bytes: Buffer.alloc(32, 9) })
+    await store.stop()
+    writeFileSync(join(store.repositoryDirectory, 'keys', `${slot.id}.json`), formatSlot(slot))
+    const keyFile = join(store.directory, 'key')
+    writeFileSync(keyFile, `pacsimile-key-1:${'09'.repeat(32)}\n`)
+    const { status, value } = decode(store.repositoryDirectory, `--key-file=${keyFile}`, 'tree', writer.agent, 'images')
+    expect(status).toBe(0)
+    expect(value()).toMatchObject({ epoch: end.epoch, seq: end.seq, tree: plainTree(history, () => false) })
+
+    const directory = join(scratchDirectory(), 'tree')
+    execFileSync('python3', [PROGRAM, `--key-file=${keyFile}`, store.repositoryDirectory, 'extract', writer.agent, 'images', directory])
+    const walked = walkTree(directory)
+    expect([...walked.keys()]).toEqual(history.map(({ path }) => path))
+    expect(walked.get('MR/1.dcm')?.size).toBe(3)
+    expect(walked.get('MR/1-link.dcm')?.size).toBe(8000)
+  })
+})

@@ -1,0 +1,78 @@
+/** The golden files of version 1, and the worked examples of the documents. */
+import { cpSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { scratchDirectory } from '../support/scratch.ts'
+import type { Plain } from './plain.ts'
+
+export const GOLDEN = join(import.meta.dirname, 'v1')
+
+export interface GoldenItem {
+  readonly hex: string
+  /** Of a record. */
+  readonly hash?: string
+  readonly value: { readonly kind: string; readonly [name: string]: Plain }
+}
+
+export interface ExpectedPoint {
+  readonly agent: string
+  readonly volume: string
+  readonly epoch: number
+  readonly seq: number
+  readonly time: string
+  readonly tree: readonly { readonly path: string; readonly kind: string; readonly digest?: string; readonly lost?: true }[]
+}
+
+export interface Expected {
+  readonly dataKey: string
+  readonly chunks: readonly string[]
+  /** SHA-256 by digest. */
+  readonly contents: Readonly<Record<string, string>>
+  readonly records: readonly { readonly agent: string; readonly records: readonly Plain[] }[]
+  readonly points: readonly ExpectedPoint[]
+}
+
+function read(name: string): unknown {
+  return JSON.parse(readFileSync(join(GOLDEN, name), 'utf8'))
+}
+
+export function goldenItems(name: 'records.json' | 'messages.json'): GoldenItem[] {
+  return read(name) as GoldenItem[]
+}
+
+export function goldenRepository(): Expected {
+  return read('expected.json') as Expected
+}
+
+/** A copy of the golden repository, to be harmed. */
+export function copiedRepository(): string {
+  const directory = join(scratchDirectory(), 'repository')
+  cpSync(join(GOLDEN, 'repository'), directory, { recursive: true })
+  return directory
+}
+
+export function documentText(name: string): string {
+  return readFileSync(join(import.meta.dirname, '../../docs', name), 'utf8')
+}
+
+/** The bytes of a fenced block that is marked `hex NAME`; what follows a semicolon is for people. */
+export function workedExample(document: string, name: string): Buffer {
+  const [, block] = new RegExp(`^\`\`\`hex ${name}\\n([^\`]*)\`\`\``, 'm').exec(document) ?? []
+  if (block === undefined) throw new Error(`the document has no example ${name}`)
+  const digits = block.replaceAll(/;.*$/gm, '').replaceAll(/\s/g, '')
+  if (!/^([0-9a-f]{2})+$/.test(digits)) throw new Error(`the example ${name} is not in hex`)
+  return Buffer.from(digits, 'hex')
+}
+
+/** The rows of the table whose header begins with these cells. */
+export function tableOf(document: string, ...header: readonly string[]): string[][] {
+  const lines = document.split('\n')
+  const cells = (line: string): string[] =>
+    line
+      .split('|')
+      .slice(1, -1)
+      .map((cell) => cell.trim())
+  const start = lines.findIndex((line) => line.startsWith('|') && header.every((cell, i) => cells(line)[i] === cell))
+  if (start < 0) throw new Error(`the document has no table ${header.join(' | ')}`)
+  const end = lines.findIndex((line, i) => i > start && !line.startsWith('|'))
+  return lines.slice(start + 2, end).map(cells)
+}

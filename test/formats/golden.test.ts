@@ -1,0 +1,159 @@
+/** What version 1 wrote is read for ever, and written the same way. */
+import { spawnSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { checkRepository } from '../../collector/check.ts'
+import { OfflineHistory } from '../../collector/offline-history.ts'
+import { openKeys, type RepositorySecret } from '../../collector/repository/keys.ts'
+import { Repository, readDescription } from '../../collector/repository/repository.ts'
+import { digestFromHex, digestHex } from '../../shared/digest.ts'
+import { label, ROOT } from '../../shared/path.ts'
+import { decodeRecord, encodeRecord, recordHash } from '../../shared/record.ts'
+import { decodeMessage, encodeMessage } from '../../shared/wire.ts'
+import { scratchDirectory } from '../support/scratch.ts'
+import { copiedRepository, GOLDEN, golden, goldenItems, goldenRepository } from './examples.ts'
+import { plain, plainTree } from './plain.ts'
+
+const REPOSITORY = join(GOLDEN, 'repository')
+const expected = goldenRepository()
+const dataKey = Buffer.from(expected.dataKey, 'hex')
+
+describe('a golden record', () => {
+  const items = goldenItems('records.json')
+
+  it.each(items.map((item, i) => [`${i + 1}, ${item.value.kind}`, item] as const))(
+    '%s decodes, and encodes to the same bytes',
+    (_, item) => {
+      const bytes = Buffer.from(item.hex, 'hex')
+      const record = decodeRecord(bytes)
+      expect(plain(record)).toEqual(item.value)
+      expect(encodeRecord(record).toString('hex')).toBe(item.hex)
+      expect(digestHex(recordHash(bytes))).toBe(item.hash)
+    },
+  )
+
+  it('is there of every kind, and of every kind of file', () => {
+    const kinds = 'epoch volume put remove rename sweep gap coverage mark lost'.split(' ')
+    expect(new Set(items.map(({ value }) => value.kind))).toEqual(new Set(kinds))
+    const files = 'file directory symlink fifo socket character-device block-device'.split(' ')
+    const put = items.flatMap(({ value }) =>
+      value.kind === 'put' ? [(value as unknown as { version: { kind: string } }).version.kind] : [],
+    )
+    expect(new Set(put)).toEqual(new Set(files))
+  })
+})
+
+describe('a golden message', () => {
+  const items = goldenItems('messages.json')
+
+  it.each(items.map((item) => [item.value.kind, item] as const))('%s decodes, and encodes to the same bytes', (_, item) => {
+    const message = decodeMessage(Buffer.from(item.hex, 'hex'))
+    expect(plain(message)).toEqual(item.value)
+    expect(encodeMessage(message).toString('hex')).toBe(item.hex)
+  })
+
+  it('is there of every type', () => {
+    const types = new Set(items.map(({ hex }) => Number.parseInt(hex.slice(0, 2), 16)))
+    expect([...types].sort((a, b) => a - b)).toEqual(Array.from({ length: 13 }, (_, i) => i + 1))
+  })
+})
+
+describe('the golden repository', () => {
+  const text = (name: string): string => readFileSync(join(GOLDEN, name), 'utf8')
+  const secrets: [string, RepositorySecret][] = [
+    ['key file', { kind: 'key-file', file: join(GOLDEN, 'repository.key') }],
+    ['passphrase', { kind: 'passphrase', passphrase: text('passphrase.txt') }],
+    ['recovery key', { kind: 'recovery', recoveryKey: text('recovery.txt') }],
+  ]
+
+  it.each(secrets)('opens with its %s', (_, secret) => {
+    expect(openKeys(REPOSITORY, readDescription(REPOSITORY).id, secret)).toEqual(dataKey)
+  })
+
+  it('holds the trees that it held, at every point', async () => {
+    await using history = await OfflineHistory.open(REPOSITORY, dataKey)
+    expect(history.damage).toEqual([])
+    for (const point of expected.points) {
+      const [agent, volume] = [label(point.agent, 'Agent'), label(point.volume, 'Volume')]
+      const byTime = await history.point(agent, volume, { kind: 'time', ms: Number(BigInt(point.time) >> 16n) })
+      expect(byTime.position).toEqual({ epoch: point.epoch, seq: point.seq })
+      const entries = []
+      const lost = new Set<string>()
+      for await (const entry of history.tree(agent, volume, ROOT, byTime.position)) {
+        entries.push(entry)
+        if (entry.lost) lost.add(`${entry.position.epoch}:${entry.position.seq}`)
+      }
+      expect(plainTree(entries, (epoch, seq) => lost.has(`${epoch}:${seq}`))).toEqual(point.tree)
+    }
+  })
+
+  it('holds the content that it held', async () => {
+    await using history = await OfflineHistory.open(REPOSITORY, dataKey)
+    let files = 0
+    for (const point of expected.points) {
+      const [agent, volume] = [label(point.agent, 'Agent'), label(point.volume, 'Volume')]
+      for await (const { version, lost } of history.tree(agent, volume, ROOT, point)) {
+        if (version.kind !== 'file' || lost) continue
+        const sha = createHash('sha256')
+        for await (const chunk of history.chunks(version.chunks)) {
+          if ('failure' in chunk) throw new Error(chunk.failure)
+          sha.update(chunk.bytes)
+        }
+        expect(sha.digest('hex')).toBe(expected.contents[digestHex(version.digest)])
+        files += 1
+      }
+    }
+    expect(files).toBeGreaterThan(10)
+  })
+
+  it('is whole: its torn tail is no damage, and its lost version is no surprise', async () => {
+    const report = await checkRepository(REPOSITORY, dataKey)
+    expect(report).toMatchObject({ damage: [], affected: [], lostByAgent: 1, chunks: expected.chunks.length, agents: 2 })
+    expect(report.notes.join()).toContain('000000000002.seg')
+  })
+
+  it('can be appended to: behind what is whole, without its torn tail', async () => {
+    const directory = copiedRepository()
+    const repository = Repository.openForAppending(directory, dataKey)
+    onTestFinished(() => repository.close())
+    expect(repository.end('pack').file).toBe(2)
+    const before = readFileSync(join(REPOSITORY, 'segments/02/000000000002.seg'))
+    const after = readFileSync(join(directory, 'segments/02/000000000002.seg'))
+    expect(after.equals(before.subarray(0, after.length))).toBe(true)
+    expect(before.length - after.length).toBe(120)
+    const report = await checkRepository(directory, dataKey)
+    expect(report).toMatchObject({ damage: [], notes: [] })
+  })
+
+  it('names its chunks by their digests', () => {
+    const repository = Repository.open(REPOSITORY, dataKey)
+    onTestFinished(() => repository.close())
+    const found = new Set<string>()
+    for (const number of repository.numbers('pack')) {
+      for (const frame of repository.file('pack', number).scan())
+        if (frame.kind === 'frame' && frame.type === 'chunk') found.add(digestHex(frame.digest))
+    }
+    expect(found).toEqual(new Set(expected.chunks))
+    for (const hex of expected.chunks) expect(digestHex(digestFromHex(hex))).toBe(hex)
+  })
+})
+
+describe('the program that made the golden files', () => {
+  const make = (directory: string) =>
+    spawnSync(process.execPath, [join(import.meta.dirname, 'make-golden.ts'), directory], { encoding: 'utf8' })
+
+  it('never writes over them', () => {
+    const { status, stderr } = make(GOLDEN)
+    expect(status).not.toBe(0)
+    expect(stderr).toContain('holds golden files')
+  })
+
+  it('makes the same records and messages today', () => {
+    const directory = join(scratchDirectory(), 'v1')
+    expect(make(directory)).toMatchObject({ status: 0 })
+    for (const name of ['records.json', 'messages.json', 'expected.json'])
+      expect(readFileSync(join(directory, name), 'utf8')).toBe(readFileSync(join(GOLDEN, name), 'utf8'))
+  })
+})
