@@ -13,6 +13,7 @@ import { crc32 } from 'node:zlib'
 import { z } from 'zod'
 import { ByteReader, type ByteString, type ByteWriter } from '../shared/bytes.ts'
 import { hybridTime } from '../shared/clock.ts'
+import { NAME_BYTES_MAX } from '../shared/limits.ts'
 import { type Label, pathFromKey, pathKey, type RelativePath, ROOT } from '../shared/path.ts'
 import { WATCH_MODES } from '../shared/record.ts'
 import { decodeVersion, encodeVersion } from '../shared/version.ts'
@@ -51,7 +52,8 @@ export function inodeKey(volume: Label, inode: bigint, path: RelativePath): Byte
 
 export function inodeRange(volume: Label, inode: bigint): KeyRange {
   const prefix = inodePrefix(volume, inode)
-  return { gte: prefix, lt: `${prefix}\xff\xff` }
+  // No name is as long as that, so no path sorts behind it.
+  return { gte: prefix, lt: `${prefix}${'\xff'.repeat(NAME_BYTES_MAX + 1)}` }
 }
 
 export function pathOfInodeKey(volume: Label, key: ByteString): RelativePath {

@@ -14,7 +14,7 @@ import { directoryVersion, JournalWriter, symlinkVersion } from '../support/jour
 import { scratchDirectory } from '../support/scratch.ts'
 import { Store } from '../support/store.ts'
 import { walkTree } from '../support/tree-walk.ts'
-import { copiedRepository, GOLDEN, golden, goldenRepository } from './examples.ts'
+import { copiedRepository, GOLDEN, goldenRepository } from './examples.ts'
 import { plainTree } from './plain.ts'
 
 const PROGRAM = join(import.meta.dirname, 'decode.py')

@@ -16,7 +16,7 @@ import { decodeRecord, EPOCH_REASONS, encodeRecord, RECORD_HEADER_BYTES, recordH
 import { CONSISTENCIES, FILE_KINDS } from '../../shared/version.ts'
 import { decodeMessage, ENROLL_PATH, encodeMessage, JOURNAL_PATH, type MessageKind, SUBPROTOCOL } from '../../shared/wire.ts'
 import { scratchDirectory } from '../support/scratch.ts'
-import { documentText, golden, goldenItems, tableOf, workedExample } from './examples.ts'
+import { documentText, goldenItems, tableOf, workedExample } from './examples.ts'
 
 const format = documentText('format.md')
 const protocol = documentText('protocol.md')

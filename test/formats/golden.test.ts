@@ -13,7 +13,7 @@ import { label, ROOT } from '../../shared/path.ts'
 import { decodeRecord, encodeRecord, recordHash } from '../../shared/record.ts'
 import { decodeMessage, encodeMessage } from '../../shared/wire.ts'
 import { scratchDirectory } from '../support/scratch.ts'
-import { copiedRepository, GOLDEN, golden, goldenItems, goldenRepository } from './examples.ts'
+import { copiedRepository, GOLDEN, goldenItems, goldenRepository } from './examples.ts'
 import { plain, plainTree } from './plain.ts'
 
 const REPOSITORY = join(GOLDEN, 'repository')

@@ -45,7 +45,10 @@ describe(`kill -9 at random moments (PACSIMILE_SEED=${SEED})`, () => {
     await installation.wait('pacs1')
     expect(differences(walkTree(source), walkTree(installation.replicaOf('pacs1')))).toEqual([])
     // One epoch all the way: no crash of ours looked like a lost or forked journal.
-    const epochs = installation.run('log', 'pacs1:images', '--data', installation.data).stdout.split('\n').filter((line) => line.includes(' begins: '))
+    const epochs = installation
+      .run('log', 'pacs1:images', '--data', installation.data)
+      .stdout.split('\n')
+      .filter((line) => line.includes(' begins: '))
     expect(epochs).toEqual(epochs.slice(0, 1))
     expect(acknowledged.map(({ seq }) => seq)).toEqual(acknowledged.map(({ seq }) => seq).sort((a, b) => a - b))
 
