@@ -110,7 +110,11 @@ export class Agent {
 
   #beginAfter(over: EpochOver, protection: Protection): void {
     const { epoch } = this.#begin(over.reason, over.above, protection.journal.head)
-    this.#options.log.error('the journal cannot go on; a new epoch begins with a full scan', { reason: over.reason, because: reasonOf(over), epoch })
+    this.#options.log.error('the journal cannot go on; a new epoch begins with a full scan', {
+      reason: over.reason,
+      because: reasonOf(over),
+      epoch,
+    })
   }
 
   status(): AgentStatus {

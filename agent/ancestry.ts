@@ -55,6 +55,7 @@ export function rootProblem(root: VolumeRoot): string | undefined {
   }
   if (stats === undefined) return "the volume's directory does not exist"
   if (!stats.isDirectory()) return "the volume's directory is not a directory"
-  if (stats.dev !== root.device || stats.ino !== root.inode) return `the volume's directory is another one (inode ${stats.ino}, not ${root.inode}); is its disk mounted?`
+  if (stats.dev !== root.device || stats.ino !== root.inode)
+    return `the volume's directory is another one (inode ${stats.ino}, not ${root.inode}); is its disk mounted?`
   return undefined
 }

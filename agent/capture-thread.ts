@@ -119,7 +119,11 @@ export class CaptureThread {
   /** The thread may ship more when what it shipped has been taken over. */
   async #takeChunks({ bytesInFlight }: Started, { bytes, chunks }: CapturedMessage): Promise<void> {
     const takings = chunks.map((chunk) => {
-      const stored = { length: chunk.length, compressed: chunk.compressed, bytes: bytes.subarray(chunk.offset, chunk.offset + chunk.storedLength) }
+      const stored = {
+        length: chunk.length,
+        compressed: chunk.compressed,
+        bytes: bytes.subarray(chunk.offset, chunk.offset + chunk.storedLength),
+      }
       return this.#assigned.get(chunk.job)?.client.taken(chunk, stored)
     })
     await Promise.all(takings)

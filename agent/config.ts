@@ -50,7 +50,8 @@ const AGENT_CONFIG = z
   .superRefine(({ volume: volumes }, context) => {
     for (const [i, volume] of volumes.entries()) {
       for (const other of volumes.slice(0, i)) {
-        if (other.name === volume.name) context.addIssue({ code: 'custom', message: `two volumes are named ${volume.name}`, path: ['volume', i, 'name'] })
+        if (other.name === volume.name)
+          context.addIssue({ code: 'custom', message: `two volumes are named ${volume.name}`, path: ['volume', i, 'name'] })
         if (areNested(other.path, volume.path)) {
           context.addIssue({ code: 'custom', message: `${volume.path} and ${other.path} lie in each other`, path: ['volume', i, 'path'] })
         }
@@ -104,7 +105,10 @@ export function createAgentConfig(stateDir: string, config: AgentConfigInput): v
 /** @throws config-invalid, not-found */
 export function readAgentConfig(stateDir: string): AgentConfig {
   if (!isConfigured(stateDir)) {
-    throw new PacsimileError('not-found', `There is no agent in ${stateDir}: ${configFile(stateDir)} is missing. Run \`pacsimile agent enroll\`.`)
+    throw new PacsimileError(
+      'not-found',
+      `There is no agent in ${stateDir}: ${configFile(stateDir)} is missing. Run \`pacsimile agent enroll\`.`,
+    )
   }
   return readConfig(configFile(stateDir), AGENT_CONFIG)
 }

@@ -76,7 +76,8 @@ export class Delivery {
   /** The records whose content is not whole without these chunks. */
   naming(digests: ReadonlySet<Digest>): (Place & { readonly seq: number })[] {
     return this.entries.flatMap(({ record }) => {
-      const isNaming = record.kind === 'put' && record.version.kind === 'file' && record.version.chunks.some(({ digest }) => digests.has(digest))
+      const isNaming =
+        record.kind === 'put' && record.version.kind === 'file' && record.version.chunks.some(({ digest }) => digests.has(digest))
       return isNaming ? [{ volume: record.volume, path: record.path, seq: record.seq }] : []
     })
   }

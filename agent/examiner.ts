@@ -8,7 +8,7 @@
 import { type BigIntStats, readlinkSync } from 'node:fs'
 import type { ByteString } from '../shared/bytes.ts'
 import type { ChunkSizes } from '../shared/chunker.ts'
-import { type Digest, DIGEST_BYTES } from '../shared/digest.ts'
+import { DIGEST_BYTES, type Digest } from '../shared/digest.ts'
 import { errnoOf, reasonOf } from '../shared/errors.ts'
 import { libc } from '../shared/libc.ts'
 import { NAME_BYTES_MAX, PATH_BYTES_MAX, XATTRS_BYTES_MAX, XATTRS_MAX } from '../shared/limits.ts'

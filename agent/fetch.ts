@@ -11,7 +11,11 @@ import type { ChunkSource } from './delivery.ts'
 import type { VolumeRoot } from './file-stat.ts'
 
 /** Undefined where the file does not hold it any more, or its volume is not there. */
-export function fetchChunk(capture: Capture, root: VolumeRoot | undefined, { chunk, place, offset }: ChunkSource): Promise<StoredChunk | undefined> {
+export function fetchChunk(
+  capture: Capture,
+  root: VolumeRoot | undefined,
+  { chunk, place, offset }: ChunkSource,
+): Promise<StoredChunk | undefined> {
   if (root === undefined) return Promise.resolve(undefined)
   return new Promise((resolve) => {
     let fetched: StoredChunk | undefined

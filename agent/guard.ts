@@ -17,13 +17,13 @@ import { absolutePath, type VolumeRoot } from './file-stat.ts'
 import type { Pursuit } from './pursuit.ts'
 import type { Recorder } from './recorder.ts'
 import { Rescans } from './rescans.ts'
-import { ScanThread, RootLost } from './scan-threads.ts'
+import { RootLost, ScanThread } from './scan-threads.ts'
 import type { Scanned, Scanner } from './scanner.ts'
 import type { Settle } from './settle.ts'
 import type { State } from './state.ts'
 import type { Volume } from './volume.ts'
 import { Alarm, sleep } from './waiting.ts'
-import type { OpenWatcher, Watcher, WatchEvent } from './watch/watcher.ts'
+import type { OpenWatcher, WatchEvent, Watcher } from './watch/watcher.ts'
 
 export interface GuardParts {
   readonly volume: Volume
@@ -179,7 +179,10 @@ export class Guard {
     const signal = AbortSignal.any([outer, lost.signal])
     volume.begin(root, () => lost.abort())
     this.#looked.resolve()
-    await using watcher = await openWatcher({ directory: Buffer.from(volume.directory, 'latin1').toString('utf8'), ignored: volume.ignored }, signal)
+    await using watcher = await openWatcher(
+      { directory: Buffer.from(volume.directory, 'latin1').toString('utf8'), ignored: volume.ignored },
+      signal,
+    )
     if (signal.aborted) return
     volume.mode = watcher.mode
     volume.reason = watcher.reason
@@ -267,7 +270,12 @@ export class Guard {
       }
       const durationMs = performance.now() - startedMs
       if (volume.lastScan === undefined || scanned.unannounced > 0) {
-        log.info('scanned a volume', { volume: volume.name, durationMs: Math.round(durationMs), differences: scanned.differences, unannounced: scanned.unannounced })
+        log.info('scanned a volume', {
+          volume: volume.name,
+          durationMs: Math.round(durationMs),
+          differences: scanned.differences,
+          unannounced: scanned.unannounced,
+        })
       }
       volume.noteScan({ endedMs: Date.now(), durationMs, differences: scanned.differences, unannounced: scanned.unannounced })
       this.#answer(proofs)

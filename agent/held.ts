@@ -47,7 +47,8 @@ export class Held {
 
   constructor(spool: Spool) {
     this.#spool = spool
-    for (const digest of spool.digests()) this.#entries.set(digest, { digest, origin: 'event', sinceMs: 0, chunk: undefined, pins: 0, lastSeq: 0, spilling: undefined })
+    for (const digest of spool.digests())
+      this.#entries.set(digest, { digest, origin: 'event', sinceMs: 0, chunk: undefined, pins: 0, lastSeq: 0, spilling: undefined })
   }
 
   /** Bytes in memory. */

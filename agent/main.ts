@@ -25,7 +25,11 @@ export async function runAgent({ stateDir }: { readonly stateDir: string }): Pro
     return 0
   } catch (error) {
     const failure = asPacsimileError(error, 'The agent failed')
-    log.error(failure.message, { code: failure.code, advice: failure.advice, stack: failure.code === 'internal' ? failure.stack : undefined })
+    log.error(failure.message, {
+      code: failure.code,
+      advice: failure.advice,
+      stack: failure.code === 'internal' ? failure.stack : undefined,
+    })
     return failure.exit
   } finally {
     clearInterval(alive)

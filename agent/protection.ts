@@ -71,7 +71,11 @@ export class Protection {
   #terms: Terms | undefined
   #skewMs = 0
 
-  private constructor(options: ProtectionOptions, clock: HybridClock, opened: { journal: Journal; state: State; spool: Spool; held: Held; terms: Terms | undefined }) {
+  private constructor(
+    options: ProtectionOptions,
+    clock: HybridClock,
+    opened: { journal: Journal; state: State; spool: Spool; held: Held; terms: Terms | undefined },
+  ) {
     const { config, log, stateDir } = options
     this.#options = options
     this.#clock = clock
@@ -96,7 +100,13 @@ export class Protection {
       onFailure: (error) => this.#fail(error),
     })
     this.#guards = config.volume.map(({ name, acceptInode }) => this.#guard(name, acceptInode))
-    this.uplink = new Uplink({ url: config.collector, tls: () => tlsOptions(stateDir), session: this.#sessionParts(), onLink: (isUp) => held.setLink(isUp), log })
+    this.uplink = new Uplink({
+      url: config.collector,
+      tls: () => tlsOptions(stateDir),
+      session: this.#sessionParts(),
+      onLink: (isUp) => held.setLink(isUp),
+      log,
+    })
   }
 
   /** @throws damage: begin a new epoch; locked, io */
@@ -108,7 +118,8 @@ export class Protection {
     const journal = undo.use(await Journal.open({ directory: join(stateDir, 'log'), epoch: epoch.epoch, clock, log }))
     if (journal.head.seq === 0) await journal.append([epochRecord(config.name, epoch)])
     const state = undo.use(await State.open(join(stateDir, 'state'), epoch.epoch, journal.oldest))
-    if (state.applied > journal.head.seq) throw new PacsimileError('damage', `The journal ends at ${journal.head.seq}, but held ${state.applied} records before`)
+    if (state.applied > journal.head.seq)
+      throw new PacsimileError('damage', `The journal ends at ${journal.head.seq}, but held ${state.applied} records before`)
     const terms = readTerms(join(stateDir, TERMS_FILE))
     const spool = Spool.open(join(stateDir, 'spool'), config.spool.quotaBytes, log)
     undo.defer(() => spool.close())
@@ -172,7 +183,8 @@ export class Protection {
       agent: this.#options.config.name,
       journal,
       clock: this.#clock,
-      read: async (source) => (await held.read(source.chunk.digest)) ?? (await fetchChunk(this.#capture, volumes.get(source.place.volume)?.root, source)),
+      read: async (source) =>
+        (await held.read(source.chunk.digest)) ?? (await fetchChunk(this.#capture, volumes.get(source.place.volume)?.root, source)),
       declareLost: async (versions) => {
         await this.#recorder.note(versions.map(({ volume, path, seq }): Change => ({ kind: 'lost', volume, path, lostSeq: seq })))
         this.#options.log.error('content changed before it could be delivered, and is lost', { versions: versions.length })
@@ -223,7 +235,8 @@ export class Protection {
   #fail(error: unknown): void {
     if (this.#running.signal.aborted) return
     if (error instanceof EpochOver) this.#over.resolve(error)
-    else if (error instanceof PacsimileError && error.code === 'damage') this.#over.resolve(new EpochOver('damaged', this.journal.epoch, error.message))
+    else if (error instanceof PacsimileError && error.code === 'damage')
+      this.#over.resolve(new EpochOver('damaged', this.journal.epoch, error.message))
     else this.#over.reject(error)
   }
 
@@ -320,4 +333,3 @@ async function replay(journal: Journal, state: State, held: Held, ackedSeq: numb
   held.release(ackedSeq)
   held.forgetUnneeded()
 }
-

@@ -55,7 +55,8 @@ export class Pursuit {
   /** Resolves when the looks under way have ended and nothing that is due now is left, or the signal is given. */
   async drained(signal: AbortSignal): Promise<void> {
     const { settle } = this.#parts
-    const isBusy = (): boolean => this.#underWay > 0 || settle.scannedSize > 0 || (settle.nextMs() ?? Number.POSITIVE_INFINITY) <= performance.now()
+    const isBusy = (): boolean =>
+      this.#underWay > 0 || settle.scannedSize > 0 || (settle.nextMs() ?? Number.POSITIVE_INFINITY) <= performance.now()
     while (isBusy() && !signal.aborted) {
       this.wake()
       await this.#progressed.wait(signal)
@@ -134,7 +135,13 @@ export class Pursuit {
   async #end(
     look: Due,
     outcome: Outcome,
-    { knownSeq, removals, pinned, takings, volume }: { knownSeq: number | undefined; removals: number; pinned: Set<Digest>; takings: Promise<void>[] | undefined; volume: Volume },
+    {
+      knownSeq,
+      removals,
+      pinned,
+      takings,
+      volume,
+    }: { knownSeq: number | undefined; removals: number; pinned: Set<Digest>; takings: Promise<void>[] | undefined; volume: Volume },
   ): Promise<void> {
     const { held, recorder } = this.#parts
     switch (outcome.kind) {
@@ -146,7 +153,15 @@ export class Pursuit {
         try {
           // Content that goes to the spool must be there before the record that names it.
           if (takings !== undefined) await Promise.all(takings)
-          const recorded = await recorder.record({ volume: look.volume, path: look.path, outcome, knownSeq, removals, pinned, hasWaited: false })
+          const recorded = await recorder.record({
+            volume: look.volume,
+            path: look.path,
+            outcome,
+            knownSeq,
+            removals,
+            pinned,
+            hasWaited: false,
+          })
           if (recorded.kind !== 'recorded') held.unpin(pinned)
           this.#finish(look, settledBy(outcome, recorded), recorded.kind === 'recorded')
           if (look.origin === 'event') void this.#spread(look, recorded)

@@ -149,7 +149,9 @@ export class Recorder {
   }
 
   #isStillKnown(finding: Finding, draft: Draft): boolean {
-    return this.#state.removals === finding.removals && draft.changes.length === 0 ? true : draft.loadedAt(finding)?.seq === finding.knownSeq
+    return this.#state.removals === finding.removals && draft.changes.length === 0
+      ? true
+      : draft.loadedAt(finding)?.seq === finding.knownSeq
   }
 
   #settleContent({ pinned, outcome }: Finding, entries: readonly JournalEntry[]): void {

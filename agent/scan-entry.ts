@@ -73,7 +73,11 @@ export function* decodeScanEntries(bytes: Uint8Array): Generator<ScanEntry, void
     } else {
       const kind = FILE_KINDS[tag - 1] ?? from.fail('unknown kind')
       const [mode, uid, gid, size] = [from.varint(), from.varint(), from.varint(), from.varint()]
-      yield { kind: 'present', path, stat: { kind, mode, uid, gid, size, inode: from.big64(), mtimeNs: from.signed64(), ctimeNs: from.signed64() } }
+      yield {
+        kind: 'present',
+        path,
+        stat: { kind, mode, uid, gid, size, inode: from.big64(), mtimeNs: from.signed64(), ctimeNs: from.signed64() },
+      }
     }
   }
 }

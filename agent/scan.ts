@@ -33,7 +33,12 @@ export interface KnownWalk {
 }
 
 /** Entries of the walk of `top`; a shallow one lists `top` and its children only. */
-export async function* differences(disk: AsyncIterable<Iterable<ScanEntry>>, known: KnownWalk, top: RelativePath, isShallow: boolean): AsyncGenerator<Difference[], void> {
+export async function* differences(
+  disk: AsyncIterable<Iterable<ScanEntry>>,
+  known: KnownWalk,
+  top: RelativePath,
+  isShallow: boolean,
+): AsyncGenerator<Difference[], void> {
   for await (const batch of disk) {
     const found: Difference[] = []
     for (const entry of batch) {

@@ -44,7 +44,12 @@ export class Scanner {
   async scan(volume: Volume, range: ScanRange, thread: ScanThread, signal: AbortSignal): Promise<Scanned> {
     const { settle, pursuit, state } = this.#parts
     const { root } = volume
-    const found = { differences: 0, closed: new Map<RelativePath, string>(), foreign: [] as RelativePath[], newDirectories: [] as RelativePath[] }
+    const found = {
+      differences: 0,
+      closed: new Map<RelativePath, string>(),
+      foreign: [] as RelativePath[],
+      newDirectories: [] as RelativePath[],
+    }
     const tally = new Tally()
     if (root === undefined) return { ...found, unannounced: 0 }
     const { path: top, isShallow, origin } = range

@@ -9,7 +9,13 @@
 import type { HybridClock } from '../shared/clock.ts'
 import type { Digest } from '../shared/digest.ts'
 import { asPacsimileError, PacsimileError, reasonOf } from '../shared/errors.ts'
-import { KNOWN_DIGESTS_MAX, OFFER_DIGESTS_MAX, RECORDS_MESSAGE_BYTES_TARGET, RECORDS_PER_MESSAGE_MAX, SESSION_BATCHES_MAX } from '../shared/limits.ts'
+import {
+  KNOWN_DIGESTS_MAX,
+  OFFER_DIGESTS_MAX,
+  RECORDS_MESSAGE_BYTES_TARGET,
+  RECORDS_PER_MESSAGE_MAX,
+  SESSION_BATCHES_MAX,
+} from '../shared/limits.ts'
 import type { Link } from '../shared/link.ts'
 import type { Label } from '../shared/path.ts'
 import type { EpochReason } from '../shared/record.ts'
@@ -110,7 +116,15 @@ export class Session {
   async #greet(): Promise<WelcomeMessage> {
     const { agent, journal, clock } = this.#parts
     const { epoch, seq, hash } = journal.head
-    await this.#link.send({ kind: 'hello', major: PROTOCOL_MAJOR, minor: PROTOCOL_MINOR, agent, head: { epoch, seq, hash }, oldest: journal.oldest, time: clock.tick() })
+    await this.#link.send({
+      kind: 'hello',
+      major: PROTOCOL_MAJOR,
+      minor: PROTOCOL_MINOR,
+      agent,
+      head: { epoch, seq, hash },
+      oldest: journal.oldest,
+      time: clock.tick(),
+    })
     const answer = await this.#link.receive()
     if (answer === undefined) throw this.#link.ended ?? new PacsimileError('protocol', 'The collector ended the session')
     if (answer.kind === 'refuse') throw this.#refusal(answer)
@@ -121,7 +135,8 @@ export class Session {
   #refusal({ code, message, lastEpoch }: Extract<Message, { kind: 'refuse' }>): Error {
     const { epoch } = this.#parts.journal
     if (code === 'forked') return new EpochOver(lastEpoch > epoch ? 'rewound' : 'forked', Math.max(epoch, lastEpoch), message)
-    if (code === 'version-refused' || code === 'not-trusted') return new PacsimileError(code, `The collector refuses this agent: ${message}`)
+    if (code === 'version-refused' || code === 'not-trusted')
+      return new PacsimileError(code, `The collector refuses this agent: ${message}`)
     return new PacsimileError('protocol', `The collector ended the session (${code}): ${message}`)
   }
 
@@ -132,9 +147,12 @@ export class Session {
     if (lastEpoch > epoch) throw new EpochOver('rewound', lastEpoch, `the collector holds epoch ${lastEpoch}, this journal is at ${epoch}`)
     const above = Math.max(epoch, lastEpoch)
     if (acked.epoch !== epoch) throw new PacsimileError('protocol', `The collector continues epoch ${acked.epoch}, not ${epoch}`)
-    if (acked.seq > journal.head.seq) throw new EpochOver('rewound', above, `the collector holds ${acked.seq} records of this epoch, this journal ${journal.head.seq}`)
-    if (acked.seq < journal.oldest - 1) throw new EpochOver('forked', above, `the collector ends at ${acked.seq}, this journal begins at ${journal.oldest}`)
-    if ((await journal.hashAt(acked.seq)) !== acked.hash) throw new EpochOver('forked', above, `the collector holds another record ${acked.seq}`)
+    if (acked.seq > journal.head.seq)
+      throw new EpochOver('rewound', above, `the collector holds ${acked.seq} records of this epoch, this journal ${journal.head.seq}`)
+    if (acked.seq < journal.oldest - 1)
+      throw new EpochOver('forked', above, `the collector ends at ${acked.seq}, this journal begins at ${journal.oldest}`)
+    if ((await journal.hashAt(acked.seq)) !== acked.hash)
+      throw new EpochOver('forked', above, `the collector holds another record ${acked.seq}`)
     return acked
   }
 
@@ -219,7 +237,9 @@ export class Session {
     await this.#link.send({ kind: 'records', records: delivery.entries.map((entry) => entry.bytes) })
   }
 
-  async *#readAhead(sources: readonly ChunkSource[]): AsyncGenerator<{ readonly source: ChunkSource; readonly stored: StoredChunk | undefined }, void> {
+  async *#readAhead(
+    sources: readonly ChunkSource[],
+  ): AsyncGenerator<{ readonly source: ChunkSource; readonly stored: StoredChunk | undefined }, void> {
     const reading = sources.slice(0, READ_AHEAD).map((source) => this.#parts.read(source))
     for (const [i, source] of sources.entries()) {
       const stored = await reading.shift()
@@ -231,14 +251,16 @@ export class Session {
 
   /** The window bounds what is sent beyond the deliveries that wait for an ack; a single one may be larger than it. */
   async #roomToSend(signal: AbortSignal): Promise<void> {
-    while ((!this.#mayGo || (this.#unacked.length > 0 && this.#unackedBytes >= this.#windowBytes)) && !signal.aborted) await this.#changed.wait(signal)
+    while ((!this.#mayGo || (this.#unacked.length > 0 && this.#unackedBytes >= this.#windowBytes)) && !signal.aborted)
+      await this.#changed.wait(signal)
   }
 
   async #declareLost(delivery: Delivery, missing: ReadonlySet<Digest>): Promise<void> {
     await this.#parts.declareLost(delivery.naming(missing))
     for (const digest of missing) this.#lost.add(digest)
     const digests = [...missing]
-    for (let at = 0; at < digests.length; at += OFFER_DIGESTS_MAX) await this.#link.send({ kind: 'lost', digests: digests.slice(at, at + OFFER_DIGESTS_MAX) })
+    for (let at = 0; at < digests.length; at += OFFER_DIGESTS_MAX)
+      await this.#link.send({ kind: 'lost', digests: digests.slice(at, at + OFFER_DIGESTS_MAX) })
   }
 
   async #listen(repository: string): Promise<void> {
@@ -273,7 +295,8 @@ export class Session {
     offer.resolve(
       indices.map((index) => {
         const source = offer.sources[index]
-        if (source === undefined) throw new PacsimileError('protocol', `The collector wants chunk ${index} of ${offer.sources.length} offered`)
+        if (source === undefined)
+          throw new PacsimileError('protocol', `The collector wants chunk ${index} of ${offer.sources.length} offered`)
         return source
       }),
     )
@@ -282,7 +305,8 @@ export class Session {
   async #takeAck(repository: string, { head, time }: Extract<Message, { kind: 'ack' }>): Promise<void> {
     const { journal, clock, onAck } = this.#parts
     clock.observe(time)
-    if (head.epoch !== journal.epoch || head.seq > this.#sentSeq) throw new PacsimileError('protocol', `The collector acknowledges ${head.epoch}:${head.seq}, which was not sent`)
+    if (head.epoch !== journal.epoch || head.seq > this.#sentSeq)
+      throw new PacsimileError('protocol', `The collector acknowledges ${head.epoch}:${head.seq}, which was not sent`)
     const own = this.#unacked.find((sent) => sent.head.seq === head.seq)?.head.hash ?? (await journal.hashAt(head.seq))
     if (own !== undefined && own !== head.hash) throw new EpochOver('forked', head.epoch, `the collector holds another record ${head.seq}`)
     const done = this.#unacked.filter((sent) => sent.head.seq <= head.seq)

@@ -11,7 +11,7 @@
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
 import { crc32 } from 'node:zlib'
 import { ByteReader, ByteWriter } from '../shared/bytes.ts'
-import { type Digest, DIGEST_BYTES, digest } from '../shared/digest.ts'
+import { DIGEST_BYTES, type Digest, digest } from '../shared/digest.ts'
 import { CHUNK_BYTES_MAX } from '../shared/limits.ts'
 import type { StoredChunk } from './capture-thread.ts'
 

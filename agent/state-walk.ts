@@ -43,7 +43,9 @@ export class StateWalk implements KnownWalk {
       this.#isAtEnd = page.length < PAGE_ENTRIES
       const last = page.at(-1)
       if (last !== undefined) this.#from = `${last.key}\0`
-      this.#page = page.flatMap(({ key, path, known }) => (known === undefined ? [] : [{ key, entry: { path, identity: identityOf(known) } }]))
+      this.#page = page.flatMap(({ key, path, known }) =>
+        known === undefined ? [] : [{ key, entry: { path, identity: identityOf(known) } }],
+      )
       this.#at = 0
     }
     return this.#page[this.#at]?.entry
@@ -59,4 +61,3 @@ export class StateWalk implements KnownWalk {
     if (this.#at >= this.#page.length && (this.#from === undefined || this.#from < bound)) this.#from = bound
   }
 }
-

@@ -14,8 +14,8 @@ import { isWithin, type Label, type RelativePath, ROOT } from '../shared/path.ts
 import type { JournalRecord, WatchMode } from '../shared/record.ts'
 import { effects, type Tree, type TreeEntry } from '../shared/tree.ts'
 import type { Version } from '../shared/version.ts'
-import { KnownCache } from './known-cache.ts'
 import { Database, setAside, type Write } from './database.ts'
+import { KnownCache } from './known-cache.ts'
 import {
   ALL_KEYS,
   decodeFacts,

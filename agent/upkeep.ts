@@ -65,9 +65,13 @@ export class Upkeep {
     if (isFull && this.#fullSince === undefined) {
       const since = clock.tick()
       this.#fullSince = since
-      log.error('the spool has no room; versions whose file changes before the collector is back will be lost', { spoolBytes: protection.spool.bytes })
+      log.error('the spool has no room; versions whose file changes before the collector is back will be lost', {
+        spoolBytes: protection.spool.bytes,
+      })
       // Told at once, because the agent may not live to tell the end of it.
-      await note([...protection.volumes.keys()].map((volume): Change => ({ kind: 'gap', volume, from: since, until: since, cause: SPOOL_CAUSE })))
+      await note(
+        [...protection.volumes.keys()].map((volume): Change => ({ kind: 'gap', volume, from: since, until: since, cause: SPOOL_CAUSE })),
+      )
     } else if (!isFull && this.#fullSince !== undefined) {
       repair({ from: this.#fullSince, cause: SPOOL_CAUSE })
       this.#fullSince = undefined

@@ -137,13 +137,18 @@ export class Uplink {
 }
 
 function refusedError(status: number, url: string): PacsimileError {
-  if (status === 401 || status === 403) return new PacsimileError('not-trusted', `${url} does not accept this agent's certificate (unknown, revoked or expired): enrol the agent again`)
+  if (status === 401 || status === 403)
+    return new PacsimileError(
+      'not-trusted',
+      `${url} does not accept this agent's certificate (unknown, revoked or expired): enrol the agent again`,
+    )
   return new PacsimileError('collector-unreachable', `${url} answered with HTTP status ${status}`)
 }
 
 function connectError(error: Error, url: string): PacsimileError {
   if (error instanceof PacsimileError) return error
   const code = 'code' in error ? String(error.code) : ''
-  if (/CERT|SSL|TLS/.test(code)) return new PacsimileError('not-trusted', `The connection to ${url} is not trusted: ${error.message}`, { cause: error })
+  if (/CERT|SSL|TLS/.test(code))
+    return new PacsimileError('not-trusted', `The connection to ${url} is not trusted: ${error.message}`, { cause: error })
   return new PacsimileError('collector-unreachable', `No connection to ${url}: ${error.message}`, { cause: error })
 }

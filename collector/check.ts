@@ -15,8 +15,8 @@ import { PacsimileError, reasonOf } from '../shared/errors.ts'
 import type { Label, RelativePath } from '../shared/path.ts'
 import { Catalog } from './catalog.ts'
 import { type Damage, replay } from './replay.ts'
-import { FRAME_HEADER_BYTES, openFrame } from './repository/frame.ts'
-import type { FrameFileKind, ScannedFrame } from './repository/frame-file.ts'
+import { FRAME_HEADER_BYTES } from './repository/frame.ts'
+import type { FrameFile, FrameFileKind, ScannedFrame } from './repository/frame-file.ts'
 import { Repository } from './repository/repository.ts'
 
 /** A version that cannot be restored, or not with certainty. */
@@ -69,7 +69,7 @@ export async function checkRepository(
 
   // Records first: the chunks of every record seen here were durable before it was written, also while a collector runs.
   const folded = await replay(repository, catalog)
-  const reading = new Reading(repository, dataKey, onProgress)
+  const reading = new Reading(repository, onProgress)
   await reading.run()
   const { affected, versions, lostByAgent } = await affectedVersions(catalog, reading.brokenChunks)
   return {
@@ -100,13 +100,11 @@ class Reading {
   readonly wholeChunks = new Set<Digest>()
   readonly #badChunks = new Map<Digest, string>()
   readonly #repository: Repository
-  readonly #dataKey: Buffer
   readonly #onProgress: (progress: CheckProgress) => void
   bytes = 0
 
-  constructor(repository: Repository, dataKey: Buffer, onProgress: (progress: CheckProgress) => void) {
+  constructor(repository: Repository, onProgress: (progress: CheckProgress) => void) {
     this.#repository = repository
-    this.#dataKey = dataKey
     this.#onProgress = onProgress
   }
 
@@ -148,26 +146,26 @@ class Reading {
       if (found.kind === 'damage') {
         if (found.tail && !isSealed)
           this.notes.push(
-            `${file.path}: the last ${found.length} bytes are an append that was cut short before anything of it was acknowledged${isLast ? ', or one that is under way' : ''}`,
+            `${file.path}: the last ${found.length} bytes hold no whole frame: an append that was cut short${isLast ? ', or is under way' : ''}. Had it been acknowledged, the collector says so when it starts`,
           )
         else this.damage.push({ file: file.path, offset: found.offset, reason: found.reason })
         continue
       }
       this.bytes += found.storedLength + FRAME_HEADER_BYTES
       if (found.type === 'index') isSealed = true
-      if (found.type !== 'ignorable') this.#openFrame(file.path, found, file.bodyOf(found.offset, found.storedLength))
+      if (found.type !== 'ignorable') this.#openFrame(file, found)
     }
     if (isSealed && file.sealedIndex() === undefined)
       this.damage.push({ file: file.path, offset: file.size, reason: 'the footer of this sealed file is damaged' })
   }
 
-  #openFrame(path: string, frame: Extract<ScannedFrame, { kind: 'frame' }>, body: Buffer): void {
+  #openFrame(file: FrameFile, frame: Extract<ScannedFrame, { kind: 'frame' }>): void {
     try {
-      openFrame(frame.header, body, frame.digest, this.#dataKey)
+      file.read(frame.offset, frame.storedLength, frame.digest)
       if (frame.type === 'chunk') this.wholeChunks.add(frame.digest)
     } catch (error) {
-      this.damage.push({ file: path, offset: frame.offset, reason: reasonOf(error) })
-      if (frame.type === 'chunk') this.#badChunks.set(frame.digest, `${path} at byte ${frame.offset}: ${reasonOf(error)}`)
+      this.damage.push({ file: file.path, offset: frame.offset, reason: reasonOf(error) })
+      if (frame.type === 'chunk') this.#badChunks.set(frame.digest, reasonOf(error))
     }
   }
 }

@@ -39,7 +39,9 @@ export async function collect(
   const { dataDir, config, log } = options
   await using stack = new AsyncDisposableStack()
   const catalog = stack.adopt(await Catalog.open(join(dataDir, 'catalog')), (opened) => opened.close())
-  const repository = stack.adopt(Repository.openForAppending(config.repository, options.dataKey), (opened) => opened.close())
+  const repository = stack.adopt(Repository.openForAppending(config.repository, options.dataKey, catalog.reflected()), (opened) =>
+    opened.close(),
+  )
   const folded = await replay(repository, catalog)
   log.info('repository opened', { repository: repository.id, foldedRecords: folded.records, foldedChunks: folded.chunks })
   for (const damage of folded.damage)

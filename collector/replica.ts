@@ -26,7 +26,7 @@ import { TouchedPaths, type VolumeTouched } from './touched-paths.ts'
 /** Records taken in one round. */
 const ROUND_RECORDS = 2000
 /** The event loop is let go at least this often while files are written. */
-const SLICE_MS = 5
+const SLICE_MS = 20
 /** The cursor is made durable at most this often while there is work. */
 const CURSOR_MS = 1000
 const IDLE_MS = 60_000

@@ -12,7 +12,7 @@ import { parentPort, workerData } from 'node:worker_threads'
 import { type FSWatcher, watch } from 'chokidar'
 import { errnoOf, reasonOf } from '../../shared/errors.ts'
 import { EVENTS_QUEUED_MAX } from '../../shared/limits.ts'
-import { byteString, type RelativePath, relativePath, ROOT } from '../../shared/path.ts'
+import { byteString, type RelativePath, ROOT, relativePath } from '../../shared/path.ts'
 import type { WatchEvent, WatchRequest } from './watcher.ts'
 
 export type ChokidarMessage =

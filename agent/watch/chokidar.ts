@@ -11,7 +11,7 @@ import { EVENTS_QUEUED_MAX } from '../../shared/limits.ts'
 import { ROOT } from '../../shared/path.ts'
 import { startThread } from '../threads.ts'
 import type { ChokidarMessage } from './chokidar-worker.ts'
-import type { Watcher, WatchEvent, WatchRequest } from './watcher.ts'
+import type { WatchEvent, Watcher, WatchRequest } from './watcher.ts'
 
 const REASON = 'inotify can lose events; a scheduled scan finds what it lost'
 

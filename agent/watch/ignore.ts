@@ -6,7 +6,7 @@
  * capturing its own journal, whose every capture would be a change to capture.
  */
 import { realpathSync } from 'node:fs'
-import { byteString, isWithin, type RelativePath, relativePath, ROOT } from '../../shared/path.ts'
+import { byteString, isWithin, type RelativePath, ROOT, relativePath } from '../../shared/path.ts'
 
 /** The paths of the volume at `directory` that are not protected because the agent keeps its state there. */
 export function ignoredPaths(directory: string, stateDir: string): RelativePath[] {

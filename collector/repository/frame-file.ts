@@ -6,7 +6,7 @@
  * reported. It prevents one flipped bit from being taken for a crash, and history behind it from being thrown away.
  * Byte tables: docs/format.md, "File of frames".
  */
-import { randomBytes } from 'node:crypto'
+import { type KeyObject, randomBytes } from 'node:crypto'
 import {
   closeSync,
   constants,
@@ -118,15 +118,15 @@ export class FrameFile {
   readonly path: string
   readonly identity: FrameFileIdentity
   readonly #fd: number
-  readonly #dataKey: Buffer
-  readonly #labelKey: Buffer
+  readonly #dataKey: KeyObject
+  readonly #labelKey: KeyObject
   readonly #index: IndexedFrame[] = []
   readonly #queue: Buffer[] = []
   #end: number
   #written: number
   #failed: PacsimileError | undefined
 
-  private constructor(path: string, identity: FrameFileIdentity, fd: number, dataKey: Buffer, salt: Buffer, end: number) {
+  private constructor(path: string, identity: FrameFileIdentity, fd: number, dataKey: KeyObject, salt: Buffer, end: number) {
     this.path = path
     this.identity = identity
     this.#fd = fd
@@ -137,7 +137,7 @@ export class FrameFile {
   }
 
   /** A new, empty file; durable by name when this returns. */
-  static create(path: string, identity: FrameFileIdentity, dataKey: Buffer): FrameFile {
+  static create(path: string, identity: FrameFileIdentity, dataKey: KeyObject): FrameFile {
     const salt = randomBytes(SALT_BYTES)
     // The header is durable before the file has its name: a crash leaves no file of that name that is none.
     const temporary = join(dirname(path), `${TEMPORARY_PREFIX}${basename(path)}-${randomBytes(6).toString('hex')}`)
@@ -156,20 +156,21 @@ export class FrameFile {
   }
 
   /** Opens for reading; the file may be growing. */
-  static open(path: string, identity: FrameFileIdentity, dataKey: Buffer): FrameFile {
+  static open(path: string, identity: FrameFileIdentity, dataKey: KeyObject): FrameFile {
     return FrameFile.#open(path, identity, dataKey, constants.O_RDONLY)
   }
 
   /**
-   * Opens the newest file to go on appending: cuts a torn tail. Undefined when it cannot be appended to (sealed, or
-   * damaged before its end): a new file must be begun, and this one stays as it is.
+   * Opens the newest file to go on appending: cuts a torn tail, but never below `durable`, the place up to which it is
+   * known to have been made durable. Undefined when it cannot be appended to (sealed, or damaged before its end): a new
+   * file must be begun, and this one stays as it is.
    */
-  static reopen(path: string, identity: FrameFileIdentity, dataKey: Buffer): FrameFile | undefined {
+  static reopen(path: string, identity: FrameFileIdentity, dataKey: KeyObject, durable = 0): FrameFile | undefined {
     const file = FrameFile.#open(path, identity, dataKey, constants.O_RDWR)
     let end = FILE_HEADER_BYTES
     for (const found of file.scan()) {
       if (found.kind === 'damage') {
-        if (found.tail) break
+        if (found.tail && found.offset >= durable) break
         file.close()
         return undefined
       }
@@ -189,7 +190,7 @@ export class FrameFile {
     return file
   }
 
-  static #open(path: string, identity: FrameFileIdentity, dataKey: Buffer, flags: number): FrameFile {
+  static #open(path: string, identity: FrameFileIdentity, dataKey: KeyObject, flags: number): FrameFile {
     let fd: number
     try {
       fd = openSync(path, flags)
@@ -281,13 +282,6 @@ export class FrameFile {
     } catch (error) {
       throw asPacsimileError(error, `Reading byte ${offset} of ${this.path}`)
     }
-  }
-
-  /** What follows the header of the frame at a place: payload, tag, CRC. */
-  bodyOf(offset: number, storedLength: number): Buffer {
-    const body = Buffer.allocUnsafe(FRAME_OVERHEAD_BYTES + storedLength - FRAME_HEADER_BYTES)
-    this.#pread(body, offset + FRAME_HEADER_BYTES)
-    return body
   }
 
   #pread(into: Buffer, position: number): number {

@@ -8,7 +8,7 @@
  * 3.3). Payloads: one key per digest, so that a frame can move to another file as it is. Labels (the encrypted digest,
  * needed to read a file front to back): one key per file, from the file's own salt. Each frame has a random 96-bit nonce.
  */
-import { createCipheriv, createDecipheriv, createHmac, randomFillSync } from 'node:crypto'
+import { createCipheriv, createDecipheriv, createHmac, createSecretKey, type KeyObject, randomFillSync } from 'node:crypto'
 import { crc32, zstdCompressSync, zstdDecompressSync } from 'node:zlib'
 import { asBuffer } from '../../shared/bytes.ts'
 import { DIGEST_BYTES, type Digest, digest, digestOf } from '../../shared/digest.ts'
@@ -50,16 +50,18 @@ export function frameBytes(header: FrameHeader): number {
   return FRAME_OVERHEAD_BYTES + header.storedLength
 }
 
-function expand(key: Buffer, purpose: string, context: Uint8Array): Buffer {
-  return createHmac('sha256', key).update(purpose, 'latin1').update(context).update('\x01', 'latin1').digest()
+/** As KeyObjects, because turning bytes into one costs more than sealing a small frame. */
+function expand(key: KeyObject, purpose: string, context: Uint8Array): KeyObject {
+  const expanded = createHmac('sha256', key).update(purpose, 'latin1').update(context).update('\x01', 'latin1').digest()
+  return createSecretKey(expanded)
 }
 
 /** The key of a file's labels. */
-export function labelKey(dataKey: Buffer, salt: Uint8Array): Buffer {
+export function labelKey(dataKey: KeyObject, salt: Uint8Array): KeyObject {
   return expand(dataKey, 'pacsimile label v1', salt)
 }
 
-function payloadKey(dataKey: Buffer, name: Digest): Buffer {
+function payloadKey(dataKey: KeyObject, name: Digest): KeyObject {
   return expand(dataKey, 'pacsimile frame v1', Buffer.from(name, 'latin1'))
 }
 
@@ -78,7 +80,7 @@ export function packPayload(plain: Uint8Array): Payload {
   return { digest: digestOf(plain), plainLength: plain.length, compressed, bytes: compressed ? smaller : plain }
 }
 
-export function sealFrame(type: FrameType, payload: Payload, dataKey: Buffer, fileLabelKey: Buffer): Buffer {
+export function sealFrame(type: FrameType, payload: Payload, dataKey: KeyObject, fileLabelKey: KeyObject): Buffer {
   const stored = payload.bytes.length
   const frame = Buffer.allocUnsafe(FRAME_OVERHEAD_BYTES + stored)
   MAGIC.copy(frame, 0)
@@ -139,7 +141,7 @@ export function isBodyWhole(header: FrameHeader, body: Buffer): boolean {
 }
 
 /** The digest that the label hides. @throws damage */
-export function openLabel(header: FrameHeader, fileLabelKey: Buffer): Digest {
+export function openLabel(header: FrameHeader, fileLabelKey: KeyObject): Digest {
   try {
     const decipher = createDecipheriv(CIPHER, fileLabelKey, header.nonce)
       .setAAD(header.sealed)
@@ -152,7 +154,7 @@ export function openLabel(header: FrameHeader, fileLabelKey: Buffer): Digest {
 }
 
 /** The plain content. `name` is the digest that it must have. @throws damage */
-export function openFrame(header: FrameHeader, body: Buffer, name: Digest, dataKey: Buffer): Buffer {
+export function openFrame(header: FrameHeader, body: Buffer, name: Digest, dataKey: KeyObject): Buffer {
   if (!isBodyWhole(header, body)) throw new PacsimileError('damage', 'A frame fails its CRC')
   let stored: Buffer
   try {

@@ -9,6 +9,7 @@
  * Invariant: `commit` makes chunks durable before the records that name them are written. A crash may leave a phantom
  * (a chunk that no record names, records that nobody was told of), never a hole (a record without its chunks).
  */
+import { createSecretKey, type KeyObject } from 'node:crypto'
 import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
@@ -95,7 +96,7 @@ export function readDescription(directory: string): RepositoryDescription {
 export class Repository {
   readonly directory: string
   readonly description: RepositoryDescription
-  readonly #dataKey: Buffer
+  readonly #dataKey: KeyObject
   readonly #readers = new Map<string, FrameFile>()
   #pack: FrameFile | undefined
   #segment: FrameFile | undefined
@@ -103,7 +104,7 @@ export class Repository {
   private constructor(directory: string, about: RepositoryDescription, dataKey: Buffer) {
     this.directory = directory
     this.description = about
-    this.#dataKey = dataKey
+    this.#dataKey = createSecretKey(dataKey)
   }
 
   /** Makes an empty repository; its key slots are made beside it (keys.ts). */
@@ -125,11 +126,18 @@ export class Repository {
     return new Repository(directory, readDescription(directory), dataKey)
   }
 
-  /** Opens for reading and appending; the caller holds the lock of its data directory. Cuts torn tails. */
-  static openForAppending(directory: string, dataKey: Buffer): Repository {
+  /**
+   * Opens for reading and appending; the caller holds the lock of its data directory. Cuts torn tails, but nothing before
+   * the places in `durable`, up to which the files are known to have been durable.
+   */
+  static openForAppending(
+    directory: string,
+    dataKey: Buffer,
+    durable: { readonly packs: ReadPosition; readonly segments: ReadPosition } = { packs: READ_FROM_START, segments: READ_FROM_START },
+  ): Repository {
     const repository = Repository.open(directory, dataKey)
-    repository.#pack = repository.#reopenNewest('pack')
-    repository.#segment = repository.#reopenNewest('segment')
+    repository.#pack = repository.#reopenNewest('pack', durable.packs)
+    repository.#segment = repository.#reopenNewest('segment', durable.segments)
     return repository
   }
 
@@ -177,12 +185,12 @@ export class Repository {
     return opened
   }
 
-  #reopenNewest(kind: FrameFileKind): FrameFile | undefined {
+  #reopenNewest(kind: FrameFileKind, durable: ReadPosition): FrameFile | undefined {
     const number = this.numbers(kind).at(-1)
     if (number === undefined) return undefined
     const path = this.pathOf(kind, number)
     try {
-      return FrameFile.reopen(path, { kind, repository: this.id, number }, this.#dataKey)
+      return FrameFile.reopen(path, { kind, repository: this.id, number }, this.#dataKey, number === durable.file ? durable.offset : 0)
     } catch (error) {
       // A file whose very header is damaged, or was never completed: nothing is appended to it, `check` reports it.
       if (error instanceof PacsimileError && error.code === 'damage') return undefined

@@ -1,3 +1,4 @@
+import { createSecretKey } from 'node:crypto'
 /** What a reader does with what is broken, torn, or of a newer release. */
 import { appendFileSync, chmodSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -16,12 +17,13 @@ import { scratchDirectory } from '../support/scratch.ts'
 import { copiedRepository, GOLDEN, goldenItems, goldenRepository } from './examples.ts'
 
 const DATA_KEY = Buffer.from(goldenRepository().dataKey, 'hex')
+const KEY = createSecretKey(DATA_KEY)
 const IDENTITY = { kind: 'segment', repository: '00'.repeat(16), number: 1 } as const
 
 /** A file of frames that hold these contents. @returns its path, and where each frame begins, with the end */
 async function framesOf(contents: readonly string[], isSealed = false): Promise<{ path: string; bounds: number[] }> {
   const path = join(scratchDirectory(), 'frames')
-  const file = FrameFile.create(path, IDENTITY, DATA_KEY)
+  const file = FrameFile.create(path, IDENTITY, KEY)
   const bounds = contents.map((content) => file.append('records', packPayload(Buffer.from(content))).offset)
   await file.sync()
   bounds.push(file.size)
@@ -31,7 +33,7 @@ async function framesOf(contents: readonly string[], isSealed = false): Promise<
 }
 
 function withFile<Result>(path: string, use: (file: FrameFile) => Result): Result {
-  const file = FrameFile.open(path, IDENTITY, DATA_KEY)
+  const file = FrameFile.open(path, IDENTITY, KEY)
   try {
     return use(file)
   } finally {
@@ -49,7 +51,7 @@ const contentsOf = (path: string): string[] =>
 const scanned = (path: string): ScannedFrame[] => withFile(path, (file) => [...file.scan()])
 
 function reopened(path: string): FrameFile | undefined {
-  const file = FrameFile.reopen(path, IDENTITY, DATA_KEY)
+  const file = FrameFile.reopen(path, IDENTITY, KEY)
   if (file !== undefined) onTestFinished(() => file.close())
   return file
 }
@@ -63,7 +65,7 @@ describe('a last frame that was cut short', () => {
       writeFileSync(path, whole.subarray(0, length))
       const tail = scanned(path).filter((found) => found.kind === 'damage')
       expect(tail.map(({ tail: isTail }) => isTail)).toEqual(length === third ? [] : [true])
-      const file = FrameFile.reopen(path, IDENTITY, DATA_KEY)
+      const file = FrameFile.reopen(path, IDENTITY, KEY)
       expect(file?.size).toBe(third)
       expect(statSync(path).size).toBe(third)
       file?.append('records', packPayload(Buffer.from('again')))
@@ -153,7 +155,7 @@ describe('any one damaged byte of a repository', () => {
 
 describe('what a newer release wrote', () => {
   function patchedFrame(patch: (frame: Buffer) => void): Buffer {
-    const frame = sealFrame('chunk', packPayload(Buffer.from('newer')), DATA_KEY, Buffer.alloc(32, 7))
+    const frame = sealFrame('chunk', packPayload(Buffer.from('newer')), KEY, createSecretKey(Buffer.alloc(32, 7)))
     patch(frame)
     frame.writeUInt32LE(crc32(frame.subarray(0, 76)), 76)
     return frame
@@ -171,7 +173,7 @@ describe('what a newer release wrote', () => {
     const unknown = expect.objectContaining({ code: 'format-unknown', message: expect.stringContaining(what) })
     expect(() => scanned(path)).toThrow(unknown)
     const size = statSync(path).size
-    expect(() => FrameFile.reopen(path, IDENTITY, DATA_KEY)).toThrow(unknown)
+    expect(() => FrameFile.reopen(path, IDENTITY, KEY)).toThrow(unknown)
     expect(statSync(path).size).toBe(size)
   })
 
@@ -220,7 +222,7 @@ describe('what a newer release wrote', () => {
     const file = FrameFile.create(
       join(directory, 'segments/02/000000000102.seg'),
       { kind: 'segment', repository: readDescription(directory).id, number: 0x102 },
-      DATA_KEY,
+      KEY,
     )
     const record = Buffer.alloc(57)
     record.write(NO_DIGEST, 0, 'latin1')
@@ -259,5 +261,25 @@ describe('what a newer release wrote', () => {
     bytes.writeUInt32LE(crc32(bytes.subarray(0, 92)), 92)
     writeFileSync(path, bytes)
     expect(contentsOf(path)).toEqual(['first'])
+  })
+})
+
+describe('the newest file of a repository', () => {
+  it('is not cut where the catalog knows that it was durable, although nothing whole follows the damage', () => {
+    const path = join(scratchDirectory(), 'pack')
+    const written = FrameFile.create(path, IDENTITY, KEY)
+    written.append('chunk', packPayload(Buffer.from('acknowledged')))
+    return written.sync().then(() => {
+      const durable = written.size
+      written.close()
+      const bytes = readFileSync(path)
+      bytes[durable - 30] = (bytes[durable - 30] ?? 0) ^ 1
+      writeFileSync(path, bytes)
+      expect(FrameFile.reopen(path, IDENTITY, KEY, durable)).toBeUndefined()
+      expect(readFileSync(path).length).toBe(durable)
+      const cut = FrameFile.reopen(path, IDENTITY, KEY)
+      expect(cut?.size).toBeLessThan(durable)
+      cut?.close()
+    })
   })
 })

@@ -11,7 +11,7 @@
  *     repository.key            its key file; passphrase.txt, recovery.txt: its other keys
  *     expected.json             all records in it, the trees at several points, and SHA-256 of the contents
  */
-import { createHash } from 'node:crypto'
+import { createHash, createSecretKey } from 'node:crypto'
 import { appendFileSync, existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { crc32 } from 'node:zlib'
@@ -33,6 +33,7 @@ import { plain, plainTree } from './plain.ts'
 const START_MS = Date.UTC(2026, 0, 2, 3, 4, 5)
 const REPOSITORY_ID = '00112233445566778899aabbccddeeff'
 const DATA_KEY = Buffer.alloc(32, 0x42)
+const KEY = createSecretKey(DATA_KEY)
 const PASSPHRASE = 'grüße aus dem Röntgen'
 
 const images = label('images', 'Volume')
@@ -223,11 +224,7 @@ async function makeRepository(directory: string, first: Agent, second: Agent): P
     const name = number.toString(16).padStart(12, '0')
     const shelf = join(directory, `${kind}s`, name.slice(-2))
     mkdirSync(shelf)
-    return FrameFile.create(
-      join(shelf, `${name}.${kind === 'pack' ? 'pack' : 'seg'}`),
-      { kind, repository: REPOSITORY_ID, number },
-      DATA_KEY,
-    )
+    return FrameFile.create(join(shelf, `${name}.${kind === 'pack' ? 'pack' : 'seg'}`), { kind, repository: REPOSITORY_ID, number }, KEY)
   }
   const chunks = [...CHUNKS.values()]
   const packs = [frameFile('pack', 1), frameFile('pack', 2)] as const
@@ -246,22 +243,22 @@ async function makeRepository(directory: string, first: Agent, second: Agent): P
   await segments[0].seal()
   segments[1].append('records', records(first, 27))
   await segments[1].sync()
-  const salted = labelKey(DATA_KEY, Buffer.alloc(32))
-  const unknown = sealFrame('chunk', packPayload(Buffer.from('of a newer release')), DATA_KEY, salted)
+  const salted = labelKey(KEY, Buffer.alloc(32))
+  const unknown = sealFrame('chunk', packPayload(Buffer.from('of a newer release')), KEY, salted)
   unknown[4] = 200
   unknown[6] = 9
   unknown.writeUInt32LE(crc32(unknown.subarray(0, 76)), 76)
   appendFileSync(segments[1].path, unknown)
   const path = segments[1].path
   segments[1].close()
-  const again = FrameFile.reopen(path, { kind: 'segment', repository: REPOSITORY_ID, number: 2 }, DATA_KEY)
+  const again = FrameFile.reopen(path, { kind: 'segment', repository: REPOSITORY_ID, number: 2 }, KEY)
   if (again === undefined) throw new Error('a frame that may be passed over was not passed over')
   // Twice: an agent sends again what was durable and not acknowledged.
   again.append('records', records(first, 30, 33))
   again.append('records', records(second, 3))
   await again.sync()
   again.close()
-  const torn = sealFrame('records', records(second, 0, 2), DATA_KEY, salted)
+  const torn = sealFrame('records', records(second, 0, 2), KEY, salted)
   appendFileSync(path, torn.subarray(0, 120))
 }
 
