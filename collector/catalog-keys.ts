@@ -23,7 +23,7 @@ import { NAME_BYTES_MAX } from '../shared/limits.ts'
 import { type Label, pathFromKey, pathKey, type RelativePath } from '../shared/path.ts'
 import type { Position } from '../shared/record.ts'
 
-export const POSITION_BYTES = 16
+const POSITION_BYTES = 16
 
 export function positionBytes(position: Position): ByteString {
   const bytes = Buffer.allocUnsafe(POSITION_BYTES)

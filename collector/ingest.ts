@@ -158,7 +158,7 @@ export class Ingest {
       await this.#repository.commit(groups)
       await batch.write({ packs: this.#repository.end('pack'), segments: this.#repository.end('segment') })
     } catch (error) {
-      return await this.#fail(asPacsimileError(error, 'Committing to the repository'), items)
+      return this.#fail(asPacsimileError(error, 'Committing to the repository'), items)
     }
     if (this.#failure !== undefined) {
       this.#failure = undefined

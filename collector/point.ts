@@ -4,7 +4,7 @@
  * Invariant: a text either names one moment in a documented way or is refused; what was understood is always shown back,
  * in local time and UTC. It prevents a restore to another moment than the one that was meant.
  */
-import { endOfMillisecond, type HybridTime, millisecondsOf } from '../shared/clock.ts'
+import { endOfMillisecond, type HybridTime } from '../shared/clock.ts'
 import { PacsimileError } from '../shared/errors.ts'
 import type { Position } from '../shared/record.ts'
 
@@ -129,8 +129,4 @@ export function showLocalTime(ms: number): string {
 /** Both: local time and UTC. */
 export function showMoment(ms: number): string {
   return `${showLocalTime(ms)} (${new Date(ms).toISOString()})`
-}
-
-export function momentOf(time: HybridTime): number {
-  return millisecondsOf(time)
 }

@@ -74,7 +74,7 @@ export interface RestoreProgress {
 const BATCH_BYTES = 32 << 20
 const BATCH_CHUNKS = 4096
 
-export async function planRestore(
+async function planRestore(
   source: HistorySource,
   request: Pick<RestoreRequest, 'agent' | 'volume' | 'path' | 'point'>,
 ): Promise<{ plan: RestorePlan; entries: ListedEntry[] }> {

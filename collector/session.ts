@@ -49,6 +49,7 @@ export class Session implements IngestSession {
   #coverage: CoverageMessage | undefined
   #skewMs = 0
   #ready = false
+  #failed = false
 
   constructor(parts: SessionParts) {
     this.agent = parts.agent
@@ -76,7 +77,7 @@ export class Session implements IngestSession {
     try {
       await this.#greet()
       for (let message = await link.receive(); message !== undefined; message = await link.receive()) await this.#take(message)
-      log.info('agent disconnected', { agent: this.agent, reason: link.ended?.message })
+      if (!this.#failed) log.info('agent disconnected', { agent: this.agent, reason: link.ended?.message })
     } catch (error) {
       const failure = asPacsimileError(error, `Session of ${this.agent}`)
       log.warn('agent session ended', { agent: this.agent, code: failure.code, reason: failure.message })
@@ -198,6 +199,8 @@ export class Session implements IngestSession {
   }
 
   failed(error: PacsimileError): void {
+    if (this.#failed) return
+    this.#failed = true
     this.#parts.log.warn('agent session ended', { agent: this.agent, code: error.code, reason: error.message })
     void this.#refuse(error)
   }

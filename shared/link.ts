@@ -29,13 +29,20 @@ const RECEIVE_BYTES_MAX = CHUNK_BYTES_MAX
 /** Bytes given to the socket and not yet taken by the kernel, before `send` waits. */
 const SEND_BYTES_MAX = 8 * 1024 * 1024
 /** A peer that has not been heard of for this long is taken for dead. */
-export const SILENCE_MS_MAX = 30_000
+const SILENCE_MS_MAX = 30_000
 const PING_MS = 10_000
 
 const OPEN = 1
 /** WebSocket close codes: normal, protocol error (RFC 6455, 7.4.1). */
 const CLOSE_NORMAL = 1000
 const CLOSE_PROTOCOL = 1002
+
+/** What `ws` itself finds wrong with the peer's bytes is a breach of the protocol; anything else is the system's word. */
+function connectionError(error: Error): PacsimileError {
+  const isBreach = 'code' in error && String(error.code).startsWith('WS_ERR_')
+  if (isBreach) return new PacsimileError('protocol', `The peer broke the WebSocket protocol: ${error.message}`, { cause: error })
+  return asPacsimileError(error, 'The connection failed')
+}
 
 export class Link {
   readonly #socket: MessageSocket
@@ -55,7 +62,7 @@ export class Link {
     socket.on('pong', () => {
       this.#heardAt = Date.now()
     })
-    socket.on('error', (error) => this.#end(asPacsimileError(error, 'The connection failed')))
+    socket.on('error', (error) => this.#end(connectionError(error)))
     socket.on('close', (code, reason) =>
       this.#end(
         new PacsimileError('protocol', `The connection was closed (${code}${reason.length > 0 ? ` ${reason.toString('utf8')}` : ''})`, {

@@ -28,8 +28,8 @@ const DOORS: Record<string, readonly string[]> = {
   '@napi-rs/blake-hash': ['shared/digest.ts'],
   '@peculiar/x509': ['shared/certificate.ts'],
   'cbor-x': ['shared/wire.ts'],
-  'chokidar': ['agent/watch/chokidar.ts'],
-  'classic-level': ['agent/journal.ts', 'agent/state.ts', 'collector/catalog.ts'],
+  'chokidar': ['agent/watch/chokidar-worker.ts'],
+  'classic-level': ['agent/database.ts', 'collector/catalog.ts'],
   'dicom-parser': ['shared/dicom.ts'],
   'koffi': ['shared/libc.ts', 'agent/watch/fanotify.ts'],
   'reflect-metadata': ['shared/certificate.ts'],
@@ -56,7 +56,7 @@ const TOP_LEVEL = new Set(
 const MADE_BY_TOOLS = new Set(['.git', 'node_modules', 'dist', 'coverage', '.vscode', '.idea'])
 
 function importsOf(source: string): string[] {
-  return [...source.matchAll(/(?<![.\w])(?:from\s*|import\s*\(?\s*)(['"])([^'"\n]+)\1/g)].flatMap(([, , specifier]) => specifier ?? [])
+  return [...source.matchAll(/(?<![.\w'"])(?:from\s*|import\s*\(?\s*)(['"])([^'"\n]+)\1/g)].flatMap(([, , specifier]) => specifier ?? [])
 }
 
 function packageOf(specifier: string): string {
@@ -180,7 +180,10 @@ describe('the rules', () => {
 
   it.each([
     ['shared/tree.ts', `import { digestOf } from './digest.ts'\nimport { join } from 'node:path'`],
-    ['agent/watch/chokidar.ts', `import { watch } from 'chokidar'\nimport { limits } from '../../shared/limits.ts'\nBuffer.from('pixels')`],
+    [
+      'agent/watch/chokidar-worker.ts',
+      `import { watch } from 'chokidar'\nimport { limits } from '../../shared/limits.ts'\nBuffer.from('pixels')`,
+    ],
     ['collector/cli/agent-run.ts', `import yargs from 'yargs'\nconst { Agent } = await import('../../agent/agent.ts')`],
     ['collector/repository/keys.ts', `import { z } from 'zod'\nimport { Catalog } from '../catalog.ts'`],
   ])('allow in %s: %s', (file, source) => {

@@ -60,7 +60,7 @@ export function* study(number: number): Generator<Image> {
   }
 }
 
-export function studyDirectory(number: number): string {
+function studyDirectory(number: number): string {
   return join('2026', '11', `study-${String(number).padStart(2, '0')}`)
 }
 

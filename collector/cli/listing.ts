@@ -21,8 +21,8 @@ const LETTERS = {
 } as const
 
 /** As ls shows it: `drwxr-xr-x`. */
-export function showMode(version: Version): string {
-  const bits = [...'rwxrwxrwx'].map((letter, i) => ((version.mode >> (8 - i)) & 1 ? letter : '-'))
+function showMode(version: Version): string {
+  const bits = Array.from('rwxrwxrwx', (letter, i) => ((version.mode >> (8 - i)) & 1 ? letter : '-'))
   const special = (bit: number, at: number, on: string, off: string): void => {
     if (version.mode & bit) bits[at] = bits[at] === 'x' ? on : off
   }

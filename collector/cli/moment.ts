@@ -5,7 +5,7 @@ import { millisecondsOf } from '../../shared/clock.ts'
 import { type Point, showLocalTime, showMoment } from '../point.ts'
 import { showDuration } from './output.ts'
 
-export function momentMs(point: Point): number {
+function momentMs(point: Point): number {
   return point.requestedMs ?? (point.time === undefined ? 0 : millisecondsOf(point.time))
 }
 

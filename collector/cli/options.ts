@@ -3,8 +3,8 @@
  */
 import type { Argv } from 'yargs'
 
-export const DEFAULT_DATA = '/var/lib/pacsimile/collector'
-export const DEFAULT_STATE = '/var/lib/pacsimile/agent'
+const DEFAULT_DATA = '/var/lib/pacsimile/collector'
+const DEFAULT_STATE = '/var/lib/pacsimile/agent'
 
 export function dataOption<T>(yargs: Argv<T>): Argv<T & { data: string }> {
   return yargs.option('data', {

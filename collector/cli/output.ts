@@ -51,7 +51,7 @@ export interface Column {
 }
 
 /** Lines of a table, columns as wide as they need to be. */
-export function table(columns: readonly Column[], rows: readonly (readonly string[])[]): string[] {
+function table(columns: readonly Column[], rows: readonly (readonly string[])[]): string[] {
   const widths = columns.map((column, i) => Math.max(column.title.length, ...rows.map((row) => (row[i] ?? '').length)))
   const line = (cells: readonly string[]): string =>
     columns

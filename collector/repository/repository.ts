@@ -30,7 +30,7 @@ import { type Label, label } from '../../shared/path.ts'
 import { type Payload, packPayload } from './frame.ts'
 import { FrameFile, type FrameFileKind, type FramePlace } from './frame-file.ts'
 
-export const FORMAT_NAME = 'pacsimile repository'
+const FORMAT_NAME = 'pacsimile repository'
 const FORMAT_VERSION = 1
 /** Files kept open for reading. */
 const OPEN_FILES_MAX = 64

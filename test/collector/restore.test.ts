@@ -176,7 +176,7 @@ describe('restore', () => {
     const files = new Materializer(to, () => Buffer.from('x'), { setuid: false })
     symlinkSync(outside, join(to, 'd'))
     const writer = new JournalWriter()
-    await expect(files.put('d/f' as RelativePath, writer.fileVersion(Buffer.from('x')))).rejects.toThrow()
+    await expect(files.put('d/f' as RelativePath, writer.fileVersion(Buffer.from('x')))).rejects.toThrow('is in the way')
     expect(readdirSync(outside)).toEqual([])
     files.makeDirectory('d' as RelativePath)
     expect(lstatSync(join(to, 'd')).isDirectory()).toBe(true)

@@ -265,21 +265,20 @@ describe('what a newer release wrote', () => {
 })
 
 describe('the newest file of a repository', () => {
-  it('is not cut where the catalog knows that it was durable, although nothing whole follows the damage', () => {
+  it('is not cut where the catalog knows that it was durable, although nothing whole follows the damage', async () => {
     const path = join(scratchDirectory(), 'pack')
     const written = FrameFile.create(path, IDENTITY, KEY)
     written.append('chunk', packPayload(Buffer.from('acknowledged')))
-    return written.sync().then(() => {
-      const durable = written.size
-      written.close()
-      const bytes = readFileSync(path)
-      bytes[durable - 30] = (bytes[durable - 30] ?? 0) ^ 1
-      writeFileSync(path, bytes)
-      expect(FrameFile.reopen(path, IDENTITY, KEY, durable)).toBeUndefined()
-      expect(readFileSync(path).length).toBe(durable)
-      const cut = FrameFile.reopen(path, IDENTITY, KEY)
-      expect(cut?.size).toBeLessThan(durable)
-      cut?.close()
-    })
+    await written.sync()
+    const durable = written.size
+    written.close()
+    const bytes = readFileSync(path)
+    bytes[durable - 30] = (bytes[durable - 30] ?? 0) ^ 1
+    writeFileSync(path, bytes)
+    expect(FrameFile.reopen(path, IDENTITY, KEY, durable)).toBeUndefined()
+    expect(readFileSync(path).length).toBe(durable)
+    const cut = FrameFile.reopen(path, IDENTITY, KEY)
+    expect(cut?.size).toBeLessThan(durable)
+    cut?.close()
   })
 })

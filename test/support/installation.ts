@@ -131,7 +131,7 @@ export class Installation {
   }
 
   async stopAll(): Promise<void> {
-    for (const name of [...this.#processes.keys()]) await this.kill(name)
+    await Promise.all(Array.from(this.#processes.keys(), (name) => this.kill(name)))
   }
 
   /** Waits until a command succeeds: for what has only just been started. */

@@ -57,7 +57,7 @@ export class Store {
   readonly committed: ReadonlySet<Label>[] = []
   #stop = new AbortController()
   #running: Promise<void> = Promise.resolve()
-  #sent = new Map<JournalWriter, number>()
+  readonly #sent = new Map<JournalWriter, number>()
 
   private constructor(directory: string) {
     this.directory = directory

@@ -144,7 +144,7 @@ export class Workload {
         if (file !== undefined) appendFileSync(this.#at(file), this.#random.bytes(1000))
         return
       case 'truncate':
-        if (file !== undefined) truncateSync(this.#at(file), Math.floor(Number(lstatSync(this.#at(file)).size) / 2))
+        if (file !== undefined) truncateSync(this.#at(file), Math.floor(lstatSync(this.#at(file)).size / 2))
         return
       case 'rename':
         if (file !== undefined)
