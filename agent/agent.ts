@@ -72,7 +72,7 @@ export class Agent {
 
   async #open(): Promise<Protection> {
     const { stateDir, config, log, openWatcher } = this.#options
-    const options = { stateDir, config, log, openWatcher: openWatcher ?? ChokidarWatcher.open }
+    const options = { stateDir, config, log, openWatcher: openWatcher ?? ((request, signal) => ChokidarWatcher.open(request, signal)) }
     const epoch = await this.#currentEpoch()
     try {
       return await Protection.open({ ...options, epoch })
@@ -80,7 +80,7 @@ export class Agent {
       if (!(error instanceof PacsimileError) || error.code !== 'damage') throw error
       log.error('the journal is damaged; a new epoch begins', { reason: error.message, epoch: epoch.epoch })
       setAside(join(stateDir, LOG_DIRECTORY))
-      return await Protection.open({ ...options, epoch: this.#begin('damaged', epoch.epoch, undefined) })
+      return Protection.open({ ...options, epoch: this.#begin('damaged', epoch.epoch, undefined) })
     }
   }
 

@@ -15,7 +15,7 @@ interface Waiting<Item, Result> {
 export class Batches<Item, Result> {
   readonly #itemsMax: number
   readonly #commit: (batch: Item[]) => Promise<Result[]>
-  #waiting: Waiting<Item, Result>[] = []
+  readonly #waiting: Waiting<Item, Result>[] = []
   #running: Promise<void> | undefined
   #isClosed = false
 

@@ -118,13 +118,13 @@ export class CaptureThread {
 
   /** The thread may ship more when what it shipped has been taken over. */
   async #takeChunks({ bytesInFlight }: Started, { bytes, chunks }: CapturedMessage): Promise<void> {
-    const takings = chunks.map((chunk) => {
+    const takings = chunks.flatMap((chunk) => {
       const stored = {
         length: chunk.length,
         compressed: chunk.compressed,
         bytes: bytes.subarray(chunk.offset, chunk.offset + chunk.storedLength),
       }
-      return this.#assigned.get(chunk.job)?.client.taken(chunk, stored)
+      return this.#assigned.get(chunk.job)?.client.taken(chunk, stored) ?? []
     })
     await Promise.all(takings)
     Atomics.sub(bytesInFlight, 0, bytes.length)
@@ -142,5 +142,5 @@ function post(worker: Worker, batch: readonly AssignedJob[]): void {
   const [first] = batch
   if (first === undefined) return
   const message: JobsMessage = { root: first.root, sizes: first.sizes, jobs: batch.map(({ job }) => job) }
-  worker.postMessage(message)
+  worker.postMessage(message, [])
 }

@@ -57,7 +57,7 @@ export class Examiner {
     if (stats === undefined) return this.#confirmed(job, { kind: 'gone', topmost: job.path })
     if (stats.dev !== this.#root.device) return { kind: 'foreign' }
     const isSame = job.known !== undefined && isUnchanged(job.known, fileStat(stats))
-    if (isSame && job.known?.isUncertain !== true) return { kind: 'same' }
+    if (isSame && !job.known?.isUncertain) return { kind: 'same' }
     if (!stats.isFile()) return this.#captureOther(job, stats)
     const outcome = this.#captureFile(job, stats)
     return isSame && outcome.kind === 'busy' ? { kind: 'still-open' } : outcome

@@ -154,7 +154,7 @@ export class Held {
 
   /** After the unacknowledged records were told to `need`: what is left in the spool is needed by none. */
   forgetUnneeded(): void {
-    for (const entry of [...this.#entries.values()]) this.#releaseIfDone(entry)
+    for (const entry of this.#entries.values()) this.#releaseIfDone(entry)
   }
 
   /** The content, where it is held. */

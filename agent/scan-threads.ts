@@ -31,7 +31,7 @@ export class ScanThread {
     const queue: Queue = { messages: [], wake: undefined }
     this.#walks.set(id, queue)
     try {
-      this.#thread().postMessage({ ...request, id } satisfies ScanRequest)
+      this.#thread().postMessage({ ...request, id } satisfies ScanRequest, [])
       for (;;) {
         const message = await next(queue)
         if (message instanceof Error) throw message

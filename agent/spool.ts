@@ -231,8 +231,10 @@ export class Spool {
 
   async close(): Promise<void> {
     await this.#appends.close()
-    const handles = await Promise.allSettled([...this.#segments].map((segment) => segment.handle))
-    for (const handle of handles) if (handle.status === 'fulfilled') await handle.value?.close()
+    for (const { handle } of this.#segments) {
+      const opened = await handle?.catch(() => undefined)
+      await opened?.close()
+    }
   }
 }
 

@@ -351,6 +351,6 @@ async function openOrBegin(directory: string): Promise<Database> {
   } catch (error) {
     if (!(error instanceof PacsimileError) || error.code !== 'damage') throw error
     setAside(directory)
-    return await Database.open(directory)
+    return Database.open(directory)
   }
 }

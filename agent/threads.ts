@@ -8,6 +8,13 @@
 import { extname } from 'node:path'
 import { Worker } from 'node:worker_threads'
 
+/** A thread's short-lived objects are few: the default would keep tens of MB for them in each. */
+const YOUNG_MB = 8
+
 export function startThread(name: string, workerData: unknown): Worker {
-  return new Worker(new URL(`./${name}${extname(import.meta.filename)}`, import.meta.url), { workerData, execArgv: [] })
+  return new Worker(new URL(`./${name}${extname(import.meta.filename)}`, import.meta.url), {
+    workerData,
+    execArgv: [],
+    resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MB },
+  })
 }

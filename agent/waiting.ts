@@ -20,7 +20,7 @@ export function sleep(ms: number, signal: AbortSignal): Promise<void> {
 
 /** Those who wait for one thing; all are woken together, and look again for themselves. */
 export class Waiters {
-  #waiting: (() => void)[] = []
+  readonly #waiting: (() => void)[] = []
 
   wait(signal: AbortSignal): Promise<void> {
     if (signal.aborted) return Promise.resolve()

@@ -227,6 +227,16 @@ export class Materializer {
     return stat.isDirectory() ? 'directory' : 'other'
   }
 
+  /** Whether something is there; false also where a directory above it is missing. */
+  has(path: RelativePath): boolean {
+    try {
+      return this.#kindAt(path) !== 'nothing'
+    } catch (error) {
+      if (errnoOf(error) === undefined) throw error
+      return false
+    }
+  }
+
   /** Removes a path and everything below it; nothing when it is not there. */
   removeAll(path: RelativePath): void {
     let kind: 'directory' | 'other' | 'nothing'

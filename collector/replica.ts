@@ -269,6 +269,8 @@ export class Replica {
   /** Whether only metadata changed since the last round. */
   async #hasContentAlready(at: VolumeRound, path: RelativePath, version: FileVersion): Promise<boolean> {
     if (!at.agent.trusted || version.links > 1 || this.problems(at.name, at.volume).has(path)) return false
+    // Most puts are of new files: a look at the disk spares asking the history.
+    if (!at.files.has(path)) return false
     const before = (await this.#catalog.entryAt(at.name, at.volume, path, at.agent.applied))?.version
     return before?.kind === 'file' && before.links < 2 && sameContent(before, version)
   }
