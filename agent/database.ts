@@ -69,9 +69,14 @@ export class Database {
     return this.#level.getMany(keys)
   }
 
-  /** All or nothing; with `sync` durable when it resolves. */
-  write(writes: Write[], options: { readonly sync: boolean }): Promise<void> {
-    return this.#level.batch(writes, options)
+  /** All or nothing; with `sync` durable when it resolves. @throws space, io */
+  async write(writes: Write[], options: { readonly sync: boolean }): Promise<void> {
+    try {
+      await this.#level.batch(writes, options)
+    } catch (error) {
+      const reason = reasonOf(error)
+      throw new PacsimileError(/No space left/.test(reason) ? 'space' : 'io', `Writing ${this.#level.location}: ${reason}`, { cause: error })
+    }
   }
 
   /** The first `limit` entries, in key order, as they are now; fewer only where the range holds no more. */

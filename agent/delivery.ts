@@ -8,18 +8,24 @@ import type { Digest } from '../shared/digest.ts'
 import { recordHash } from '../shared/record.ts'
 import type { ChunkRef } from '../shared/version.ts'
 import type { ChainHead } from '../shared/wire.ts'
-import type { JournalEntry } from './journal.ts'
+import type { JournalEntry } from './journal-records.ts'
 import type { Place } from './state.ts'
 
-/** Where a chunk can be read, apart from where it is held: in the file whose version named it. */
+/** Where a chunk can be read, apart from where it is held: in the files whose versions named it. */
 export interface ChunkSource {
   readonly chunk: ChunkRef
+  readonly spots: readonly ChunkSpot[]
+}
+
+export interface ChunkSpot {
   readonly place: Place
   readonly offset: number
 }
 
 /** Content named by the records of one delivery, so that acks come often. A larger version goes alone. */
 const CONTENT_BYTES_TARGET = 8 * 1024 * 1024
+/** Files that are tried for one chunk. */
+const SPOTS_MAX = 4
 
 export class Delivery {
   readonly entries: readonly JournalEntry[]
@@ -61,12 +67,15 @@ export class Delivery {
 
   /** The chunks that the records name, each once, without those that `isKnown`. */
   sources(isKnown: (digest: Digest) => boolean): ChunkSource[] {
-    const sources = new Map<Digest, ChunkSource>()
+    const sources = new Map<Digest, { readonly chunk: ChunkRef; readonly spots: ChunkSpot[] }>()
     for (const { record } of this.entries) {
       if (record.kind !== 'put' || record.version.kind !== 'file') continue
       let offset = 0
       for (const chunk of record.version.chunks) {
-        if (!isKnown(chunk.digest) && !sources.has(chunk.digest)) sources.set(chunk.digest, { chunk, place: record, offset })
+        const spot = { place: record, offset }
+        const source = sources.get(chunk.digest)
+        if (source !== undefined && source.spots.length < SPOTS_MAX) source.spots.push(spot)
+        else if (source === undefined && !isKnown(chunk.digest)) sources.set(chunk.digest, { chunk, spots: [spot] })
         offset += chunk.length
       }
     }

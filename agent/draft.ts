@@ -42,7 +42,7 @@ export class Draft {
 
   put({ volume, path }: Place, version: Version): void {
     this.changes.push({ kind: 'put', volume, path, version })
-    if (version.kind !== 'directory') this.#clear({ volume, path })
+    if (version.kind !== 'directory' && this.versionAt({ volume, path })?.kind === 'directory') this.#clear({ volume, path })
     this.#drafted.set(placeKey({ volume, path }), version)
   }
 

@@ -5,18 +5,26 @@
  * from lending its new content to an old version.
  */
 import { DEFAULT_CHUNK_SIZES } from '../shared/chunker.ts'
+import type { Label } from '../shared/path.ts'
+import type { ChunkRef } from '../shared/version.ts'
 import type { Capture } from './capture.ts'
 import type { StoredChunk } from './capture-thread.ts'
-import type { ChunkSource } from './delivery.ts'
+import type { ChunkSource, ChunkSpot } from './delivery.ts'
 import type { VolumeRoot } from './file-stat.ts'
+import type { Volume } from './volume.ts'
 
-/** Undefined where the file does not hold it any more, or its volume is not there. */
-export function fetchChunk(
-  capture: Capture,
-  root: VolumeRoot | undefined,
-  { chunk, place, offset }: ChunkSource,
-): Promise<StoredChunk | undefined> {
-  if (root === undefined) return Promise.resolve(undefined)
+/** Undefined where no file holds it any more, or their volumes are not there. */
+export async function fetchChunk(capture: Capture, volumes: ReadonlyMap<Label, Volume>, { chunk, spots }: ChunkSource): Promise<StoredChunk | undefined> {
+  // The last one named is the likeliest to be as it was.
+  for (const spot of spots.toReversed()) {
+    const root = volumes.get(spot.place.volume)?.root
+    const stored = root === undefined ? undefined : await fetchFrom(capture, root, chunk, spot)
+    if (stored !== undefined) return stored
+  }
+  return undefined
+}
+
+function fetchFrom(capture: Capture, root: VolumeRoot, chunk: ChunkRef, { place, offset }: ChunkSpot): Promise<StoredChunk | undefined> {
   return new Promise((resolve) => {
     let fetched: StoredChunk | undefined
     const client = {

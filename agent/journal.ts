@@ -8,33 +8,17 @@
  * open and after every write error, because LevelDB may drop or alter records without saying so. It prevents a history
  * with a silent hole: damage ends the epoch instead.
  */
-import { crc32 } from 'node:zlib'
-import { type ByteString, ByteWriter } from '../shared/bytes.ts'
+import { ByteWriter } from '../shared/bytes.ts'
 import type { HybridClock } from '../shared/clock.ts'
-import { digest } from '../shared/digest.ts'
 import { asPacsimileError, PacsimileError } from '../shared/errors.ts'
 import { JOURNAL_BATCH_MAX } from '../shared/limits.ts'
 import type { Log } from '../shared/log.ts'
-import {
-  type ChainEnd,
-  type Change,
-  chainBreak,
-  chainStart,
-  decodeRecord,
-  encodeRecord,
-  type JournalRecord,
-  recordHash,
-} from '../shared/record.ts'
+import { type ChainEnd, type Change, chainStart, encodeRecord, type JournalRecord, recordHash } from '../shared/record.ts'
 import type { ChainHead } from '../shared/wire.ts'
 import { Batches } from './batches.ts'
-import { Database, type Write } from './database.ts'
+import { Database } from './database.ts'
+import { acksBefore, ackWrite, type JournalEntry, missingRecord, positionOf, RECORD_KEYS, readAcks, recordEntry, recordRange, recordsBefore, recordWrite, type Walked, walkChain } from './journal-records.ts'
 import { sleep, Waiters } from './waiting.ts'
-
-/** A record with its bytes, as they are sent. */
-export interface JournalEntry {
-  readonly record: JournalRecord
-  readonly bytes: Buffer
-}
 
 export interface JournalOptions {
   readonly directory: string
@@ -45,8 +29,6 @@ export interface JournalOptions {
 
 /** Pause before a database that failed is opened again. */
 const REOPEN_MS = 1000
-const CHECKSUM_BYTES = 4
-const WORD = 0x1_0000_0000
 
 export class Journal {
   readonly #database: Database
@@ -75,8 +57,8 @@ export class Journal {
   static async open(options: JournalOptions): Promise<Journal> {
     const database = await Database.open(options.directory)
     try {
-      const acked = await readAcked(database, options.epoch)
-      const walked = await walk(database, options.epoch, acked)
+      const acked = await readAcks(database, options.epoch)
+      const walked = await walkChain(database, options.epoch, acked)
       options.clock.atLeast(walked.end.time)
       return new Journal(database, options, walked, acked)
     } catch (error) {
@@ -128,9 +110,7 @@ export class Journal {
   }
 
   async #write(entries: readonly JournalEntry[], end: ChainEnd): Promise<void> {
-    const writes = entries.map(
-      ({ record, bytes }): Write => ({ type: 'put', key: recordKey(record.epoch, record.seq), value: sealed(bytes) }),
-    )
+    const writes = entries.map(recordWrite)
     for (;;) {
       try {
         await this.#database.write(writes, { sync: true })
@@ -164,7 +144,7 @@ export class Journal {
         this.#fail(error)
       }
     }
-    const found = (await walk(this.#database, this.epoch, this.#acked)).end
+    const found = (await walkChain(this.#database, this.epoch, this.#acked)).end
     if (found.seq === end.seq && found.hash === end.hash) return true
     if (found.seq === this.#end.seq && found.hash === this.#end.hash) return false
     throw new PacsimileError(
@@ -178,18 +158,18 @@ export class Journal {
     const entries: JournalEntry[] = []
     let bytes = 0
     if (from > this.#end.seq) return entries
-    const range = { gte: recordKey(this.epoch, from), lt: recordKey(this.epoch, this.#end.seq + 1) }
+    const range = recordRange(this.epoch, from, this.#end.seq + 1)
     for await (const page of this.#database.pages(range)) {
       for (const [key, value] of page) {
-        const entry = unsealed(key, value)
-        if (entry.record.seq !== from + entries.length) throw missing(this.epoch, from + entries.length)
+        const entry = recordEntry(key, value)
+        if (entry.record.seq !== from + entries.length) throw missingRecord(this.epoch, from + entries.length)
         if (entries.length > 0 && bytes + entry.bytes.length > bytesMax) return entries
         entries.push(entry)
         bytes += entry.bytes.length
         if (entries.length >= countMax) return entries
       }
     }
-    if (entries.length === 0) throw missing(this.epoch, from)
+    if (entries.length === 0) throw missingRecord(this.epoch, from)
     return entries
   }
 
@@ -216,13 +196,13 @@ export class Journal {
   async trim(repository: string): Promise<void> {
     const head = this.acked(repository)
     if (head.seq <= this.#oldest) return
-    const key = ackedKey(repository, head)
-    await this.#database.write([{ type: 'put', key, value: Buffer.from(head.hash, 'latin1') }], { sync: true })
-    await this.#database.clear({ gte: ackedPrefix(repository), lt: key })
-    await this.#database.clear({ gte: recordKey(0, 0), lt: recordKey(this.epoch, head.seq) })
+    await this.#database.write([ackWrite(repository, head)], { sync: true })
+    await this.#database.clear(acksBefore(repository, head))
+    await this.#database.clear(recordsBefore(head))
     this.#oldest = head.seq
   }
 
+  /** An append that waits for the disk to take it is given up: its changes are found again by a scan. */
   async close(): Promise<void> {
     this.#closing.abort()
     await this.#appends.close()
@@ -235,95 +215,13 @@ export class Journal {
   }
 }
 
-interface Walked {
-  readonly end: ChainEnd
-  readonly oldest: number
-}
-
-async function walk(database: Database, epoch: number, acked: ReadonlyMap<string, ChainHead>): Promise<Walked> {
-  let end: ChainEnd | undefined
-  let oldest = 1
-  for await (const page of database.pages({ gte: recordKey(epoch, 0), lt: recordKey(epoch + 1, 0) })) {
-    for (const [key, value] of page) {
-      const { record, bytes } = unsealed(key, value)
-      if (end === undefined) {
-        oldest = record.seq
-        const ackedSeq = Math.max(0, ...[...acked.values()].map((head) => head.seq))
-        if (oldest > Math.max(1, ackedSeq)) throw missing(epoch, ackedSeq + 1)
-      } else {
-        const why = chainBreak(end, record)
-        if (why !== undefined) throw new PacsimileError('damage', `The journal is broken: ${why}`)
-      }
-      end = { epoch, seq: record.seq, time: record.time, hash: recordHash(bytes) }
-    }
-  }
-  return { end: end ?? chainStart(epoch), oldest }
-}
-
 /** The greatest epoch of which there is a record, for an agent that lost its epoch file. */
 export async function greatestEpochIn(directory: string): Promise<number> {
   const database = await Database.open(directory)
   try {
-    const [key] = (await database.last({ gte: 'r', lt: 's' })) ?? []
-    return key === undefined ? 0 : fromBigEndian(key.slice(1, 9))
+    const [key] = (await database.last(RECORD_KEYS)) ?? []
+    return key === undefined ? 0 : positionOf(key).epoch
   } finally {
     await database.close()
   }
-}
-
-async function readAcked(database: Database, epoch: number): Promise<Map<string, ChainHead>> {
-  const acked = new Map<string, ChainHead>()
-  for await (const page of database.pages({ gte: 'a', lt: 'b' })) {
-    for (const [key, value] of page) {
-      const repository = key.slice(1, -17)
-      const head = { epoch: fromBigEndian(key.slice(-16, -8)), seq: fromBigEndian(key.slice(-8)), hash: digest(value.toString('latin1')) }
-      if (head.epoch === epoch) acked.set(repository, head)
-    }
-  }
-  return acked
-}
-
-function sealed(bytes: Buffer): Buffer {
-  const value = Buffer.allocUnsafe(CHECKSUM_BYTES + bytes.length)
-  value.writeUInt32LE(crc32(bytes), 0)
-  bytes.copy(value, CHECKSUM_BYTES)
-  return value
-}
-
-function unsealed(key: ByteString, value: Buffer): JournalEntry {
-  const seq = fromBigEndian(key.slice(9))
-  const bytes = value.subarray(CHECKSUM_BYTES)
-  if (value.length < CHECKSUM_BYTES || crc32(bytes) !== value.readUInt32LE(0))
-    throw new PacsimileError('damage', `Journal record ${seq} is not what was written`)
-  const record = decodeRecord(bytes)
-  if (record.seq !== seq) throw new PacsimileError('damage', `Journal record ${record.seq} stands in the place of ${seq}`)
-  return { record, bytes }
-}
-
-function missing(epoch: number, seq: number): PacsimileError {
-  return new PacsimileError('damage', `Journal record ${epoch}:${seq} is missing`)
-}
-
-function recordKey(epoch: number, seq: number): ByteString {
-  return `r${bigEndian(epoch)}${bigEndian(seq)}`
-}
-
-function ackedPrefix(repository: string): ByteString {
-  return `a${repository}\0`
-}
-
-function ackedKey(repository: string, head: ChainHead): ByteString {
-  return `${ackedPrefix(repository)}${bigEndian(head.epoch)}${bigEndian(head.seq)}`
-}
-
-function bigEndian(value: number): ByteString {
-  const bytes = Buffer.allocUnsafe(8)
-  bytes.writeUInt32BE(Math.floor(value / WORD), 0)
-  bytes.writeUInt32BE(value % WORD, 4)
-  return bytes.toString('latin1')
-}
-
-function fromBigEndian(bytes: ByteString): number {
-  const buffer = Buffer.from(bytes, 'latin1')
-  return buffer.readUInt32BE(0) * WORD + buffer.readUInt32BE(4)
 }

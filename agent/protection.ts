@@ -184,7 +184,7 @@ export class Protection {
       journal,
       clock: this.#clock,
       read: async (source) =>
-        (await held.read(source.chunk.digest)) ?? (await fetchChunk(this.#capture, volumes.get(source.place.volume)?.root, source)),
+        (await held.read(source.chunk.digest)) ?? (await fetchChunk(this.#capture, volumes, source)),
       declareLost: async (versions) => {
         await this.#recorder.note(versions.map(({ volume, path, seq }): Change => ({ kind: 'lost', volume, path, lostSeq: seq })))
         this.#options.log.error('content changed before it could be delivered, and is lost', { versions: versions.length })

@@ -15,7 +15,8 @@ import { Batches } from './batches.ts'
 import type { Outcome } from './capture-job.ts'
 import { Draft, placeKey } from './draft.ts'
 import type { Held } from './held.ts'
-import type { Journal, JournalEntry } from './journal.ts'
+import type { Journal } from './journal.ts'
+import type { JournalEntry } from './journal-records.ts'
 import type { Known, Place, State } from './state.ts'
 
 /** A look that ended with something to record, or with the word that there is nothing. */

@@ -5,7 +5,7 @@ import { digestOf } from '../../shared/digest.ts'
 import { PacsimileError } from '../../shared/errors.ts'
 import { parentOf, showPath } from '../../shared/path.ts'
 import type { HistorySource, ListedEntry } from '../history-source.ts'
-import { parsePoint } from '../point.ts'
+import { type PointRequest, parsePoint } from '../point.ts'
 import { entryFields, entryRow, logFields, logRow, nameBelow } from './listing.ts'
 import { describePoint, pointWarnings } from './moment.ts'
 import { AT_HELP, jsonOption, sourceOptions } from './options.ts'
@@ -69,8 +69,9 @@ export function lsCommand(yargs: Argv): Argv {
         .option('recursive', { alias: 'R', type: 'boolean', describe: 'And everything below it', default: false }),
     async ({ data, repository, keyFile, json, target, at, recursive }) => {
       const place = parseTarget(target)
+      const moment = parsePoint(at)
       await using source = await openSource({ data, repository, keyFile })
-      const point = await source.point(place.agent, place.volume, parsePoint(at))
+      const point = await source.point(place.agent, place.volume, moment)
       if (!json) {
         note(`${place.agent}:${place.volume} at ${describePoint(point)}`)
         for (const warning of pointWarnings(point)) warn(warning)
@@ -106,16 +107,17 @@ export function catCommand(yargs: Argv): Argv {
         .option('at', { ...MOMENT, describe: AT_HELP, default: 'now' }),
     async ({ data, repository, keyFile, json, target, at }) => {
       const place = parseTarget(target)
+      const moment = parsePoint(at)
       await using source = await openSource({ data, repository, keyFile })
-      const entry = await fileAt(source, place, at, target)
+      const entry = await fileAt(source, place, moment, target)
       if (json) sayJson({ ...entryFields(entry), content: Buffer.concat(await contentOf(source, entry)).toString('base64') })
       else for await (const bytes of verified(source, entry)) if (!process.stdout.write(bytes)) await once(process.stdout, 'drain')
     },
   )
 }
 
-async function fileAt(source: HistorySource, place: Target, at: string, target: string): Promise<ListedEntry> {
-  const point = await source.point(place.agent, place.volume, parsePoint(at))
+async function fileAt(source: HistorySource, place: Target, at: PointRequest, target: string): Promise<ListedEntry> {
+  const point = await source.point(place.agent, place.volume, at)
   for await (const entry of source.tree(place.agent, place.volume, place.path, point.position)) {
     if (entry.version.kind !== 'file') throw new PacsimileError('usage', `${target} was a ${entry.version.kind} then, not a file`)
     if (entry.lost) throw new PacsimileError('incomplete', `The agent could not keep that version of ${target} until it was acknowledged`)

@@ -35,9 +35,11 @@ export function restoreCommand(yargs: Argv): Argv {
         .example('$0 restore pacs1:images/2026/11 --at "10m ago" --to /tmp/november --repository /mnt/copy', 'from a bare repository'),
     async ({ data, repository, keyFile, json, target, at, to, dryRun, setuid }) => {
       const place = parseTarget(target)
+      // A moment that cannot be understood is said before anything is opened.
+      const moment = parsePoint(at)
       const { restore } = await import('../restore.ts')
       await using source = await openSource({ data, repository, keyFile })
-      const point = await source.point(place.agent, place.volume, parsePoint(at))
+      const point = await source.point(place.agent, place.volume, moment)
       if (!json) {
         note(`Restoring ${target} as it was at ${describePoint(point)}`)
         for (const warning of pointWarnings(point)) warn(warning)

@@ -1,0 +1,189 @@
+/**
+ * The fold of records into writes of the state database. What a record means is said by shared/tree.ts; this module finds
+ * the part of the tree that a record may touch, and turns effects into keys and values.
+ *
+ * Invariant: what it looks up includes what it has folded and not yet written. It prevents two records of one batch from
+ * being folded as if the first had not been.
+ */
+import { type ByteString, ByteWriter } from '../shared/bytes.ts'
+import { isWithin, type Label, type RelativePath, ROOT } from '../shared/path.ts'
+import type { JournalRecord } from '../shared/record.ts'
+import { effects, type Tree, type TreeEntry } from '../shared/tree.ts'
+import type { Write } from './database.ts'
+import type { Known, Place, StateItem, VolumeFacts } from './state.ts'
+import { encodeFacts, encodeKnown, factsKey, inodeKey, keyOf } from './state-keys.ts'
+
+/** The state as it is written. */
+export interface WrittenState {
+  at(place: Place): Promise<Known | undefined>
+  pages(volume: Label, within: RelativePath): AsyncIterable<readonly StateItem[]>
+  /** Writes what was folded, as of `applied`. */
+  write(writes: readonly Write[], applied: number): Promise<void>
+  facts(volume: Label): VolumeFacts | undefined
+  /** Told of every entry as it is folded. */
+  changed(key: ByteString, known: Known | undefined): void
+  factsChanged(volume: Label, facts: VolumeFacts): void
+  /** Told when a record makes a whole subtree disappear. */
+  removed(): void
+}
+
+const NOTHING = Buffer.alloc(0)
+
+export class StateFold {
+  readonly #state: WrittenState
+  readonly #epoch: number
+  readonly #writer = new ByteWriter()
+  readonly #writes: Write[] = []
+  /** Places that were looked up or folded since the last write. */
+  readonly #places = new Map<ByteString, Known | undefined>()
+
+  constructor(state: WrittenState, epoch: number) {
+    this.#state = state
+    this.#epoch = epoch
+  }
+
+  /** Spares the looking up of what is known already. */
+  expect(place: Place, known: Known | undefined): void {
+    this.#places.set(keyOf(place.volume, place.path), known)
+  }
+
+  async fold(record: JournalRecord): Promise<void> {
+    for await (const tree of this.#treesBefore(record)) this.#apply(record, tree)
+    if (record.kind === 'lost') await this.#markLost(record)
+    this.#foldFacts(record)
+  }
+
+  async write(applied: number): Promise<void> {
+    const writes = this.#writes.splice(0)
+    this.#places.clear()
+    await this.#state.write(writes, applied)
+  }
+
+  /** The part of the tree that `record` may touch, in pieces that can be judged one by one. */
+  async *#treesBefore(record: JournalRecord): AsyncGenerator<Tree, void> {
+    switch (record.kind) {
+      case 'put': {
+        const known = await this.#at(record)
+        if (known?.version.kind === 'directory' && record.version.kind !== 'directory') yield await this.#load(record, [record.path])
+        else yield treeOf(known === undefined ? [] : [this.#entry(record.path, known)])
+        return
+      }
+      case 'remove':
+        yield await this.#load(record, [record.path])
+        return
+      case 'rename':
+        yield await this.#load(record, [record.path, record.to])
+        return
+      case 'sweep':
+        // Each entry is judged alone, so the volume need not be in memory at once.
+        await this.write(record.seq - 1)
+        for await (const page of this.#state.pages(record.volume, ROOT)) yield treeOf(this.#entries(page))
+        return
+      case 'epoch':
+      case 'volume':
+      case 'gap':
+      case 'coverage':
+      case 'lost':
+      case 'mark':
+        return
+    }
+  }
+
+  async #at(place: Place): Promise<Known | undefined> {
+    const key = keyOf(place.volume, place.path)
+    return this.#places.has(key) ? this.#places.get(key) : this.#state.at(place)
+  }
+
+  /** Everything at and below the paths, as of before `record`. */
+  async #load(record: JournalRecord & { readonly volume: Label }, paths: readonly RelativePath[]): Promise<Tree> {
+    this.#state.removed()
+    await this.write(record.seq - 1)
+    const entries: TreeEntry[] = []
+    for (const path of paths) for await (const page of this.#state.pages(record.volume, path)) entries.push(...this.#entries(page))
+    return treeOf(entries)
+  }
+
+  #entries(page: readonly StateItem[]): TreeEntry[] {
+    return page.flatMap(({ path, known }) => (known === undefined ? [] : [this.#entry(path, known)]))
+  }
+
+  #entry(path: RelativePath, known: Known): TreeEntry {
+    return { path, position: { epoch: this.#epoch, seq: known.seq }, version: known.version }
+  }
+
+  #apply(record: JournalRecord, tree: Tree): void {
+    if (!('volume' in record)) return
+    const { volume } = record
+    for (const effect of effects(record, tree)) {
+      const prior = tree.at(effect.path)?.version
+      if (prior !== undefined && prior.kind !== 'directory') this.#writes.push({ type: 'del', key: inodeKey(volume, prior.inode, effect.path) })
+      if (effect.kind === 'gone') {
+        const key = keyOf(volume, effect.path)
+        this.#writes.push({ type: 'del', key })
+        this.#note(key, undefined)
+        continue
+      }
+      const { path, version } = effect
+      this.#put({ volume, path }, { seq: record.seq, version, isLost: false })
+      if (version.kind !== 'directory') this.#writes.push({ type: 'put', key: inodeKey(volume, version.inode, path), value: NOTHING })
+    }
+  }
+
+  async #markLost(record: Extract<JournalRecord, { kind: 'lost' }>): Promise<void> {
+    const known = await this.#at(record)
+    if (known?.seq === record.lostSeq) this.#put(record, { ...known, isLost: true })
+  }
+
+  #put({ volume, path }: Place, known: Known): void {
+    const key = keyOf(volume, path)
+    this.#writes.push({ type: 'put', key, value: encodeKnown(known, this.#writer) })
+    this.#note(key, known)
+  }
+
+  #note(key: ByteString, known: Known | undefined): void {
+    this.#places.set(key, known)
+    this.#state.changed(key, known)
+  }
+
+  #foldFacts(record: JournalRecord): void {
+    if (!('volume' in record)) return
+    const facts = factsAfter(record, this.#state.facts(record.volume))
+    if (facts === undefined) return
+    this.#writes.push({ type: 'put', key: factsKey(record.volume), value: encodeFacts(facts) })
+    this.#state.factsChanged(record.volume, facts)
+  }
+}
+
+/** Undefined where the record says nothing of its volume as a whole. */
+function factsAfter(record: JournalRecord, facts: VolumeFacts | undefined): VolumeFacts | undefined {
+  switch (record.kind) {
+    case 'volume': {
+      const { root, mode } = record
+      // Only the first one of an epoch owes a full scan; a later one says that the root or the mode is another.
+      return facts === undefined ? { root, mode, sweepSince: record.seq } : { ...facts, root, mode }
+    }
+    case 'sweep': {
+      if (facts === undefined) return undefined
+      const { sweepSince: _, ...rest } = facts
+      return rest
+    }
+    case 'gap':
+    case 'coverage':
+      return facts === undefined ? undefined : { ...facts, coveredUntil: record.until }
+    case 'epoch':
+    case 'put':
+    case 'remove':
+    case 'rename':
+    case 'lost':
+    case 'mark':
+      return undefined
+  }
+}
+
+function treeOf(entries: readonly TreeEntry[]): Tree {
+  const byPath = new Map(entries.map((entry) => [entry.path, entry]))
+  return {
+    at: (path) => byPath.get(path),
+    within: (path) => entries.filter((entry) => isWithin(entry.path, path)),
+  }
+}
