@@ -6,7 +6,7 @@
  * prevents an agent that was set back, copied or damaged from overwriting the history that the collector holds.
  */
 import { join } from 'node:path'
-import { PacsimileError, reasonOf } from '../shared/errors.ts'
+import { asPacsimileError, ERRORS, PacsimileError, reasonOf } from '../shared/errors.ts'
 import { makeDirectory } from '../shared/files.ts'
 import { type LocalServer, serveLocal } from '../shared/local-api.ts'
 import type { Log } from '../shared/log.ts'
@@ -14,11 +14,12 @@ import { showPath } from '../shared/path.ts'
 import type { AgentConfig } from './config.ts'
 import { setAside } from './database.ts'
 import { beginEpoch, type Epoch, type EpochEnd, readEpoch } from './epoch.ts'
+import type { EpochOver } from './handshake.ts'
 import { greatestEpochIn } from './journal.ts'
 import { Protection } from './protection.ts'
-import type { EpochOver } from './session.ts'
 import type { AgentStatus, AgentVolumeStatus } from './status.ts'
 import type { Volume } from './volume.ts'
+import { sleep } from './waiting.ts'
 import { ChokidarWatcher } from './watch/chokidar.ts'
 import type { OpenWatcher } from './watch/watcher.ts'
 
@@ -36,6 +37,8 @@ export function agentSocket(stateDir: string): string {
 
 const EPOCH_FILE = 'epoch.json'
 const LOG_DIRECTORY = 'log'
+/** Pause before a protection that failed begins again. */
+const RETRY_MS = 1000
 
 export class Agent {
   readonly #options: AgentOptions
@@ -51,22 +54,33 @@ export class Agent {
   async run(stop: AbortSignal, onReady: () => void): Promise<void> {
     makeDirectory(this.#options.stateDir)
     try {
-      let over: EpochOver | undefined
-      do {
-        const protection = await this.#open()
-        this.#protection = protection
-        try {
-          // Once: the journal's lock, under which it is served, is held again by the next life.
-          this.#socket ??= await serveLocal(agentSocket(this.#options.stateDir), { status: () => Promise.resolve(this.status()) })
-          onReady()
-          over = await protection.run(stop)
-          if (over !== undefined) this.#beginAfter(over, protection)
-        } finally {
-          await protection.close()
-        }
-      } while (over !== undefined && !stop.aborted)
+      for (let isOver = false; !isOver; ) isOver = await this.#live(stop, onReady)
     } finally {
       await this.#socket?.close()
+    }
+  }
+
+  /** @returns whether that was the last life */
+  async #live(stop: AbortSignal, onReady: () => void): Promise<boolean> {
+    const protection = await this.#open()
+    const isFirst = this.#protection === undefined
+    this.#protection = protection
+    try {
+      // The journal's lock is held: only one agent can come here.
+      this.#socket ??= await serveLocal(agentSocket(this.#options.stateDir), { status: () => Promise.resolve(this.status()) })
+      if (isFirst) onReady()
+      const over = await protection.run(stop)
+      if (over !== undefined) this.#beginAfter(over, protection)
+      return over === undefined || stop.aborted
+    } catch (error) {
+      const failure = asPacsimileError(error, 'Protecting')
+      if (!ERRORS[failure.code].retryable || failure.code === 'locked' || stop.aborted) throw failure
+      // A full or failing disk: what is durable is the truth, so begin from it again.
+      this.#options.log.error('protection failed and begins again', { code: failure.code, reason: failure.message })
+      await sleep(RETRY_MS, stop)
+      return stop.aborted
+    } finally {
+      await protection.close()
     }
   }
 

@@ -75,7 +75,9 @@ export class Database {
       await this.#level.batch(writes, options)
     } catch (error) {
       const reason = reasonOf(error)
-      throw new PacsimileError(/No space left/.test(reason) ? 'space' : 'io', `Writing ${this.#level.location}: ${reason}`, { cause: error })
+      throw new PacsimileError(/No space left/.test(reason) ? 'space' : 'io', `Writing ${this.#level.location}: ${reason}`, {
+        cause: error,
+      })
     }
   }
 

@@ -9,7 +9,7 @@ import { recordHash } from '../shared/record.ts'
 import type { ChunkRef } from '../shared/version.ts'
 import type { ChainHead } from '../shared/wire.ts'
 import type { JournalEntry } from './journal-records.ts'
-import type { Place } from './state.ts'
+import type { Place } from './place.ts'
 
 /** Where a chunk can be read, apart from where it is held: in the files whose versions named it. */
 export interface ChunkSource {

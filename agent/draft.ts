@@ -4,10 +4,11 @@
  * Invariant: it answers as the state will after those changes. It prevents two results of one batch, such as a removed
  * directory and a file below it, from being recorded as if the other did not exist.
  */
-import { type Label, parentOf, type RelativePath } from '../shared/path.ts'
+import { parentOf, type RelativePath } from '../shared/path.ts'
 import type { Change } from '../shared/record.ts'
 import type { Version } from '../shared/version.ts'
-import type { Known, Place } from './state.ts'
+import { type Place, placeKey } from './place.ts'
+import type { Known } from './state.ts'
 
 export class Draft {
   readonly changes: Change[] = []
@@ -57,8 +58,4 @@ export class Draft {
     const below = place.path === '' ? key : `${key}/`
     for (const drafted of this.#drafted.keys()) if (drafted === key || drafted.startsWith(below)) this.#drafted.delete(drafted)
   }
-}
-
-export function placeKey({ volume, path }: { readonly volume: Label; readonly path: RelativePath }): string {
-  return `${volume}\0${path}`
 }

@@ -14,7 +14,11 @@ import type { VolumeRoot } from './file-stat.ts'
 import type { Volume } from './volume.ts'
 
 /** Undefined where no file holds it any more, or their volumes are not there. */
-export async function fetchChunk(capture: Capture, volumes: ReadonlyMap<Label, Volume>, { chunk, spots }: ChunkSource): Promise<StoredChunk | undefined> {
+export async function fetchChunk(
+  capture: Capture,
+  volumes: ReadonlyMap<Label, Volume>,
+  { chunk, spots }: ChunkSource,
+): Promise<StoredChunk | undefined> {
   // The last one named is the likeliest to be as it was.
   for (const spot of spots.toReversed()) {
     const root = volumes.get(spot.place.volume)?.root

@@ -10,7 +10,7 @@
 import type { Digest } from '../shared/digest.ts'
 import { HELD_BYTES_MAX } from '../shared/limits.ts'
 import type { StoredChunk } from './capture-thread.ts'
-import type { Origin } from './settle.ts'
+import type { Origin } from './settle-entry.ts'
 import type { Spool } from './spool.ts'
 
 interface Entry {

@@ -136,4 +136,3 @@ function encodePosition({ epoch, seq }: Position): ByteString {
   }
   return bytes.toString('latin1')
 }
-

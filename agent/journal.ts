@@ -17,7 +17,21 @@ import { type ChainEnd, type Change, chainStart, encodeRecord, type JournalRecor
 import type { ChainHead } from '../shared/wire.ts'
 import { Batches } from './batches.ts'
 import { Database } from './database.ts'
-import { acksBefore, ackWrite, type JournalEntry, missingRecord, positionOf, RECORD_KEYS, readAcks, recordEntry, recordRange, recordsBefore, recordWrite, type Walked, walkChain } from './journal-records.ts'
+import {
+  acksBefore,
+  ackWrite,
+  type JournalEntry,
+  missingRecord,
+  positionOf,
+  RECORD_KEYS,
+  readAcks,
+  recordEntry,
+  recordRange,
+  recordsBefore,
+  recordWrite,
+  type Walked,
+  walkChain,
+} from './journal-records.ts'
 import { sleep, Waiters } from './waiting.ts'
 
 export interface JournalOptions {

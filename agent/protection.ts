@@ -9,7 +9,6 @@
 import { join } from 'node:path'
 import { HybridClock, systemClock } from '../shared/clock.ts'
 import { PacsimileError } from '../shared/errors.ts'
-import { RECORDS_MESSAGE_BYTES_TARGET, RECORDS_PER_MESSAGE_MAX } from '../shared/limits.ts'
 import type { Log } from '../shared/log.ts'
 import { byteString, type Label } from '../shared/path.ts'
 import type { Change } from '../shared/record.ts'
@@ -18,17 +17,21 @@ import { Capture } from './capture.ts'
 import type { AgentConfig } from './config.ts'
 import type { Epoch } from './epoch.ts'
 import { fetchChunk } from './fetch.ts'
-import { Guard, type OpenGap } from './guard.ts'
+import { Guard } from './guard.ts'
+import { EpochOver } from './handshake.ts'
 import { Held } from './held.ts'
 import { tlsOptions } from './identity.ts'
 import { Journal } from './journal.ts'
+import type { Place } from './place.ts'
 import { Pursuit } from './pursuit.ts'
 import { Recorder } from './recorder.ts'
+import { replay } from './replay.ts'
+import { type OpenGap, Rounds } from './rounds.ts'
 import { Scanner } from './scanner.ts'
-import { EpochOver, type SessionParts } from './session.ts'
+import type { SessionParts } from './session.ts'
 import { Settle } from './settle.ts'
 import { Spool } from './spool.ts'
-import { type Place, State } from './state.ts'
+import { State } from './state.ts'
 import { readTerms, type Terms, writeTerms } from './terms.ts'
 import { Upkeep } from './upkeep.ts'
 import { Uplink } from './uplink.ts'
@@ -151,21 +154,18 @@ export class Protection {
     const { config, openWatcher, log } = this.#options
     const volume = this.volumes.get(name)
     if (volume === undefined) throw new TypeError(`no volume ${name}`)
-    const { settle } = this
-    const parts = { settle, pursuit: this.#pursuit, state: this.#state }
-    return new Guard({
-      ...parts,
-      volume,
-      acceptInode,
+    const shared = { settle: this.settle, pursuit: this.#pursuit, state: this.#state, volume, log }
+    const scanner = new Scanner(shared)
+    const rounds = new Rounds({
+      ...shared,
+      scanner,
       everyMs: config.scan.everySeconds * 1000,
-      gap: this.#openGap(name),
-      openWatcher,
-      scanner: new Scanner(parts),
       recorder: this.#recorder,
       clock: this.#clock,
-      log,
-      signal: this.#watching.signal,
     })
+    const gap = this.#openGap(name)
+    if (gap !== undefined) rounds.owe(gap)
+    return new Guard({ ...shared, acceptInode, openWatcher, rounds, scanner, signal: this.#watching.signal })
   }
 
   /** What the journal does not know of the time before this start. */
@@ -183,8 +183,7 @@ export class Protection {
       agent: this.#options.config.name,
       journal,
       clock: this.#clock,
-      read: async (source) =>
-        (await held.read(source.chunk.digest)) ?? (await fetchChunk(this.#capture, volumes, source)),
+      read: async (source) => (await held.read(source.chunk.digest)) ?? (await fetchChunk(this.#capture, volumes, source)),
       declareLost: async (versions) => {
         await this.#recorder.note(versions.map(({ volume, path, seq }): Change => ({ kind: 'lost', volume, path, lostSeq: seq })))
         this.#options.log.error('content changed before it could be delivered, and is lost', { versions: versions.length })
@@ -302,6 +301,8 @@ export class Protection {
 
   async close(): Promise<void> {
     await this.#capture.close()
+    // An append that waits for a full disk would keep the recorder for ever.
+    if (this.journal.failure !== undefined) await this.journal.close()
     await this.#recorder.close()
     await this.#state.close()
     await this.journal.close()
@@ -315,21 +316,4 @@ const NEVER = new HybridClock(systemClock).last
 
 function epochRecord(agent: Label, { reason, previousEpoch, previousHash, nonce }: Epoch): Change {
   return { kind: 'epoch', agent, reason, previousEpoch, previousHash, nonce }
-}
-
-/** Brings the state to the journal's head, and finds out which content is needed still. */
-async function replay(journal: Journal, state: State, held: Held, ackedSeq: number): Promise<void> {
-  for (let seq = Math.max(journal.oldest, Math.min(state.applied, ackedSeq) + 1); seq <= journal.head.seq; ) {
-    const entries = await journal.read(seq, RECORDS_MESSAGE_BYTES_TARGET, RECORDS_PER_MESSAGE_MAX)
-    const records = entries.map(({ record }) => record)
-    await state.apply(records.filter((record) => record.seq > state.applied))
-    for (const record of records) {
-      if (record.seq <= ackedSeq || record.kind !== 'put' || record.version.kind !== 'file') continue
-      const digests = record.version.chunks.map(({ digest }) => digest)
-      held.need(record.seq, digests, [])
-    }
-    seq += entries.length
-  }
-  held.release(ackedSeq)
-  held.forgetUnneeded()
 }

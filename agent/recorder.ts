@@ -13,11 +13,12 @@ import type { Change } from '../shared/record.ts'
 import { sameVersion, type Version } from '../shared/version.ts'
 import { Batches } from './batches.ts'
 import type { Outcome } from './capture-job.ts'
-import { Draft, placeKey } from './draft.ts'
+import { Draft } from './draft.ts'
 import type { Held } from './held.ts'
 import type { Journal } from './journal.ts'
 import type { JournalEntry } from './journal-records.ts'
-import type { Known, Place, State } from './state.ts'
+import { type Place, placeKey } from './place.ts'
+import type { Known, State } from './state.ts'
 
 /** A look that ended with something to record, or with the word that there is nothing. */
 export interface Finding extends Place {

@@ -18,28 +18,16 @@ import {
 } from '../shared/limits.ts'
 import type { Link } from '../shared/link.ts'
 import type { Label } from '../shared/path.ts'
-import type { EpochReason } from '../shared/record.ts'
-import { type ChainHead, type Message, PROTOCOL_MAJOR, PROTOCOL_MINOR } from '../shared/wire.ts'
+import type { ChainHead, Message } from '../shared/wire.ts'
 import type { StoredChunk } from './capture-thread.ts'
 import { type ChunkSource, Delivery } from './delivery.ts'
+import { EpochOver, greet, refusal, type WelcomeMessage } from './handshake.ts'
 import type { Journal } from './journal.ts'
-import type { Place } from './state.ts'
+import type { Place } from './place.ts'
+import { SendWindow } from './send-window.ts'
 import { sleep, Waiters } from './waiting.ts'
 
-export type WelcomeMessage = Extract<Message, { kind: 'welcome' }>
 export type CoverageMessage = Extract<Message, { kind: 'coverage' }>
-
-/** This journal cannot go on: a new epoch above `above` is to begin, with a full scan. */
-export class EpochOver extends Error {
-  readonly reason: EpochReason
-  readonly above: number
-
-  constructor(reason: EpochReason, above: number, message: string) {
-    super(message)
-    this.reason = reason
-    this.above = above
-  }
-}
 
 export interface SessionParts {
   readonly agent: Label
@@ -75,11 +63,8 @@ export class Session {
   /** What the collector has, or will have before the records that are prepared next. Oldest first. */
   readonly #known = new Set<Digest>()
   readonly #lost = new Set<Digest>()
-  readonly #unacked: { readonly head: ChainHead; readonly bytes: number }[] = []
-  #unackedBytes = 0
+  #window = new SendWindow(0)
   #sentSeq = 0
-  #windowBytes = 0
-  #mayGo = true
   #lastOffer = 0
 
   constructor(link: Link, parts: SessionParts) {
@@ -89,71 +74,36 @@ export class Session {
 
   /** Until the connection ends or the signal is given. @throws EpochOver, not-trusted, version-refused, protocol, damage */
   async run(signal: AbortSignal): Promise<void> {
-    const welcome = await this.#greet()
-    const acked = await this.#checkWelcome(welcome)
-    this.#windowBytes = welcome.windowBytes
-    this.#sentSeq = acked.seq
-    this.#parts.onWelcome(welcome, this.#parts.clock.observe(welcome.time))
-    this.#parts.onAck(welcome.repository, acked)
-    const ending = new AbortController()
-    const inner = AbortSignal.any([signal, ending.signal])
     const stop = (): void => this.#link.close()
     signal.addEventListener('abort', stop, { once: true })
-    const parts = [this.#prepare(inner), this.#deliver(inner), this.#report(inner), this.#listen(welcome.repository)]
+    try {
+      const welcome = await greet(this.#link, this.#parts)
+      const { repository, acked } = welcome
+      this.#window = new SendWindow(welcome.windowBytes)
+      this.#sentSeq = acked.seq
+      this.#parts.onWelcome(welcome, this.#parts.clock.observe(welcome.time))
+      this.#parts.onAck(repository, acked)
+      await this.#converse(repository, signal)
+    } finally {
+      signal.removeEventListener('abort', stop)
+      this.#link.close()
+    }
+  }
+
+  async #converse(repository: string, signal: AbortSignal): Promise<void> {
+    const ending = new AbortController()
+    const inner = AbortSignal.any([signal, ending.signal])
+    const parts = [this.#prepare(inner), this.#deliver(inner), this.#report(inner), this.#listen(repository)]
     try {
       // The first part that ends, ends the session.
       await Promise.race(parts)
     } finally {
-      signal.removeEventListener('abort', stop)
       ending.abort()
       this.#link.close()
       // Nobody will answer these any more.
       for (const { resolve } of this.#offers.values()) resolve([])
       await Promise.allSettled(parts)
     }
-  }
-
-  async #greet(): Promise<WelcomeMessage> {
-    const { agent, journal, clock } = this.#parts
-    const { epoch, seq, hash } = journal.head
-    await this.#link.send({
-      kind: 'hello',
-      major: PROTOCOL_MAJOR,
-      minor: PROTOCOL_MINOR,
-      agent,
-      head: { epoch, seq, hash },
-      oldest: journal.oldest,
-      time: clock.tick(),
-    })
-    const answer = await this.#link.receive()
-    if (answer === undefined) throw this.#link.ended ?? new PacsimileError('protocol', 'The collector ended the session')
-    if (answer.kind === 'refuse') throw this.#refusal(answer)
-    if (answer.kind !== 'welcome') throw new PacsimileError('protocol', `The collector answered hello with ${answer.kind}`)
-    return answer
-  }
-
-  #refusal({ code, message, lastEpoch }: Extract<Message, { kind: 'refuse' }>): Error {
-    const { epoch } = this.#parts.journal
-    if (code === 'forked') return new EpochOver(lastEpoch > epoch ? 'rewound' : 'forked', Math.max(epoch, lastEpoch), message)
-    if (code === 'version-refused' || code === 'not-trusted')
-      return new PacsimileError(code, `The collector refuses this agent: ${message}`)
-    return new PacsimileError('protocol', `The collector ended the session (${code}): ${message}`)
-  }
-
-  /** @returns the position from which this journal goes on @throws EpochOver */
-  async #checkWelcome({ acked, lastEpoch }: WelcomeMessage): Promise<ChainHead> {
-    const { journal } = this.#parts
-    const { epoch } = journal
-    if (lastEpoch > epoch) throw new EpochOver('rewound', lastEpoch, `the collector holds epoch ${lastEpoch}, this journal is at ${epoch}`)
-    const above = Math.max(epoch, lastEpoch)
-    if (acked.epoch !== epoch) throw new PacsimileError('protocol', `The collector continues epoch ${acked.epoch}, not ${epoch}`)
-    if (acked.seq > journal.head.seq)
-      throw new EpochOver('rewound', above, `the collector holds ${acked.seq} records of this epoch, this journal ${journal.head.seq}`)
-    if (acked.seq < journal.oldest - 1)
-      throw new EpochOver('forked', above, `the collector ends at ${acked.seq}, this journal begins at ${journal.oldest}`)
-    if ((await journal.hashAt(acked.seq)) !== acked.hash)
-      throw new EpochOver('forked', above, `the collector holds another record ${acked.seq}`)
-    return acked
   }
 
   /** Offers the chunks of what is journalled, ahead of their sending. */
@@ -214,7 +164,6 @@ export class Session {
     // What an earlier delivery could not read, this one's file may still hold.
     const retried = this.#lost.size === 0 ? [] : delivery.sources((digest) => !this.#lost.has(digest))
     const missing = new Set<Digest>()
-    let bytes = delivery.bytes
     for await (const { source, stored } of this.#readAhead([...wanted, ...retried])) {
       const { digest } = source.chunk
       if (stored === undefined) {
@@ -224,15 +173,14 @@ export class Session {
       await this.#roomToSend(signal)
       if (signal.aborted) return
       this.#lost.delete(digest)
-      bytes += stored.bytes.length
-      this.#unackedBytes += stored.bytes.length
+      this.#window.add(stored.bytes.length)
       await this.#link.send({ kind: 'chunk', digest, ...stored })
     }
     if (missing.size > 0) await this.#declareLost(delivery, missing)
     await this.#roomToSend(signal)
     if (signal.aborted) return
-    this.#unacked.push({ head: delivery.head, bytes })
-    this.#unackedBytes += delivery.bytes
+    this.#window.add(delivery.bytes)
+    this.#window.end(delivery.head)
     this.#sentSeq = delivery.lastSeq
     await this.#link.send({ kind: 'records', records: delivery.entries.map((entry) => entry.bytes) })
   }
@@ -249,10 +197,8 @@ export class Session {
     }
   }
 
-  /** The window bounds what is sent beyond the deliveries that wait for an ack; a single one may be larger than it. */
   async #roomToSend(signal: AbortSignal): Promise<void> {
-    while ((!this.#mayGo || (this.#unacked.length > 0 && this.#unackedBytes >= this.#windowBytes)) && !signal.aborted)
-      await this.#changed.wait(signal)
+    while (!this.#window.hasRoom && !signal.aborted) await this.#changed.wait(signal)
   }
 
   async #declareLost(delivery: Delivery, missing: ReadonlySet<Digest>): Promise<void> {
@@ -273,13 +219,13 @@ export class Session {
           await this.#takeAck(repository, message)
           break
         case 'flow':
-          this.#mayGo = message.go
+          this.#window.mayGo = message.go
           break
         case 'barrier':
           void this.#answerBarrier(message)
           break
         case 'refuse':
-          throw this.#refusal(message)
+          throw refusal(message, this.#parts.journal.epoch)
         default:
           throw new PacsimileError('protocol', `A ${message.kind} message is not the collector's to send now`)
       }
@@ -307,11 +253,9 @@ export class Session {
     clock.observe(time)
     if (head.epoch !== journal.epoch || head.seq > this.#sentSeq)
       throw new PacsimileError('protocol', `The collector acknowledges ${head.epoch}:${head.seq}, which was not sent`)
-    const own = this.#unacked.find((sent) => sent.head.seq === head.seq)?.head.hash ?? (await journal.hashAt(head.seq))
+    const own = this.#window.hashAt(head.seq) ?? (await journal.hashAt(head.seq))
     if (own !== undefined && own !== head.hash) throw new EpochOver('forked', head.epoch, `the collector holds another record ${head.seq}`)
-    const done = this.#unacked.filter((sent) => sent.head.seq <= head.seq)
-    this.#unacked.splice(0, done.length)
-    for (const { bytes } of done) this.#unackedBytes -= bytes
+    this.#window.acknowledge(head.seq)
     onAck(repository, head)
   }
 

@@ -12,75 +12,31 @@
 import { DIRTY_PATHS_MAX, OPEN_FILES_MAX, SCAN_PATHS_MAX } from '../shared/limits.ts'
 import type { Label } from '../shared/path.ts'
 import { DueQueue } from './due-queue.ts'
-import type { Place } from './state.ts'
-
-/** Stands for whoever waits until a path has been dealt with. */
-export interface Ticket {
-  answered(hasChanged: boolean): void
-}
-
-/** Events come from a change that happens now; a scan finds what may have changed long ago, and can wait. */
-export type Origin = 'event' | 'scan'
-
-export interface Due extends Place {
-  readonly origin: Origin
-  /** Capture it even if it is open for writing. */
-  readonly asIs: boolean
-}
-
-/** How a look ended. */
-export type Settled =
-  /** Captured in a stable state, and recorded. */
-  | { readonly kind: 'captured' }
-  /** Captured as it was, while it may have been written; `durationMs` is what the capture took. */
-  | { readonly kind: 'captured-open'; readonly durationMs: number }
-  /** As it was captured, but still open for writing. */
-  | { readonly kind: 'still-open' }
-  /** A writer has it open, or it changed while being read. */
-  | { readonly kind: 'busy' }
-  /** Nothing to do, or nothing that can be done now. */
-  | { readonly kind: 'done' }
-
-export const RETRY_FIRST_MS = 5
-export const RETRY_MAX_MS = 250
-export const QUIET_MS = 250
-export const LAG_MAX_MS = 1000
-export const PACE = 4
-export const DIRECTORY_QUIET_MS = 100
-export const DIRECTORY_LAG_MAX_MS = 500
-export const SECOND_LOOK_MS = 150
-export const REOPEN_FIRST_MS = 1000
-export const REOPEN_MAX_MS = 60_000
-
-interface Entry {
-  readonly place: Place
-  origin: Origin
-  /** Why it waits: something changed, its children changed, or only to make sure. */
-  reason: 'change' | 'children' | 'certainty'
-  isLooking: boolean
-  /** What came while it was being looked at. */
-  again: 'change' | 'children' | undefined
-  dueMs: number
-  /** The earliest time for which the queue holds it. */
-  queuedMs: number
-  firstMs: number
-  lastMs: number
-  retries: number
-  /** Captured while open: no capture as it is before this time. */
-  paceMs: number
-  /** Captured while open: how long to the next look that hopes to find it closed. */
-  reopenMs: number
-  tickets: Ticket[]
-  /** Tickets that the look under way answers. */
-  looking: Ticket[]
-}
-
-const NOT_QUEUED = Number.POSITIVE_INFINITY
+import { type Place, placeKey } from './place.ts'
+import {
+  asIsFromMs,
+  DIRECTORY_LAG_MAX_MS,
+  DIRECTORY_QUIET_MS,
+  type Due,
+  NOT_QUEUED,
+  newEntry,
+  noteDuringLook,
+  type Origin,
+  PACE,
+  REOPEN_FIRST_MS,
+  REOPEN_MAX_MS,
+  RETRY_FIRST_MS,
+  RETRY_MAX_MS,
+  SECOND_LOOK_MS,
+  type Settled,
+  type SettleEntry,
+  type Ticket,
+} from './settle-entry.ts'
 
 export class Settle {
-  readonly #entries = new Map<string, Entry>()
-  readonly #events = new DueQueue<Entry>()
-  readonly #scanned: Entry[] = []
+  readonly #entries = new Map<string, SettleEntry>()
+  readonly #events = new DueQueue<SettleEntry>()
+  readonly #scanned: SettleEntry[] = []
   readonly #perVolume = new Map<Label, number>()
   #scannedNext = 0
   #openFiles = 0
@@ -97,18 +53,16 @@ export class Settle {
 
   /** Whether the path waits or is being looked at because something happened to it. */
   isPending(place: Place): boolean {
-    const entry = this.#entries.get(keyOf(place))
+    const entry = this.#entries.get(placeKey(place))
     return entry !== undefined && entry.reason !== 'certainty'
   }
 
   /** Something may have happened to the path. False when too many of its volume wait: scan the volume instead. */
   changed(place: Place, nowMs: number): boolean {
-    const entry = this.#entries.get(keyOf(place)) ?? this.#begin(place, 'event', nowMs)
+    const entry = this.#entries.get(placeKey(place)) ?? this.#begin(place, 'event', nowMs)
     if (entry === undefined) return false
     if (entry.isLooking) {
-      if (entry.again !== 'change') entry.firstMs = nowMs
-      entry.again = 'change'
-      entry.lastMs = nowMs
+      noteDuringLook(entry, nowMs)
       return true
     }
     if (entry.reason !== 'change') entry.firstMs = nowMs
@@ -124,7 +78,7 @@ export class Settle {
 
   /** Something happened in the directory: its own metadata changed. */
   childrenChanged(directory: Place, nowMs: number): boolean {
-    const known = this.#entries.get(keyOf(directory))
+    const known = this.#entries.get(placeKey(directory))
     const entry = known ?? this.#begin(directory, 'event', nowMs)
     if (entry === undefined) return false
     if (entry.isLooking) {
@@ -140,12 +94,11 @@ export class Settle {
 
   /** A scan found a difference. The ticket is given back when a look that began after this has ended. */
   found(place: Place, origin: Origin, ticket: Ticket, nowMs: number): void {
-    const known = this.#entries.get(keyOf(place))
+    const known = this.#entries.get(placeKey(place))
     const entry = known ?? this.#add(place, origin, nowMs)
     entry.tickets.push(ticket)
     if (entry.isLooking) {
-      if (entry.again !== 'change') entry.firstMs = nowMs
-      entry.again = 'change'
+      noteDuringLook(entry, nowMs)
       return
     }
     if (known !== undefined && known.reason === 'change') return
@@ -182,7 +135,7 @@ export class Settle {
     return due
   }
 
-  #nextEvent(nowMs: number): Entry | undefined {
+  #nextEvent(nowMs: number): SettleEntry | undefined {
     for (let nextMs = this.#events.nextMs; nextMs !== undefined && nextMs <= nowMs; nextMs = this.#events.nextMs) {
       const popped = this.#events.pop()
       if (popped === undefined) return undefined
@@ -195,7 +148,7 @@ export class Settle {
     return undefined
   }
 
-  #nextScanned(): Entry | undefined {
+  #nextScanned(): SettleEntry | undefined {
     while (this.#scannedNext < this.#scanned.length) {
       const entry = this.#scanned[this.#scannedNext++]
       if (this.#scannedNext === this.#scanned.length || this.#scannedNext > SCAN_PATHS_MAX) {
@@ -208,17 +161,17 @@ export class Settle {
     return undefined
   }
 
-  #isWaiting(entry: Entry): boolean {
-    return !entry.isLooking && this.#entries.get(keyOf(entry.place)) === entry
+  #isWaiting(entry: SettleEntry): boolean {
+    return !entry.isLooking && this.#entries.get(placeKey(entry.place)) === entry
   }
 
-  #mayBeAsIs(entry: Entry, nowMs: number): boolean {
+  #mayBeAsIs(entry: SettleEntry, nowMs: number): boolean {
     return entry.retries > 0 && entry.reason === 'change' && nowMs >= asIsFromMs(entry)
   }
 
   /** The look that `take` began has ended. @returns the tickets that it answers */
   finished(place: Place, settled: Settled, nowMs: number): readonly Ticket[] {
-    const entry = this.#entries.get(keyOf(place))
+    const entry = this.#entries.get(placeKey(place))
     if (entry === undefined) return []
     entry.isLooking = false
     const { again } = entry
@@ -236,6 +189,7 @@ export class Settle {
     this.#countOpen(entry, settled)
     if (again === 'change') {
       entry.reason = 'change'
+      entry.firstMs = entry.againMs
       this.#schedule(entry, nowMs)
     } else if (again === 'children') {
       entry.reason = 'children'
@@ -247,7 +201,7 @@ export class Settle {
     return tickets
   }
 
-  #retry(entry: Entry, nowMs: number): void {
+  #retry(entry: SettleEntry, nowMs: number): void {
     if (entry.reason !== 'change') {
       entry.reason = 'change'
       entry.firstMs = nowMs
@@ -259,7 +213,7 @@ export class Settle {
     this.#schedule(entry, fromMs > nowMs ? Math.min(nowMs + waitMs, fromMs) : nowMs + RETRY_FIRST_MS)
   }
 
-  #rest(entry: Entry, settled: Settled, nowMs: number): void {
+  #rest(entry: SettleEntry, settled: Settled, nowMs: number): void {
     if (entry.reopenMs > 0) {
       entry.reason = 'certainty'
       this.#schedule(entry, nowMs + entry.reopenMs)
@@ -272,7 +226,7 @@ export class Settle {
   }
 
   /** A file that stays open is looked at now and then, in the hope of a stable read. */
-  #countOpen(entry: Entry, settled: Settled): void {
+  #countOpen(entry: SettleEntry, settled: Settled): void {
     const wasOpen = entry.reopenMs > 0
     if (settled.kind === 'captured-open') {
       entry.reopenMs = wasOpen || this.#openFiles < OPEN_FILES_MAX ? REOPEN_FIRST_MS : 0
@@ -284,51 +238,28 @@ export class Settle {
     this.#openFiles += Number(entry.reopenMs > 0) - Number(wasOpen)
   }
 
-  #begin(place: Place, origin: Origin, nowMs: number): Entry | undefined {
+  #begin(place: Place, origin: Origin, nowMs: number): SettleEntry | undefined {
     return (this.#perVolume.get(place.volume) ?? 0) < DIRTY_PATHS_MAX ? this.#add(place, origin, nowMs) : undefined
   }
 
-  #add(place: Place, origin: Origin, nowMs: number): Entry {
-    const entry: Entry = {
-      place: { volume: place.volume, path: place.path },
-      origin,
-      reason: 'certainty',
-      isLooking: false,
-      again: undefined,
-      dueMs: nowMs,
-      queuedMs: NOT_QUEUED,
-      firstMs: nowMs,
-      lastMs: nowMs,
-      retries: 0,
-      paceMs: 0,
-      reopenMs: 0,
-      tickets: [],
-      looking: [],
-    }
-    this.#entries.set(keyOf(place), entry)
+  #add(place: Place, origin: Origin, nowMs: number): SettleEntry {
+    const entry = newEntry(place, origin, nowMs)
+    this.#entries.set(placeKey(place), entry)
     this.#perVolume.set(place.volume, (this.#perVolume.get(place.volume) ?? 0) + 1)
     return entry
   }
 
-  #remove(entry: Entry): void {
-    this.#entries.delete(keyOf(entry.place))
+  #remove(entry: SettleEntry): void {
+    this.#entries.delete(placeKey(entry.place))
     if (entry.reopenMs > 0) this.#openFiles -= 1
     this.#perVolume.set(entry.place.volume, (this.#perVolume.get(entry.place.volume) ?? 1) - 1)
   }
 
   /** The queue keeps one valid slot for each entry: a later time is found out when the earlier one is popped. */
-  #schedule(entry: Entry, dueMs: number): void {
+  #schedule(entry: SettleEntry, dueMs: number): void {
     entry.dueMs = dueMs
     if (dueMs >= entry.queuedMs) return
     entry.queuedMs = dueMs
     this.#events.push(entry, dueMs)
   }
-}
-
-function asIsFromMs(entry: Entry): number {
-  return Math.max(Math.min(entry.lastMs + QUIET_MS, entry.firstMs + LAG_MAX_MS), entry.paceMs)
-}
-
-function keyOf({ volume, path }: Place): string {
-  return `${volume}\0${path}`
 }

@@ -10,7 +10,8 @@ import { isWithin, type Label, type RelativePath, ROOT } from '../shared/path.ts
 import type { JournalRecord } from '../shared/record.ts'
 import { effects, type Tree, type TreeEntry } from '../shared/tree.ts'
 import type { Write } from './database.ts'
-import type { Known, Place, StateItem, VolumeFacts } from './state.ts'
+import type { Place } from './place.ts'
+import type { Known, StateItem, VolumeFacts } from './state.ts'
 import { encodeFacts, encodeKnown, factsKey, inodeKey, keyOf } from './state-keys.ts'
 
 /** The state as it is written. */
@@ -116,7 +117,8 @@ export class StateFold {
     const { volume } = record
     for (const effect of effects(record, tree)) {
       const prior = tree.at(effect.path)?.version
-      if (prior !== undefined && prior.kind !== 'directory') this.#writes.push({ type: 'del', key: inodeKey(volume, prior.inode, effect.path) })
+      if (prior !== undefined && prior.kind !== 'directory')
+        this.#writes.push({ type: 'del', key: inodeKey(volume, prior.inode, effect.path) })
       if (effect.kind === 'gone') {
         const key = keyOf(volume, effect.path)
         this.#writes.push({ type: 'del', key })

@@ -15,8 +15,21 @@ import type { JournalRecord, WatchMode } from '../shared/record.ts'
 import type { Version } from '../shared/version.ts'
 import { Database, setAside, type Write } from './database.ts'
 import { KnownCache } from './known-cache.ts'
+import type { Place } from './place.ts'
 import { StateFold } from './state-fold.ts'
-import { ALL_KEYS, decodeFacts, decodeKnown, FACTS_KEYS, inodeRange, keyOf, MARK_KEY, pathOfInodeKey, pathOfKey, rangeWithin, volumeOfFactsKey } from './state-keys.ts'
+import {
+  ALL_KEYS,
+  decodeFacts,
+  decodeKnown,
+  FACTS_KEYS,
+  inodeRange,
+  keyOf,
+  MARK_KEY,
+  pathOfInodeKey,
+  pathOfKey,
+  rangeWithin,
+  volumeOfFactsKey,
+} from './state-keys.ts'
 
 /** What the journal says of a path. */
 export interface Known {
@@ -42,11 +55,6 @@ export interface VolumeFacts {
   readonly sweepSince?: number
   /** The volume's state was last verified for this time. */
   readonly coveredUntil?: HybridTime
-}
-
-export interface Place {
-  readonly volume: Label
-  readonly path: RelativePath
 }
 
 interface Opened {
@@ -163,7 +171,8 @@ export class State {
   }
 
   async *#pages(volume: Label, within: RelativePath): AsyncGenerator<StateItem[], void> {
-    for await (const page of this.#database.pages(rangeWithin(volume, within))) yield page.map(([key, value]) => stateItem(volume, key, value))
+    for await (const page of this.#database.pages(rangeWithin(volume, within)))
+      yield page.map(([key, value]) => stateItem(volume, key, value))
   }
 
   /** Folds records in. They must be the next ones of the journal. */

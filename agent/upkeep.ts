@@ -9,8 +9,8 @@
 import type { HybridClock, HybridTime } from '../shared/clock.ts'
 import type { Log } from '../shared/log.ts'
 import type { Change } from '../shared/record.ts'
-import type { OpenGap } from './guard.ts'
 import type { Protection } from './protection.ts'
+import type { OpenGap } from './rounds.ts'
 import type { State } from './state.ts'
 import { sleep } from './waiting.ts'
 

@@ -11,8 +11,9 @@ import { MESSAGE_BYTES_MAX } from '../shared/limits.ts'
 import { Link } from '../shared/link.ts'
 import type { Log } from '../shared/log.ts'
 import { JOURNAL_PATH, SUBPROTOCOL } from '../shared/wire.ts'
+import { EpochOver, type WelcomeMessage } from './handshake.ts'
 import type { AgentTlsOptions } from './identity.ts'
-import { EpochOver, Session, type SessionParts, type WelcomeMessage } from './session.ts'
+import { Session, type SessionParts } from './session.ts'
 import { sleep, Waiters } from './waiting.ts'
 
 export interface LinkStatus {

@@ -1,0 +1,174 @@
+/**
+ * The full scans of one volume, one after the other: the first at once, then on a schedule, or sooner when somebody asks.
+ *
+ * Order: a scan's own records come first, then the sweep of an epoch's first scan, then the gaps that it closes, then
+ * coverage. Invariant: whoever asks for proof is answered by a scan that began after the question; all who ask during one
+ * scan are answered by the next. It prevents a proof that rests on a look from before the change.
+ */
+import type { HybridClock, HybridTime } from '../shared/clock.ts'
+import { PacsimileError } from '../shared/errors.ts'
+import type { Log } from '../shared/log.ts'
+import { ROOT, showPath } from '../shared/path.ts'
+import type { Change } from '../shared/record.ts'
+import type { Recorder } from './recorder.ts'
+import { RootLost, ScanThread } from './scan-threads.ts'
+import type { Scanned, Scanner } from './scanner.ts'
+import type { State } from './state.ts'
+import type { Volume } from './volume.ts'
+import { Alarm } from './waiting.ts'
+import type { Watcher } from './watch/watcher.ts'
+
+export interface OpenGap {
+  readonly from: HybridTime
+  readonly cause: string
+}
+
+export interface RoundsParts {
+  readonly volume: Volume
+  readonly everyMs: number
+  readonly scanner: Scanner
+  readonly recorder: Recorder
+  readonly state: State
+  readonly clock: HybridClock
+  readonly log: Log
+}
+
+interface Proof {
+  readonly resolve: () => void
+  readonly reject: (error: PacsimileError) => void
+}
+
+/** Scans take at most this share of the time: after one comes this many times its duration of rest. */
+const REST = 19
+/** Coverage is recorded this often while nothing changes. */
+const COVERAGE_MS = 60_000
+
+export class Rounds {
+  readonly #parts: RoundsParts
+  readonly #thread = new ScanThread()
+  readonly #alarm = new Alarm()
+  readonly #proofs: Proof[] = []
+  #gaps: OpenGap[] = []
+  #isWanted = false
+  #coveredMs = Number.NEGATIVE_INFINITY
+
+  constructor(parts: RoundsParts) {
+    this.#parts = parts
+  }
+
+  /** Resolves when everything that changed before this call is journalled. @throws incomplete */
+  prove(): Promise<void> {
+    const { volume } = this.#parts
+    if (volume.phase === 'paused') return Promise.reject(pausedError(volume))
+    return new Promise((resolve, reject) => {
+      this.#proofs.push({ resolve, reject })
+      this.#alarm.ring()
+    })
+  }
+
+  /** The volume is paused: nothing can be proved. */
+  refuse(): void {
+    for (const { reject } of this.#proofs.splice(0)) reject(pausedError(this.#parts.volume))
+  }
+
+  /** The next scan closes this gap. */
+  owe(gap: OpenGap): void {
+    if (!this.#gaps.some(({ cause }) => cause === gap.cause)) this.#gaps.push(gap)
+  }
+
+  /** Scan as soon as possible. */
+  want(): void {
+    this.#isWanted = true
+    this.#alarm.ring()
+  }
+
+  /** Until the signal is given. @throws RootLost, and what stands in the way of a scan */
+  async run(watcher: Watcher, signal: AbortSignal): Promise<void> {
+    const { volume, everyMs, scanner } = this.#parts
+    while (!signal.aborted) {
+      const proofs = this.#proofs.splice(0)
+      this.#isWanted = false
+      volume.beginScan()
+      const startedMs = performance.now()
+      try {
+        const scanned = await scanner.scan(volume, { path: ROOT, isShallow: false, origin: 'scan' }, this.#thread, signal)
+        if (signal.aborted) return
+        await this.#conclude(scanned, watcher)
+        this.#note(scanned, performance.now() - startedMs)
+        this.#answer(proofs.splice(0))
+      } catch (error) {
+        if (error instanceof RootLost) volume.lose(error.message)
+        throw error
+      } finally {
+        this.#proofs.push(...proofs)
+      }
+      await this.#rest(Math.max(everyMs, (performance.now() - startedMs) * REST), signal)
+    }
+  }
+
+  /** Until the next scan is due or wanted. */
+  async #rest(restMs: number, signal: AbortSignal): Promise<void> {
+    const untilMs = performance.now() + restMs
+    while (!signal.aborted && this.#proofs.length === 0 && !this.#isWanted && performance.now() < untilMs) {
+      await this.#alarm.sleep(untilMs - performance.now(), signal)
+    }
+  }
+
+  /** The scan's differences are recorded; now what follows from it. */
+  async #conclude(scanned: Scanned, watcher: Watcher): Promise<void> {
+    const { volume, state, recorder, clock } = this.#parts
+    volume.endScan(scanned.closed, scanned.foreign)
+    const facts = state.facts(volume.name)
+    const until = clock.tick()
+    const gaps = this.#gaps
+    this.#gaps = []
+    const changes: Change[] = gaps.map(({ from, cause }) => ({ kind: 'gap', volume: volume.name, from, until, cause }))
+    // What could not be read was not put, and must not be swept away for that.
+    if (facts?.sweepSince !== undefined && volume.unreadable.length === 0)
+      changes.unshift({ kind: 'sweep', volume: volume.name, since: facts.sweepSince })
+    const isCoverageDue = scanned.differences > 0 || performance.now() - this.#coveredMs > COVERAGE_MS
+    if (gaps.length === 0 && isCoverageDue) {
+      changes.push({ kind: 'coverage', volume: volume.name, from: facts?.coveredUntil ?? until, until, mode: watcher.mode })
+    }
+    if (changes.length > 0) {
+      await recorder.note(changes)
+      this.#coveredMs = performance.now()
+    }
+    volume.gaps += gaps.length
+    volume.phase = 'watching'
+    volume.reason = watcher.reason
+  }
+
+  #note({ differences, unannounced }: Scanned, durationMs: number): void {
+    const { volume, log } = this.#parts
+    if (volume.lastScan === undefined || unannounced > 0) {
+      log.info('scanned a volume', { volume: volume.name, durationMs: Math.round(durationMs), differences, unannounced })
+    }
+    volume.noteScan({ endedMs: Date.now(), durationMs, differences, unannounced })
+  }
+
+  #answer(proofs: readonly Proof[]): void {
+    const { volume } = this.#parts
+    const { unreadable } = volume
+    const [first] = unreadable
+    for (const { resolve, reject } of proofs) {
+      if (first === undefined) resolve()
+      else
+        reject(
+          new PacsimileError(
+            'incomplete',
+            `Volume ${volume.name}: ${unreadable.length} paths cannot be read, the first is ${showPath(first.path)}: ${first.reason}`,
+          ),
+        )
+    }
+  }
+
+  async close(): Promise<void> {
+    this.refuse()
+    await this.#thread.close()
+  }
+}
+
+function pausedError(volume: Volume): PacsimileError {
+  return new PacsimileError('incomplete', `Volume ${volume.name} is paused: ${volume.reason}`)
+}
