@@ -6,18 +6,16 @@
  * is named by agent, path and time. It prevents a verifier that reports health for what it did not look at.
  */
 
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { millisecondsOf } from '../shared/clock.ts'
 import { type Digest, digestHex } from '../shared/digest.ts'
 import { PacsimileError, reasonOf } from '../shared/errors.ts'
 import type { Label, RelativePath } from '../shared/path.ts'
-import { Catalog } from './catalog.ts'
+import type { Catalog } from './catalog.ts'
 import { type Damage, replay } from './replay.ts'
 import { FRAME_HEADER_BYTES } from './repository/frame.ts'
 import type { FrameFile, FrameFileKind, ScannedFrame } from './repository/frame-file.ts'
 import { Repository } from './repository/repository.ts'
+import { ScratchCatalog } from './scratch-catalog.ts'
 
 /** A version that cannot be restored, or not with certainty. */
 export interface Affected {
@@ -64,8 +62,7 @@ export async function checkRepository(
   const started = performance.now()
   await using stack = new AsyncDisposableStack()
   const repository = stack.adopt(Repository.open(directory, dataKey), (opened) => opened.close())
-  const scratch = stack.adopt(mkdtempSync(join(tmpdir(), 'pacsimile-check-')), (made) => rmSync(made, { recursive: true, force: true }))
-  const catalog = stack.adopt(await Catalog.open(join(scratch, 'catalog')), (opened) => opened.close())
+  const { catalog } = stack.use(await ScratchCatalog.open())
 
   // Records first: the chunks of every record seen here were durable before it was written, also while a collector runs.
   const folded = await replay(repository, catalog)

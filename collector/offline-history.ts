@@ -4,44 +4,43 @@
  * Folds the repository into a catalog in a temporary directory, so that both ways of reading use the same code, and
  * writes nothing into the repository.
  */
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { Catalog } from './catalog.ts'
+import type { Catalog } from './catalog.ts'
 import { History } from './history.ts'
 import { type Damage, replay } from './replay.ts'
 import { Repository } from './repository/repository.ts'
+import { ScratchCatalog } from './scratch-catalog.ts'
 
 export class OfflineHistory extends History {
   readonly repository: Repository
-  readonly catalog: Catalog
-  readonly #directory: string
+  readonly #scratch: ScratchCatalog
 
-  private constructor(catalog: Catalog, repository: Repository, damage: readonly Damage[], directory: string) {
-    super(catalog, repository, { damage })
-    this.catalog = catalog
+  private constructor(scratch: ScratchCatalog, repository: Repository, damage: readonly Damage[]) {
+    super(scratch.catalog, repository, { damage })
     this.repository = repository
-    this.#directory = directory
+    this.#scratch = scratch
   }
 
   /** @throws not-found, format-unknown, io */
   static async open(repositoryDirectory: string, dataKey: Buffer, onProgress?: (records: number) => void): Promise<OfflineHistory> {
     const repository = Repository.open(repositoryDirectory, dataKey)
-    const directory = mkdtempSync(join(tmpdir(), 'pacsimile-catalog-'))
+    let scratch: ScratchCatalog | undefined
     try {
-      const catalog = await Catalog.open(join(directory, 'catalog'))
-      const { damage } = await replay(repository, catalog, onProgress)
-      return new OfflineHistory(catalog, repository, damage, directory)
+      scratch = await ScratchCatalog.open()
+      const { damage } = await replay(repository, scratch.catalog, onProgress)
+      return new OfflineHistory(scratch, repository, damage)
     } catch (error) {
       repository.close()
-      rmSync(directory, { recursive: true, force: true })
+      await scratch?.[Symbol.asyncDispose]()
       throw error
     }
   }
 
+  get catalog(): Catalog {
+    return this.#scratch.catalog
+  }
+
   override async [Symbol.asyncDispose](): Promise<void> {
-    await this.catalog.close()
     this.repository.close()
-    rmSync(this.#directory, { recursive: true, force: true })
+    await this.#scratch[Symbol.asyncDispose]()
   }
 }
