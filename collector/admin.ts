@@ -6,9 +6,10 @@ import { digestFromHex } from '../shared/digest.ts'
 import { PacsimileError } from '../shared/errors.ts'
 import { CHUNK_BYTES_MAX } from '../shared/limits.ts'
 import type { LocalRoutes } from '../shared/local-api.ts'
-import { type Label, label, relativePath } from '../shared/path.ts'
+import { type Label, label, relativePath, showPath } from '../shared/path.ts'
 import { comparePositions, type Position } from '../shared/record.ts'
 import type { Catalog } from './catalog.ts'
+import type { EnrolledAgents } from './enrolled-agents.ts'
 import type { HistorySource } from './history-source.ts'
 import { encodeChunks, encodeEntries, encodeLog } from './history-wire.ts'
 import type { Overview } from './overview.ts'
@@ -42,6 +43,7 @@ export interface AdminParts {
   readonly history: HistorySource
   readonly receiver: Receiver
   readonly catalog: Catalog
+  readonly enrolled: EnrolledAgents
   readonly replica: Replica | undefined
 }
 
@@ -88,12 +90,13 @@ interface Reached extends Position {
 
 /** Resolves when everything that changed before the call is durable here and in the replica. @throws timeout, agent-unreachable, incomplete */
 async function wait(parts: AdminParts, asked: z.output<typeof WAIT>, signal: AbortSignal): Promise<{ agents: Reached[] }> {
-  const known = await parts.catalog.agents()
-  if (asked.agent !== undefined && !known.includes(asked.agent) && parts.receiver.session(asked.agent) === undefined) {
+  // Those that may connect: an agent that is enrolled and has sent nothing yet is waited for, one that was revoked is not.
+  const known = parts.enrolled.names()
+  if (asked.agent !== undefined && !known.includes(asked.agent)) {
     throw new PacsimileError('not-found', `There is no agent ${asked.agent}; known: ${known.length === 0 ? 'none' : known.join(', ')}`)
   }
   const agents = asked.agent === undefined ? known : [asked.agent]
-  if (agents.length === 0) throw new PacsimileError('not-found', 'No agent has sent anything yet')
+  if (agents.length === 0) throw new PacsimileError('not-found', 'No agent is enrolled yet')
   const deadline = AbortSignal.timeout(asked.timeoutMs)
   const either = AbortSignal.any([signal, deadline])
   return { agents: await Promise.all(agents.map((agent) => waitFor(parts, agent, asked.volume ?? '', either, asked.timeoutMs))) }
@@ -104,6 +107,7 @@ async function waitFor(parts: AdminParts, agent: Label, volume: string, signal: 
     try {
       const position = await untilAborted(barrier(parts, agent, volume, signal), signal)
       await follow(parts, agent, position, signal)
+      await requireWholeReplica(parts, agent, volume)
       return { agent, epoch: position.epoch, seq: position.seq }
     } catch (error) {
       if (signal.aborted)
@@ -146,6 +150,20 @@ async function follow(parts: AdminParts, agent: Label, position: Position, signa
     signal.throwIfAborted()
     if (parts.replica === undefined) await pause(signal)
     else await parts.replica.progress.next(100, signal)
+  }
+}
+
+/** @throws incomplete when there are paths that the replica could not be given */
+async function requireWholeReplica(parts: AdminParts, agent: Label, volume: string): Promise<void> {
+  for (const { name: of } of await parts.catalog.volumes(agent)) {
+    const problems = volume === '' || volume === of ? parts.replica?.problems(agent, of) : undefined
+    const [first] = problems ?? []
+    if (problems === undefined || first === undefined) continue
+    const [path, reason] = first
+    throw new PacsimileError(
+      'incomplete',
+      `Everything is durable, but ${problems.size} of ${agent}:${of} could not be brought into the replica, among them ${showPath(path)}: ${reason}`,
+    )
   }
 }
 

@@ -87,11 +87,17 @@ export async function collect(
     repository: repository.id,
     damage: folded.damage.length,
     catalog,
+    enrolled: identity.agents,
     ingest,
     receiver,
     replica,
   })
-  stack.use(await serveLocal(join(dataDir, 'admin.sock'), adminRoutes({ overview, history, receiver, catalog, replica })))
+  stack.use(
+    await serveLocal(
+      join(dataDir, 'admin.sock'),
+      adminRoutes({ overview, history, receiver, catalog, enrolled: identity.agents, replica }),
+    ),
+  )
   const { address, port } = receiver.address
   onReady({ host: address, port })
   log.info('listening for agents', { address, port })

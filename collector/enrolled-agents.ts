@@ -10,7 +10,7 @@ import { join } from 'node:path'
 import { z } from 'zod'
 import { PacsimileError, reasonOf } from '../shared/errors.ts'
 import { createFileDurably, makeDirectory, readIfPresent, writeFileDurably } from '../shared/files.ts'
-import { label } from '../shared/path.ts'
+import { type Label, label } from '../shared/path.ts'
 
 const FILE = z.strictObject({
   version: z.literal(1),
@@ -53,9 +53,11 @@ export class EnrolledAgents {
     }
   }
 
-  list(): EnrolledAgent[] {
-    const names = readdirSync(this.#directory).filter((name) => /^[a-z0-9].*\.json$/.test(name))
-    return names.toSorted().flatMap((name) => this.find(name.slice(0, -'.json'.length)) ?? [])
+  /** Names of those that may connect, whether they ever did or not. */
+  names(): Label[] {
+    const files = readdirSync(this.#directory).filter((name) => /^[a-z0-9].*\.json$/.test(name))
+    const names = files.toSorted().map((file) => label(file.slice(0, -'.json'.length), 'The agent name'))
+    return names.filter((name) => this.find(name)?.revoked === undefined)
   }
 
   /** @throws already-exists when the name is taken, unless it may be replaced */

@@ -36,6 +36,8 @@ export type ReadChunk = (name: Digest, length: number) => Buffer | Promise<Buffe
 export interface MaterializeOptions {
   /** Give regular files their setuid and setgid bits. */
   readonly setuid: boolean
+  /** Told of what a path could not be given; the path itself is there. */
+  readonly onShortcoming?: (shortcoming: Shortcoming) => void
 }
 
 /** Something that a file should have and could not be given. */
@@ -54,7 +56,6 @@ export class Materializer {
   readonly #readChunk: ReadChunk
   readonly #options: MaterializeOptions
   readonly #mayChown = process.getuid?.() === 0
-  readonly shortcomings: Shortcoming[] = []
 
   constructor(root: string, readChunk: ReadChunk, options: MaterializeOptions) {
     this.#directory = new SafeDirectory(root)
@@ -89,7 +90,7 @@ export class Materializer {
       case 'socket':
       case 'character-device':
       case 'block-device':
-        this.shortcomings.push({ path, what: 'special-file', reason: `a ${version.kind} is recorded but not recreated` })
+        this.#options.onShortcoming?.({ path, what: 'special-file', reason: `a ${version.kind} is recorded but not recreated` })
     }
   }
 
@@ -133,7 +134,7 @@ export class Materializer {
   #setXattrs(path: RelativePath, at: ByteString, xattrs: readonly Xattr[]): void {
     for (const { name, value } of xattrs) {
       if (!this.#mayChown && PRIVILEGED_XATTRS.some((prefix) => name.startsWith(prefix))) {
-        this.shortcomings.push({ path, what: 'xattr', reason: `${name} needs root` })
+        this.#options.onShortcoming?.({ path, what: 'xattr', reason: `${name} needs root` })
       } else {
         this.#attempt(path, 'xattr', () => libc?.setXattr(at, name, value))
       }
@@ -146,7 +147,7 @@ export class Materializer {
     } catch (error) {
       const errno = errnoOf(error)
       if (errno !== 'EPERM' && errno !== 'EACCES' && errno !== 'ENOTSUP' && errno !== 'EOPNOTSUPP' && errno !== 'EINVAL') throw error
-      this.shortcomings.push({ path, what, reason: errno })
+      this.#options.onShortcoming?.({ path, what, reason: errno })
     }
   }
 

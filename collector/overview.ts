@@ -7,6 +7,7 @@ import { millisecondsOf } from '../shared/clock.ts'
 import type { Label } from '../shared/path.ts'
 import { comparePositions, type Position } from '../shared/record.ts'
 import type { Catalog, VolumeFacts } from './catalog.ts'
+import type { EnrolledAgents } from './enrolled-agents.ts'
 import type { Ingest } from './ingest.ts'
 import type { Receiver } from './receiver.ts'
 import type { Replica } from './replica.ts'
@@ -19,6 +20,7 @@ export interface OverviewParts {
   readonly repository: string
   readonly damage: number
   readonly catalog: Catalog
+  readonly enrolled: EnrolledAgents
   readonly ingest: Ingest
   readonly receiver: Receiver
   readonly replica: Replica | undefined
@@ -35,7 +37,8 @@ export class Overview {
   async report(): Promise<CollectorStatus> {
     const { dataDir, listen, repository, damage, catalog, ingest } = this.#parts
     const agents: AgentReport[] = []
-    for (const agent of await catalog.agents()) agents.push(await this.#agent(agent))
+    const names = new Set([...(await catalog.agents()), ...this.#parts.enrolled.names()])
+    for (const agent of [...names].sort()) agents.push(await this.#agent(agent))
     return { repository, dataDir, listen, startedMs: this.#startedMs, failure: ingest.failure?.message, damage, agents }
   }
 
@@ -58,7 +61,8 @@ export class Overview {
       applied: applied.epoch === end.epoch ? applied.seq : 0,
       pending: session?.coverage?.pending ?? 0,
       spoolBytes: session?.coverage?.spoolBytes ?? 0,
-      lagMs: replica === undefined ? undefined : this.#lag(agent, applied, end),
+      // What an agent that is away has seen meanwhile is not known here.
+      lagMs: replica === undefined || !connected ? undefined : this.#lag(agent, applied, end),
       volumes,
     }
   }

@@ -152,6 +152,7 @@ function prepareTarget(directory: string): void {
 
 class Restoration {
   readonly missing: Missing[] = []
+  readonly shortcomings: Shortcoming[] = []
   damaged = false
   hardLinks = 0
   readonly #source: HistorySource
@@ -172,11 +173,10 @@ class Restoration {
     this.#request = request
     this.#plan = plan
     this.#onProgress = onProgress
-    this.#target = new Materializer(request.to, (name, length) => this.#nextChunk(name, length), { setuid: request.setuid })
-  }
-
-  get shortcomings(): readonly Shortcoming[] {
-    return this.#target.shortcomings
+    this.#target = new Materializer(request.to, (name, length) => this.#nextChunk(name, length), {
+      setuid: request.setuid,
+      onShortcoming: (shortcoming) => this.shortcomings.push(shortcoming),
+    })
   }
 
   close(): void {

@@ -32,7 +32,7 @@ export interface AgentReport {
   /** Paths that the agent knows are changed and has not journalled yet. */
   readonly pending: number
   readonly spoolBytes: number
-  /** Age of the oldest change that is not in the replica yet, in ms; undefined where that is not known. */
+  /** Age of the oldest change that is not in the replica yet, in ms; undefined where that is not known: with no replica, or while the agent is away. */
   readonly lagMs: number | undefined
   readonly volumes: readonly VolumeStatus[]
 }

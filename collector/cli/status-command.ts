@@ -37,7 +37,7 @@ function saySummary(status: CollectorStatus): void {
   if (status.failure !== undefined) say(paint('red', `Nothing can be taken in: ${status.failure}`))
   if (status.damage > 0) say(paint('red', `The repository is damaged in ${showCount(status.damage, 'place')}: run \`pacsimile check\``))
   if (status.agents.length === 0) {
-    say('No agent has sent anything yet. Make a token with `pacsimile token create`, then `pacsimile agent enroll` on the host.')
+    say('No agent is enrolled yet. Make a token with `pacsimile token create`, then `pacsimile agent enroll` on the host.')
     return
   }
   say()
@@ -91,7 +91,7 @@ function agentRow(agent: AgentReport): string[] {
     head,
     String(agent.acked),
     String(agent.applied),
-    agent.lagMs === undefined ? '-' : showDuration(agent.lagMs),
+    agent.lagMs === undefined ? '?' : showDuration(agent.lagMs),
     showBytes(agent.spoolBytes),
     skew,
   ]

@@ -222,7 +222,7 @@ describe('a token', () => {
     const token = collector.token()
     const outcomes = await Promise.allSettled(['a', 'b', 'c', 'd'].map((name) => enrolled(collector, name, token)))
     expect(outcomes.filter(({ status }) => status === 'fulfilled')).toHaveLength(1)
-    expect(collector.identity.agents.list()).toHaveLength(1)
+    expect(collector.identity.agents.names()).toHaveLength(1)
   })
 
   it('found by two, is redeemed by one', async () => {
