@@ -31,7 +31,7 @@ export interface AgentOptions {
 }
 
 /** The socket on which a running agent answers. */
-export function agentSocket(stateDir: string): string {
+function agentSocket(stateDir: string): string {
   return join(stateDir, 'agent.sock')
 }
 

@@ -37,6 +37,9 @@ export interface FetchJob {
 
 export type CaptureJob = ExamineJob | FetchJob
 
+/** `end` asks the thread to end when it has done what came before. */
+export type CaptureMessage = JobsMessage | 'end'
+
 export interface JobsMessage {
   readonly root: VolumeRoot
   readonly sizes: ChunkSizes

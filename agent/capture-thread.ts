@@ -5,11 +5,12 @@
  * and reported as unreadable after that. It prevents one file that crashes a decoder from being retried for ever, and any
  * path from being waited for in vain.
  */
+import { once } from 'node:events'
 import type { Worker } from 'node:worker_threads'
 import type { ChunkSizes } from '../shared/chunker.ts'
 import { reasonOf } from '../shared/errors.ts'
 import type { Log } from '../shared/log.ts'
-import type { CapturedMessage, CaptureJob, CaptureThreadData, JobsMessage, Outcome, ShippedChunk } from './capture-job.ts'
+import type { CapturedMessage, CaptureJob, CaptureMessage, CaptureThreadData, JobsMessage, Outcome, ShippedChunk } from './capture-job.ts'
 import type { VolumeRoot } from './file-stat.ts'
 import { startThread } from './threads.ts'
 
@@ -43,6 +44,8 @@ interface Started {
 
 /** Pause before a thread that ended soon after its start is started again. */
 const RESTART_MS = 1000
+/** How long a thread may go on with what it is doing when it is asked to end. */
+const END_MS_MAX = 2000
 
 export class CaptureThread {
   readonly #log: Log
@@ -134,7 +137,19 @@ export class CaptureThread {
   async close(): Promise<void> {
     this.#isClosed = true
     clearTimeout(this.#restart)
-    await this.#started?.worker.terminate()
+    if (this.#started !== undefined) await end(this.#started.worker)
+  }
+}
+
+/** To terminate a thread while it loads a native library ends the process: it is asked, and terminated only if it does not end. */
+async function end(worker: Worker): Promise<void> {
+  const message: CaptureMessage = 'end'
+  worker.postMessage(message, [])
+  const patience = AbortSignal.timeout(END_MS_MAX)
+  try {
+    await once(worker, 'exit', { signal: patience })
+  } catch {
+    await worker.terminate()
   }
 }
 

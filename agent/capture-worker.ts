@@ -10,7 +10,7 @@ import { digestOf } from '../shared/digest.ts'
 import { errnoOf } from '../shared/errors.ts'
 import { pathBuffer } from '../shared/path.ts'
 import { Ancestry } from './ancestry.ts'
-import type { CaptureThreadData, FetchJob, JobsMessage, Outcome } from './capture-job.ts'
+import type { CaptureMessage, CaptureThreadData, FetchJob, JobsMessage, Outcome } from './capture-job.ts'
 import { ContentReader } from './content-reader.ts'
 import { Examiner } from './examiner.ts'
 import { absolutePath, type VolumeRoot } from './file-stat.ts'
@@ -22,11 +22,16 @@ const { bytesInFlight } = workerData as CaptureThreadData
 const outbox = new Outbox(port, bytesInFlight)
 const reader = new ContentReader()
 
-port.on('message', ({ root, sizes, jobs }: JobsMessage) => {
+port.on('message', (message: CaptureMessage) => {
+  if (message === 'end') port.close()
+  else work(message)
+})
+
+function work({ root, sizes, jobs }: JobsMessage): void {
   const examiner = new Examiner({ reader, outbox, root, sizes })
   for (const job of jobs) outbox.end(job.id, job.kind === 'examine' ? examiner.examine(job) : fetchChunk(root, job))
   outbox.flush()
-})
+}
 
 /** Reads a chunk from the file that held it; its digest says whether it still does. */
 function fetchChunk(root: VolumeRoot, job: FetchJob): Outcome {

@@ -38,7 +38,7 @@ interface Proof {
   readonly reject: (error: PacsimileError) => void
 }
 
-/** Scans take at most this share of the time: after one comes this many times its duration of rest. */
+/** Scans take at most 5 % of the time: after one comes this many times its duration of rest. */
 const REST = 19
 /** Coverage is recorded this often while nothing changes. */
 const COVERAGE_MS = 60_000
@@ -90,9 +90,11 @@ export class Rounds {
       this.#isWanted = false
       volume.beginScan()
       const startedMs = performance.now()
+      let walkMs = 0
       try {
         const scanned = await scanner.scan(volume, { path: ROOT, isShallow: false, origin: 'scan' }, this.#thread, signal)
         if (signal.aborted) return
+        walkMs = scanned.walkMs
         await this.#conclude(scanned, watcher)
         this.#note(scanned, performance.now() - startedMs)
         this.#answer(proofs.splice(0))
@@ -102,7 +104,7 @@ export class Rounds {
       } finally {
         this.#proofs.push(...proofs)
       }
-      await this.#rest(Math.max(everyMs, (performance.now() - startedMs) * REST), signal)
+      await this.#rest(Math.max(everyMs, walkMs * REST), signal)
     }
   }
 

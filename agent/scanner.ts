@@ -8,7 +8,7 @@
 import { SCAN_PATHS_MAX } from '../shared/limits.ts'
 import type { RelativePath } from '../shared/path.ts'
 import type { Pursuit } from './pursuit.ts'
-import { differences } from './scan.ts'
+import { type Difference, differences } from './scan.ts'
 import type { ScanThread } from './scan-threads.ts'
 import type { Settle } from './settle.ts'
 import type { Origin, Ticket } from './settle-entry.ts'
@@ -32,6 +32,8 @@ export interface Scanned {
   readonly foreign: readonly RelativePath[]
   /** Directories that a shallow scan found and did not enter. */
   readonly newDirectories: readonly RelativePath[]
+  /** What the walk itself took, without waiting for captures. */
+  readonly walkMs: number
 }
 
 export class Scanner {
@@ -44,45 +46,59 @@ export class Scanner {
   /** @throws RootLost, internal */
   async scan(volume: Volume, range: ScanRange, thread: ScanThread, signal: AbortSignal): Promise<Scanned> {
     const { settle, pursuit, state } = this.#parts
-    const { root } = volume
-    const found = {
-      differences: 0,
-      closed: new Map<RelativePath, string>(),
-      foreign: [] as RelativePath[],
-      newDirectories: [] as RelativePath[],
-    }
+    const { path: top, isShallow } = range
     const tally = new Tally()
-    if (root === undefined) return { ...found, unannounced: 0 }
-    const { path: top, isShallow, origin } = range
-    const walk = thread.walk({ root, path: top, isShallow, ignored: volume.ignored })
+    if (volume.root === undefined) return tally
+    // From its first news on: before, its thread may only have been starting.
+    let resumedMs: number | undefined
+    const walk = thread.walk({ root: volume.root, path: top, isShallow, ignored: volume.ignored })
     for await (const batch of differences(walk, new StateWalk(state, volume.name, top), top, isShallow)) {
-      for (const difference of batch) {
-        const place = { volume: volume.name, path: difference.path }
-        if (difference.kind === 'closed') found.closed.set(difference.path, difference.reason)
-        else if (difference.kind === 'foreign') found.foreign.push(difference.path)
-        else {
-          found.differences += 1
-          if (difference.kind === 'changed' && difference.isNewDirectory && isShallow) found.newDirectories.push(difference.path)
-          settle.found(place, origin, tally.expect(settle.isPending(place)), performance.now())
-        }
-      }
+      resumedMs ??= performance.now()
+      for (const difference of batch) this.#take(difference, volume, range, tally)
       pursuit.wake()
+      tally.walkMs += performance.now() - resumedMs
       while (settle.scannedSize > SCAN_PATHS_MAX && !signal.aborted) await pursuit.progressed(signal)
+      resumedMs = performance.now()
       if (signal.aborted) break
     }
+    tally.walkMs += performance.now() - (resumedMs ?? performance.now())
     await tally.complete(signal)
-    return { ...found, unannounced: tally.unannounced }
+    return tally
+  }
+
+  #take(difference: Difference, volume: Volume, { isShallow, origin }: ScanRange, tally: Tally): void {
+    const { settle } = this.#parts
+    switch (difference.kind) {
+      case 'closed':
+        tally.closed.set(difference.path, difference.reason)
+        return
+      case 'foreign':
+        tally.foreign.push(difference.path)
+        return
+      case 'changed':
+      case 'missing': {
+        const place = { volume: volume.name, path: difference.path }
+        if (difference.kind === 'changed' && difference.isNewDirectory && isShallow) tally.newDirectories.push(difference.path)
+        settle.found(place, origin, tally.expect(settle.isPending(place)), performance.now())
+      }
+    }
   }
 }
 
-/** Counts the looks that a scan asked for. */
-class Tally {
+/** What a scan found, and the looks that it asked for. */
+class Tally implements Scanned {
+  readonly closed = new Map<RelativePath, string>()
+  readonly foreign: RelativePath[] = []
+  readonly newDirectories: RelativePath[] = []
+  differences = 0
+  unannounced = 0
+  walkMs = 0
   readonly #complete = new Waiters()
   #outstanding = 0
-  unannounced = 0
 
   /** `isTold`: an event had told of the path already. */
   expect(isTold: boolean): Ticket {
+    this.differences += 1
     this.#outstanding += 1
     return {
       answered: (hasChanged) => {

@@ -35,8 +35,8 @@ export type Settled =
 
 export const RETRY_FIRST_MS = 5
 export const RETRY_MAX_MS = 250
-export const QUIET_MS = 250
-export const LAG_MAX_MS = 1000
+const QUIET_MS = 250
+const LAG_MAX_MS = 1000
 export const PACE = 4
 export const DIRECTORY_QUIET_MS = 100
 export const DIRECTORY_LAG_MAX_MS = 500

@@ -39,6 +39,9 @@ interface Append {
   readonly chunk: StoredChunk
 }
 
+/** Stands in the queue of appends for: delete the file that is written, if nothing in it is needed. */
+const TIDY = 'tidy'
+
 const GROUP_MAX = 64
 const FILE_NAME = /^(\d{10})\.spool$/
 
@@ -48,12 +51,13 @@ export class Spool {
   readonly #log: Log
   readonly #index = new Map<Digest, Spooled>()
   readonly #segments = new Set<Segment>()
-  readonly #appends: Batches<Append, boolean>
+  readonly #appends: Batches<Append | typeof TIDY, boolean>
   #current: Segment | undefined
   #nextNumber = 1
   #bytes = 0
   #failure: PacsimileError | undefined
   #isFull = false
+  #isClosed = false
 
   private constructor(directory: string, quotaBytes: number, log: Log) {
     this.#directory = directory
@@ -122,20 +126,21 @@ export class Spool {
     return isKept
   }
 
-  async #commit(batch: readonly Append[]): Promise<boolean[]> {
+  async #commit(batch: readonly (Append | typeof TIDY)[]): Promise<boolean[]> {
     try {
-      const wanted = batch.filter(({ digest }) => !this.#index.has(digest))
+      const wanted = batch.filter((item) => item !== TIDY).filter(({ digest }) => !this.#index.has(digest))
       const fitting = await this.#fitting(wanted)
       this.#isFull = fitting.length < wanted.length
       if (fitting.length > 0) await this.#write(fitting)
       this.#failure = undefined
+      if (batch.includes(TIDY) && this.#current?.live === 0) await this.#rotate()
     } catch (error) {
       const failure = asPacsimileError(error, `Writing to the spool ${this.#directory}`)
       if (this.#failure === undefined) this.#log.error('the spool cannot be written', { code: failure.code, reason: failure.message })
       this.#failure = failure
       this.#current = undefined
     }
-    return batch.map(({ digest }) => this.#index.has(digest))
+    return batch.map((item) => item !== TIDY && this.#index.has(item.digest))
   }
 
   async #fitting(wanted: readonly Append[]): Promise<Append[]> {
@@ -172,7 +177,7 @@ export class Spool {
   async #writable(): Promise<Segment> {
     const current = this.#current
     if (current !== undefined && current.size < SPOOL_SEGMENT_BYTES) return current
-    this.#current = undefined
+    await this.#rotate()
     const file = join(this.#directory, `${String(this.#nextNumber++).padStart(10, '0')}.spool`)
     const handle = await open(file, 'wx+', 0o600)
     const segment: Segment = { file, size: SPOOL_HEADER.length, live: 0, handle: Promise.resolve(handle) }
@@ -180,9 +185,15 @@ export class Spool {
     this.#bytes += segment.size
     await writeAll(handle, [SPOOL_HEADER], 0)
     syncDirectory(this.#directory)
-    if (current !== undefined && current.live === 0) await this.#retire(current)
     this.#current = segment
     return segment
+  }
+
+  /** Nothing more is appended to the file that was written. */
+  async #rotate(): Promise<void> {
+    const current = this.#current
+    this.#current = undefined
+    if (current?.live === 0) await this.#retire(current)
   }
 
   #handle(segment: Segment): Promise<FileHandle> {
@@ -215,9 +226,10 @@ export class Spool {
     this.#index.delete(digest)
     const { segment } = spooled
     segment.live -= 1
-    if (segment.live > 0 || (segment === this.#current && this.#index.size > 0)) return
-    if (segment === this.#current) this.#current = undefined
-    await this.#retire(segment)
+    if (segment.live > 0) return
+    // What is being written may be needed in a moment; only the writer knows.
+    if (segment !== this.#current) await this.#retire(segment)
+    else if (!this.#isClosed) await this.#appends.add([TIDY])
   }
 
   async #retire(segment: Segment): Promise<void> {
@@ -230,6 +242,7 @@ export class Spool {
   }
 
   async close(): Promise<void> {
+    this.#isClosed = true
     await this.#appends.close()
     for (const { handle } of this.#segments) {
       const opened = await handle?.catch(() => undefined)

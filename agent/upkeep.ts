@@ -72,6 +72,7 @@ export class Upkeep {
       await note(
         [...protection.volumes.keys()].map((volume): Change => ({ kind: 'gap', volume, from: since, until: since, cause: SPOOL_CAUSE })),
       )
+      for (const volume of protection.volumes.values()) volume.gaps += 1
     } else if (!isFull && this.#fullSince !== undefined) {
       repair({ from: this.#fullSince, cause: SPOOL_CAUSE })
       this.#fullSince = undefined

@@ -1,0 +1,242 @@
+import { describe, expect, it } from 'vitest'
+import { Settle } from '../../agent/settle.ts'
+import type { Settled, Ticket } from '../../agent/settle-entry.ts'
+import { DIRTY_PATHS_MAX } from '../../shared/limits.ts'
+import { label, relativePath } from '../../shared/path.ts'
+
+const VOLUME = label('images', 'volume')
+const place = (path: string) => ({ volume: VOLUME, path: relativePath(path) })
+
+/** Something that happens at a time, or a look that is expected then. */
+type Step =
+  | readonly [atMs: number, event: 'changed' | 'children' | 'found' | 'rescan', path: string]
+  | readonly [atMs: number, look: 'look' | 'look as is', path: string]
+  | readonly [atMs: number, look: 'nothing']
+  | readonly [atMs: number, ended: Settled, path: string]
+
+function play(steps: readonly Step[]): void {
+  const settle = new Settle()
+  for (const [atMs, what, path = ''] of steps) {
+    if (typeof what === 'object') {
+      settle.finished(place(path), what, atMs)
+      continue
+    }
+    switch (what) {
+      case 'changed':
+        settle.changed(place(path), atMs)
+        break
+      case 'children':
+        settle.childrenChanged(place(path), atMs)
+        break
+      case 'found':
+        settle.found(place(path), 'scan', { answered() {} }, atMs)
+        break
+      case 'rescan':
+        settle.found(place(path), 'event', { answered() {} }, atMs)
+        break
+      case 'nothing':
+        expect(settle.take(atMs, 1, true), `at ${atMs}`).toEqual([])
+        break
+      case 'look':
+      case 'look as is':
+        expect(settle.take(atMs, 1, true), `at ${atMs}`).toMatchObject([{ path, asIs: what === 'look as is' }])
+    }
+  }
+}
+
+const CAPTURED: Settled = { kind: 'captured' }
+const BUSY: Settled = { kind: 'busy' }
+const DONE: Settled = { kind: 'done' }
+const OPEN: Settled = { kind: 'captured-open', durationMs: 100 }
+const STILL_OPEN: Settled = { kind: 'still-open' }
+
+const TABLE: Record<string, readonly Step[]> = {
+  'looks at once at what changed': [
+    [0, 'nothing'],
+    [10, 'changed', 'a'],
+    [10, 'look', 'a'],
+    [10, 'nothing'],
+  ],
+  'looks once at what changed often': [
+    [0, 'changed', 'a'],
+    [1, 'changed', 'a'],
+    [2, 'look', 'a'],
+    [3, DONE, 'a'],
+    [1000, 'nothing'],
+  ],
+  'looks again at what changed during the look': [
+    [0, 'changed', 'a'],
+    [0, 'look', 'a'],
+    [1, 'changed', 'a'],
+    [1, 'nothing'],
+    [2, DONE, 'a'],
+    [2, 'look', 'a'],
+  ],
+  'makes sure of a capture after 150 ms, once': [
+    [0, 'changed', 'a'],
+    [0, 'look', 'a'],
+    [5, CAPTURED, 'a'],
+    [154, 'nothing'],
+    [155, 'look', 'a'],
+    [156, DONE, 'a'],
+    [9999, 'nothing'],
+  ],
+  'does not look twice at what a scan found': [
+    [0, 'found', 'a'],
+    [0, 'look', 'a'],
+    [5, CAPTURED, 'a'],
+    [9999, 'nothing'],
+  ],
+  'repeats a look at a busy file after 5, 10, 20 ms': [
+    [0, 'changed', 'a'],
+    [0, 'look', 'a'],
+    [0, BUSY, 'a'],
+    [4, 'nothing'],
+    [5, 'look', 'a'],
+    [5, BUSY, 'a'],
+    [14, 'nothing'],
+    [15, 'look', 'a'],
+    [15, BUSY, 'a'],
+    [34, 'nothing'],
+    [35, 'look', 'a'],
+  ],
+  'looks soon at a busy file of which an event comes': [
+    [0, 'changed', 'a'],
+    [0, 'look', 'a'],
+    [0, BUSY, 'a'],
+    [5, 'look', 'a'],
+    [5, BUSY, 'a'],
+    [15, 'look', 'a'],
+    [15, BUSY, 'a'],
+    [16, 'changed', 'a'],
+    [20, 'nothing'],
+    [21, 'look', 'a'],
+  ],
+  'takes a busy file as it is after 250 ms of quiet': [
+    [0, 'changed', 'a'],
+    [0, 'look', 'a'],
+    [0, BUSY, 'a'],
+    [5, 'look', 'a'],
+    [5, BUSY, 'a'],
+    [240, 'look', 'a'],
+    [240, BUSY, 'a'],
+    [249, 'nothing'],
+    [250, 'look as is', 'a'],
+  ],
+  'takes a file that is written without a pause as it is after 1 s': [
+    [0, 'changed', 'a'],
+    [0, 'look', 'a'],
+    [1, 'changed', 'a'],
+    [1, BUSY, 'a'],
+    [900, 'changed', 'a'],
+    [905, 'look', 'a'],
+    [906, 'changed', 'a'],
+    [906, BUSY, 'a'],
+    [990, 'changed', 'a'],
+    [995, 'look', 'a'],
+    [995, BUSY, 'a'],
+    [999, 'nothing'],
+    [1000, 'look as is', 'a'],
+  ],
+  'captures an open file no more often than every fourth part of the time': [
+    [0, 'changed', 'a'],
+    [0, 'look', 'a'],
+    [0, BUSY, 'a'],
+    [300, 'look as is', 'a'],
+    [400, OPEN, 'a'],
+    [401, 'changed', 'a'],
+    [401, 'look', 'a'],
+    [401, BUSY, 'a'],
+    [700, 'look', 'a'],
+    [700, BUSY, 'a'],
+    [799, 'look', 'a'],
+    [799, BUSY, 'a'],
+    [800, 'look as is', 'a'],
+  ],
+  'hopes to find an open file closed after 1 s, 2 s, 4 s': [
+    [0, 'changed', 'a'],
+    [0, 'look', 'a'],
+    [0, OPEN, 'a'],
+    [999, 'nothing'],
+    [1000, 'look', 'a'],
+    [1000, STILL_OPEN, 'a'],
+    [2999, 'nothing'],
+    [3000, 'look', 'a'],
+    [3000, STILL_OPEN, 'a'],
+    [7000, 'look', 'a'],
+    [7000, CAPTURED, 'a'],
+  ],
+  'waits with a directory for 100 ms of quiet among its children': [
+    [0, 'children', 'd'],
+    [60, 'children', 'd'],
+    [100, 'nothing'],
+    [159, 'nothing'],
+    [160, 'look', 'd'],
+  ],
+  'waits with a directory for 500 ms at most': [
+    ...[0, 90, 180, 270, 360, 450].map((atMs): Step => [atMs, 'children', 'd']),
+    [499, 'nothing'],
+    [500, 'look', 'd'],
+  ],
+  'does not wait with a directory that itself changed': [
+    [0, 'changed', 'd'],
+    [0, 'children', 'd'],
+    [0, 'look', 'd'],
+  ],
+  'waits with a directory whose children changed during the look': [
+    [0, 'changed', 'd'],
+    [0, 'look', 'd'],
+    [1, 'children', 'd'],
+    [2, DONE, 'd'],
+    [101, 'nothing'],
+    [102, 'look', 'd'],
+  ],
+  'prefers events to what a scan found': [
+    [0, 'found', 'old'],
+    [1, 'changed', 'new'],
+    [1, 'look', 'new'],
+    [1, 'look', 'old'],
+  ],
+  'looks once at what both a scan and an event told of': [
+    [0, 'found', 'a'],
+    [1, 'changed', 'a'],
+    [1, 'look', 'a'],
+    [1, DONE, 'a'],
+    [9999, 'nothing'],
+  ],
+}
+
+describe('settle', () => {
+  it.each(Object.entries(TABLE))('%s', (_, steps) => play(steps))
+
+  it('withholds what scans found while there is no room for it', () => {
+    const settle = new Settle()
+    settle.found(place('a'), 'scan', { answered() {} }, 0)
+    expect(settle.take(0, 10, false)).toEqual([])
+    expect(settle.take(0, 10, true)).toHaveLength(1)
+  })
+
+  it('answers a ticket by a look that began after it was given', () => {
+    const settle = new Settle()
+    const ticket: Ticket = { answered() {} }
+    settle.changed(place('a'), 0)
+    settle.take(0, 1, true)
+    settle.found(place('a'), 'scan', ticket, 1)
+    expect(settle.finished(place('a'), DONE, 2)).toEqual([])
+    settle.take(2, 1, true)
+    expect(settle.finished(place('a'), BUSY, 2)).toEqual([])
+    settle.take(7, 1, true)
+    expect(settle.finished(place('a'), CAPTURED, 8)).toEqual([ticket])
+  })
+
+  it('refuses more paths than its bound, until they are collapsed into a scan', () => {
+    const settle = new Settle()
+    for (let i = 0; i < DIRTY_PATHS_MAX; i++) expect(settle.changed(place(`f${i}`), 0)).toBe(true)
+    expect(settle.changed(place('one-more'), 0)).toBe(false)
+    settle.take(0, 1, true)
+    settle.found(place('f5'), 'scan', { answered() {} }, 0)
+    settle.collapse(VOLUME)
+    expect(settle.size).toBe(2)
+    expect(settle.changed(place('one-more'), 0)).toBe(true)
+  })
+})

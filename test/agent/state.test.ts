@@ -1,0 +1,148 @@
+import { join } from 'node:path'
+import fc from 'fast-check'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import type { Journal } from '../../agent/journal.ts'
+import { State } from '../../agent/state.ts'
+import { StateWalk } from '../../agent/state-walk.ts'
+import { hybridTime } from '../../shared/clock.ts'
+import { pathKey, type RelativePath, ROOT } from '../../shared/path.ts'
+import type { Change } from '../../shared/record.ts'
+import { MemoryTree } from '../../shared/tree.ts'
+import { directoryVersion, FIRST, fileVersion, openJournal, path, put, VOLUME } from '../support/agent-parts.ts'
+import { scratchDirectory } from '../support/scratch.ts'
+
+async function openState(directory: string, epoch = 1, oldest = 1): Promise<State> {
+  const state = await State.open(join(directory, 'state'), epoch, oldest)
+  onTestFinished(() => state.close())
+  return state
+}
+
+async function append(journal: Journal, state: State, changes: readonly Change[]): Promise<void> {
+  const entries = await journal.append(changes)
+  await state.apply(entries.map(({ record }) => record))
+}
+
+async function pathsOf(state: State): Promise<RelativePath[]> {
+  const walk = new StateWalk(state, VOLUME, ROOT)
+  const paths: RelativePath[] = []
+  for (let entry = await walk.peek(); entry !== undefined; entry = await walk.peek()) {
+    paths.push(entry.path)
+    walk.skip()
+  }
+  return paths
+}
+
+const NAMES = ['a', 'b', 'a-', 'a.b']
+const anyPath = fc.array(fc.constantFrom(...NAMES), { minLength: 1, maxLength: 4 }).map((names) => path(names.join('/')))
+const anyChange = fc.oneof(
+  fc.record({
+    kind: fc.constant('put' as const),
+    volume: fc.constant(VOLUME),
+    path: anyPath,
+    version: fc.constantFrom(directoryVersion(), fileVersion('x', { inode: 7n })),
+  }),
+  fc.record({ kind: fc.constant('remove' as const), volume: fc.constant(VOLUME), path: anyPath }),
+  fc.record({ kind: fc.constant('rename' as const), volume: fc.constant(VOLUME), path: anyPath, to: anyPath }),
+  fc.record({ kind: fc.constant('sweep' as const), volume: fc.constant(VOLUME), since: fc.integer({ min: 1, max: 20 }) }),
+)
+
+describe('the state', () => {
+  it('is the fold of the journal, however the records are grouped', async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.array(fc.array(anyChange, { minLength: 1, maxLength: 5 }), { maxLength: 6 }), async (groups) => {
+        const directory = scratchDirectory()
+        const journal = await openJournal(directory)
+        const state = await openState(directory)
+        await append(journal, state, [FIRST])
+        const tree = new MemoryTree()
+        for (const group of groups) {
+          const entries = await journal.append(group)
+          await state.apply(entries.map(({ record }) => record))
+          for (const { record } of entries) tree.apply(record)
+        }
+        expect(await pathsOf(state)).toEqual([...tree.within(ROOT)].map((entry) => entry.path))
+        for (const { path: at, position, version } of tree.within(ROOT)) {
+          expect(await state.at({ volume: VOLUME, path: at })).toEqual({ seq: position.seq, version, isLost: false })
+        }
+        const files = [...tree.within(ROOT)].filter(({ version }) => version.kind === 'file')
+        expect((await state.namesOf(VOLUME, 7n)).toSorted()).toEqual(files.map((entry) => entry.path).toSorted())
+        await state.close()
+        await journal.close()
+      }),
+      { numRuns: 30 },
+    )
+  })
+
+  it('says how far it has come, and goes on from there when it is opened again', async () => {
+    const directory = scratchDirectory()
+    const journal = await openJournal(directory)
+    const state = await openState(directory)
+    await append(journal, state, [FIRST, put('a', fileVersion('1'))])
+    await state.close()
+    const entries = await journal.append([put('b', fileVersion('2'))])
+    const again = await openState(directory)
+    expect(again.applied).toBe(2)
+    await again.apply(entries.map(({ record }) => record))
+    expect(await pathsOf(again)).toEqual(['a', 'b'])
+  })
+
+  it.each([
+    ['of another epoch', 2, 1],
+    ['older than what the journal can replay', 1, 5],
+  ])('is begun anew when it is %s, but knows until when volumes were covered', async (_, epoch, oldest) => {
+    const directory = scratchDirectory()
+    const journal = await openJournal(directory)
+    const state = await openState(directory)
+    const until = hybridTime(99n)
+    await append(journal, state, [
+      FIRST,
+      { kind: 'volume', volume: VOLUME, root: '/v', mode: 'best-effort' },
+      { kind: 'coverage', volume: VOLUME, from: until, until, mode: 'best-effort' },
+    ])
+    await state.close()
+    const anew = await openState(directory, epoch, oldest)
+    expect(await pathsOf(anew)).toEqual([])
+    expect(anew.applied).toBe(oldest - 1)
+    expect(anew.facts(VOLUME)).toBeUndefined()
+    expect(anew.coveredBefore(VOLUME)).toBe(until)
+  })
+
+  it('owes a sweep from the first volume record of an epoch until the sweep', async () => {
+    const directory = scratchDirectory()
+    const journal = await openJournal(directory)
+    const state = await openState(directory)
+    await append(journal, state, [FIRST, { kind: 'volume', volume: VOLUME, root: '/v', mode: 'best-effort' }])
+    expect(state.facts(VOLUME)).toEqual({ root: '/v', mode: 'best-effort', sweepSince: 2 })
+    await append(journal, state, [{ kind: 'sweep', volume: VOLUME, since: 2 }])
+    expect(state.facts(VOLUME)).toEqual({ root: '/v', mode: 'best-effort' })
+    await append(journal, state, [{ kind: 'volume', volume: VOLUME, root: '/w', mode: 'best-effort' }])
+    expect(state.facts(VOLUME)).toEqual({ root: '/w', mode: 'best-effort' })
+  })
+
+  it('marks a version whose content was lost, unless there is a newer one', async () => {
+    const directory = scratchDirectory()
+    const journal = await openJournal(directory)
+    const state = await openState(directory)
+    await append(journal, state, [FIRST, put('a', fileVersion('1')), put('b', fileVersion('1')), put('b', fileVersion('2'))])
+    await append(journal, state, [
+      { kind: 'lost', volume: VOLUME, path: path('a'), lostSeq: 2 },
+      { kind: 'lost', volume: VOLUME, path: path('b'), lostSeq: 3 },
+    ])
+    expect(await state.at({ volume: VOLUME, path: path('a') })).toMatchObject({ isLost: true })
+    expect(await state.at({ volume: VOLUME, path: path('b') })).toMatchObject({ isLost: false })
+  })
+
+  it('is walked in the order of a walk of the disk, across pages, with subtrees left out', async () => {
+    const directory = scratchDirectory()
+    const journal = await openJournal(directory)
+    const state = await openState(directory)
+    const paths = ['', 'a', 'a-', ...Array.from({ length: 1200 }, (_, i) => `a/${i}`), 'b'].map((text) => path(text))
+    await append(journal, state, [FIRST, ...paths.map((at) => put(at, at === '' || at === 'a' ? directoryVersion() : fileVersion('x')))])
+    expect(await pathsOf(state)).toEqual(paths.toSorted((a, b) => (pathKey(a) < pathKey(b) ? -1 : 1)))
+    const walk = new StateWalk(state, VOLUME, ROOT)
+    await walk.peek()
+    walk.skip()
+    walk.skipWithin(path('a'))
+    expect(await walk.peek()).toMatchObject({ path: 'a-' })
+  })
+})
