@@ -66,7 +66,8 @@ export async function collect(
     work.catch((error: unknown) => failed.abort(error))
     stack.defer(async () => {
       stop.abort()
-      await work
+      // A failure has been passed on already, by `failed`.
+      await work.catch(() => {})
     })
   }
   if (replica !== undefined) background(replica.run(replicaStop.signal), replicaStop)

@@ -93,7 +93,7 @@ export class Ingest {
     while (this.#queuedBytes > QUEUE_BYTES_MAX) await new Promise<void>((resolve) => this.#wakeSenders.push(resolve))
   }
 
-  /** The commit loop; ends when the signal is given and what was submitted is committed. */
+  /** The commit loop; ends when the signal is given and what was submitted is committed. @throws io, space when the catalog fails */
   async run(signal: AbortSignal): Promise<void> {
     const stop = (): void => this.#wakeLoop?.()
     signal.addEventListener('abort', stop)
@@ -156,9 +156,15 @@ export class Ingest {
         }
       }
       await this.#repository.commit(groups)
-      await batch.write({ packs: this.#repository.end('pack'), segments: this.#repository.end('segment') })
     } catch (error) {
       return this.#fail(asPacsimileError(error, 'Committing to the repository'), items)
+    }
+    try {
+      await batch.write({ packs: this.#repository.end('pack'), segments: this.#repository.end('segment') })
+    } catch (error) {
+      // After a failed write LevelDB may acknowledge what it loses. Everything is durable in the repository: the collector
+      // starts anew, and folds it again.
+      throw asPacsimileError(error, 'Writing the catalog')
     }
     if (this.#failure !== undefined) {
       this.#failure = undefined

@@ -8,6 +8,7 @@
  */
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
+import type { Digest } from '../shared/digest.ts'
 import { asPacsimileError, errnoOf, PacsimileError, reasonOf } from '../shared/errors.ts'
 import { makeDirectory, TEMPORARY_PREFIX } from '../shared/files.ts'
 import { libc } from '../shared/libc.ts'
@@ -173,9 +174,15 @@ export class Replica {
     if (known !== undefined) return known
     const root = this.pathOf(name, volume)
     if (!existsSync(root)) makeDirectory(root)
-    const opened = new Materializer(root, (digest) => this.#history.readChunk(digest), { setuid: false })
+    const opened = new Materializer(root, (digest) => this.#readChunk(digest), { setuid: false })
     agent.volumes.set(volume, opened)
     return opened
+  }
+
+  /** A large file is many chunks: the event loop is let go between them. */
+  async #readChunk(digest: Digest): Promise<Buffer> {
+    await this.#breathe()
+    return this.#history.readChunk(digest)
   }
 
   // ---- applying ----------------------------------------------------------------------------------------------------
