@@ -24,6 +24,8 @@ export interface ReadRequest {
   /** What lstat(2) said: the file that is opened must be this one. */
   readonly expected: BigIntStats
   readonly asIs: boolean
+  /** It was read before, so far as that goes: it is worth reading again under a lease only. */
+  readonly isOnlyIfStable: boolean
   readonly sizes: ChunkSizes
   /** Takes a chunk that is complete; false means that it gave up because `isInterrupted` said so. */
   readonly take: (chunk: ChunkRef, plain: Uint8Array, isInterrupted: () => boolean) => boolean
@@ -40,10 +42,8 @@ export interface Content {
 
 /** Reads of a file that keeps changing, before its last one is kept as torn. */
 const TRIES_MAX = 3
-/** Without a lease only the times tell of a writer: files that changed this recently are left alone. */
+/** Where there are no leases only the times tell of a writer: files that changed this recently are left alone. */
 const UNLEASED_QUIET_MS = 250
-
-type Lease = 'granted' | 'denied' | 'unsupported'
 
 export class ContentReader {
   #buffer = Buffer.alloc(0)
@@ -54,9 +54,10 @@ export class ContentReader {
     try {
       const stats = fstatSync(fd, { bigint: true })
       if (!isSameState(stats, request.expected)) return undefined
-      const lease = takeLease(fd)
+      const lease = libc?.takeReadLease(fd) ?? 'unsupported'
       if (lease === 'granted') return this.#readLeased(fd, stats, request)
-      return request.asIs || (lease === 'unsupported' && isQuiet(stats)) ? this.#readAsIs(fd, stats, request) : undefined
+      const mayBeAsIs = !request.isOnlyIfStable && (request.asIs || (lease === 'unsupported' && isQuiet(stats)))
+      return mayBeAsIs ? this.#readAsIs(fd, stats, request) : undefined
     } finally {
       // Closing gives up the lease, where one is held still.
       closeSync(fd)
@@ -177,11 +178,6 @@ function openForReading(absolute: ByteString): number {
     if (errnoOf(error) !== 'EPERM') throw error
     return openSync(name, flags)
   }
-}
-
-function takeLease(fd: number): Lease {
-  if (libc === undefined) return 'unsupported'
-  return libc.takeReadLease(fd) ? 'granted' : 'denied'
 }
 
 function isQuiet(stats: BigIntStats): boolean {

@@ -11,7 +11,7 @@ import type { ChunkSizes } from '../shared/chunker.ts'
 import { DIGEST_BYTES, type Digest } from '../shared/digest.ts'
 import { errnoOf, reasonOf } from '../shared/errors.ts'
 import { libc } from '../shared/libc.ts'
-import { NAME_BYTES_MAX, PATH_BYTES_MAX, XATTRS_BYTES_MAX, XATTRS_MAX } from '../shared/limits.ts'
+import { CHUNKS_PER_VERSION_MAX, NAME_BYTES_MAX, PATH_BYTES_MAX, XATTRS_BYTES_MAX, XATTRS_MAX } from '../shared/limits.ts'
 import { pathBuffer } from '../shared/path.ts'
 import type { Version, Xattr } from '../shared/version.ts'
 import { Ancestry } from './ancestry.ts'
@@ -57,10 +57,11 @@ export class Examiner {
     if (stats === undefined) return this.#confirmed(job, { kind: 'gone', topmost: job.path })
     if (stats.dev !== this.#root.device) return { kind: 'foreign' }
     const isSame = job.known !== undefined && isUnchanged(job.known, fileStat(stats))
-    if (isSame && !job.known?.isUncertain) return { kind: 'same' }
+    if (isSame && job.known?.doubt === 'none') return { kind: 'same' }
     if (!stats.isFile()) return this.#captureOther(job, stats)
-    const outcome = this.#captureFile(job, stats)
-    return isSame && outcome.kind === 'busy' ? { kind: 'still-open' } : outcome
+    const isOnlyUnstable = isSame && job.known?.doubt === 'unstable'
+    const outcome = this.#captureFile(job, stats, isOnlyUnstable)
+    return isOnlyUnstable && outcome.kind === 'busy' ? { kind: 'still-open' } : outcome
   }
 
   #confirmed(job: ExamineJob, seen: Outcome): Outcome {
@@ -73,7 +74,7 @@ export class Examiner {
     return afresh.obstacleAtRoot() ?? obstacle ?? { kind: 'gone', topmost: job.path }
   }
 
-  #captureFile(job: ExamineJob, expected: BigIntStats): Outcome {
+  #captureFile(job: ExamineJob, expected: BigIntStats, isOnlyIfStable: boolean): Outcome {
     const startedMs = performance.now()
     const absolute = absolutePath(this.#root.directory, job.path)
     const isShipping = Number(expected.size) <= job.shipBytesMax
@@ -82,6 +83,7 @@ export class Examiner {
       absolute,
       expected,
       asIs: job.asIs,
+      isOnlyIfStable,
       sizes: this.#sizes,
       take: (chunk, plain, isInterrupted) => {
         if (!isShipping || had.has(chunk.digest)) return true
@@ -91,6 +93,7 @@ export class Examiner {
     })
     if (content === undefined) return { kind: 'busy' }
     const { stats, consistency, size, digest, chunks } = content
+    if (chunks.length > CHUNKS_PER_VERSION_MAX) return { kind: 'unreadable', reason: `it has more than ${CHUNKS_PER_VERSION_MAX} chunks` }
     const xattrs = readXattrs(absolute)
     const after = statAt(absolute)
     // The xattrs were read by name: it must still be the same file, and for a stable version in the same state.

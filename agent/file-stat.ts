@@ -23,8 +23,8 @@ export interface FileStat {
 
 /** The part of a version by which a change is noticed. */
 export interface Identity extends FileStat {
-  /** The content was not read in a stable state, or was lost: it is worth another look though nothing changed. */
-  readonly isUncertain: boolean
+  /** Why it is worth another look though nothing changed: its content was not read in a stable state, or was lost. */
+  readonly doubt: 'none' | 'unstable' | 'lost'
 }
 
 /** Where a volume's directory is, and which directory it was when watching began. */
@@ -74,8 +74,8 @@ export function fileStat(stats: BigIntStats): FileStat {
 export function identityOf({ version, isLost }: { readonly version: Version; readonly isLost: boolean }): Identity {
   const { kind, mode, uid, gid, inode, mtimeNs, ctimeNs } = version
   const size = version.kind === 'file' ? version.size : 0
-  const isUnsound = version.kind === 'file' && version.consistency !== 'stable' && version.consistency !== 'crash-consistent'
-  return { kind, mode, uid, gid, size, inode, mtimeNs, ctimeNs, isUncertain: isLost || isUnsound }
+  const isUnstable = version.kind === 'file' && version.consistency !== 'stable' && version.consistency !== 'crash-consistent'
+  return { kind, mode, uid, gid, size, inode, mtimeNs, ctimeNs, doubt: isLost ? 'lost' : isUnstable ? 'unstable' : 'none' }
 }
 
 /** Whether the path is still what was captured, so far as the system tells. */

@@ -148,7 +148,10 @@ export class Guard {
     log.info('watching a volume', { volume: volume.name, directory: showPath(volume.directory), mode: watcher.mode })
     const parts = [this.#follow(watcher, signal), this.#runRescans(signal), rounds.run(watcher, signal), this.#watchRoot(root, signal)]
     // The first part that fails ends the others.
-    await Promise.all(parts.map((part) => part.catch((error: unknown) => volume.lose(reasonOf(error)))))
+    const failed = (error: unknown): void => {
+      if (!signal.aborted) volume.lose(reasonOf(error))
+    }
+    await Promise.all(parts.map((part) => part.catch(failed)))
   }
 
   async #watchRoot(root: VolumeRoot, signal: AbortSignal): Promise<void> {

@@ -15,7 +15,7 @@ import type { CaptureClient } from './capture-thread.ts'
 import { identityOf } from './file-stat.ts'
 import type { Held } from './held.ts'
 import type { Place } from './place.ts'
-import type { Recorded, Recorder } from './recorder.ts'
+import type { Finding, Recorded, Recorder } from './recorder.ts'
 import type { Settle } from './settle.ts'
 import type { Due, Settled } from './settle-entry.ts'
 import type { Known, State } from './state.ts'
@@ -33,6 +33,16 @@ export interface PursuitParts {
   readonly chunkSizes: () => ChunkSizes | undefined
   /** The journal is damaged or closed: nothing can be recorded any more. */
   readonly onFailure: (error: unknown) => void
+}
+
+/** A look under way, with what it rests on and what it has brought so far. */
+interface Pursued {
+  readonly look: Due
+  readonly volume: Volume
+  readonly knownSeq: number | undefined
+  readonly removals: number
+  readonly pinned: Set<Digest>
+  readonly takings: readonly Promise<void>[]
 }
 
 /** Looks taken at once: their states are fetched together. */
@@ -119,61 +129,29 @@ export class Pursuit {
   #client(look: Due, known: Known | undefined, removals: number, volume: Volume): CaptureClient {
     const { held } = this.#parts
     const pinned = new Set<Digest>()
-    let takings: Promise<void>[] | undefined
+    const takings: Promise<void>[] = []
     return {
       taken: ({ digest }, stored) => {
         if (pinned.has(digest)) return undefined
         pinned.add(digest)
         const taking = held.keep(digest, stored, look.origin, performance.now())
-        if (taking !== undefined) takings = [...(takings ?? []), taking]
+        if (taking !== undefined) takings.push(taking)
         return taking
       },
-      ended: (outcome) => {
-        void this.#end(look, outcome, { knownSeq: known?.seq, removals, pinned, takings, volume })
-      },
+      ended: (outcome) => void this.#end({ look, knownSeq: known?.seq, removals, pinned, takings, volume }, outcome),
     }
   }
 
-  async #end(
-    look: Due,
-    outcome: Outcome,
-    {
-      knownSeq,
-      removals,
-      pinned,
-      takings,
-      volume,
-    }: { knownSeq: number | undefined; removals: number; pinned: Set<Digest>; takings: Promise<void>[] | undefined; volume: Volume },
-  ): Promise<void> {
-    const { held, recorder } = this.#parts
+  async #end(pursued: Pursued, outcome: Outcome): Promise<void> {
+    const { look, volume, pinned } = pursued
     switch (outcome.kind) {
       case 'version':
       case 'gone':
       case 'same':
-      case 'still-open': {
+      case 'still-open':
         volume.noteReadable(look.path)
-        try {
-          // Content that goes to the spool must be there before the record that names it.
-          if (takings !== undefined) await Promise.all(takings)
-          const recorded = await recorder.record({
-            volume: look.volume,
-            path: look.path,
-            outcome,
-            knownSeq,
-            removals,
-            pinned,
-            hasWaited: false,
-          })
-          if (recorded.kind !== 'recorded') held.unpin(pinned)
-          this.#finish(look, settledBy(outcome, recorded), recorded.kind === 'recorded')
-          if (look.origin === 'event') void this.#spread(look, recorded)
-        } catch (error) {
-          held.unpin(pinned)
-          this.#finish(look, { kind: 'done' }, false)
-          this.#parts.onFailure(error)
-        }
+        await this.#record(pursued, outcome)
         return
-      }
       case 'root-lost':
         volume.lose(outcome.reason)
         break
@@ -185,8 +163,27 @@ export class Pursuit {
       case 'fetched':
         break
     }
-    held.unpin(pinned)
+    this.#parts.held.unpin(pinned)
     this.#finish(look, { kind: outcome.kind === 'busy' ? 'busy' : 'done' }, false)
+  }
+
+  async #record({ look, knownSeq, removals, pinned, takings }: Pursued, outcome: Finding['outcome']): Promise<void> {
+    const { held, recorder } = this.#parts
+    const { volume, path } = look
+    let recorded: Recorded
+    try {
+      // Content that goes to the spool must be there before the record that names it.
+      if (takings.length > 0) await Promise.all(takings)
+      recorded = await recorder.record({ volume, path, outcome, knownSeq, removals, pinned, hasWaited: false })
+    } catch (error) {
+      held.unpin(pinned)
+      this.#finish(look, { kind: 'done' }, false)
+      this.#parts.onFailure(error)
+      return
+    }
+    if (recorded.kind !== 'recorded') held.unpin(pinned)
+    this.#finish(look, settledBy(outcome, recorded), recorded.kind === 'recorded')
+    if (look.origin === 'event') await this.#spread(look, recorded).catch((error: unknown) => this.#parts.onFailure(error))
   }
 
   #finish(look: Place, settled: Settled, hasChanged: boolean): void {
@@ -211,7 +208,7 @@ export class Pursuit {
   }
 }
 
-function settledBy(outcome: Extract<Outcome, { kind: 'version' | 'gone' | 'same' | 'still-open' }>, recorded: Recorded): Settled {
+function settledBy(outcome: Finding['outcome'], recorded: Recorded): Settled {
   if (recorded.kind === 'outdated') return { kind: 'busy' }
   if (outcome.kind === 'still-open') return { kind: 'still-open' }
   if (outcome.kind !== 'version') return { kind: 'done' }

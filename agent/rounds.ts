@@ -99,6 +99,7 @@ export class Rounds {
         this.#note(scanned, performance.now() - startedMs)
         this.#answer(proofs.splice(0))
       } catch (error) {
+        if (signal.aborted) return
         if (error instanceof RootLost) volume.lose(error.message)
         throw error
       } finally {

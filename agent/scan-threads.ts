@@ -25,15 +25,17 @@ export class ScanThread {
   readonly #walks = new Map<number, Queue>()
   #lastId = 0
 
-  /** @throws RootLost, internal */
-  async *walk(request: Omit<ScanRequest, 'id'>): AsyncGenerator<Iterable<ScanEntry>, void> {
+  /** @throws RootLost, internal, the signal's reason */
+  async *walk(request: Omit<ScanRequest, 'id'>, signal: AbortSignal): AsyncGenerator<Iterable<ScanEntry>, void> {
     const id = ++this.#lastId
     const queue: Queue = { messages: [], wake: undefined }
     this.#walks.set(id, queue)
+    const wake = (): void => queue.wake?.()
+    signal.addEventListener('abort', wake)
     try {
       this.#thread().postMessage({ ...request, id } satisfies ScanRequest, [])
       for (;;) {
-        const message = await next(queue)
+        const message = await next(queue, signal)
         if (message instanceof Error) throw message
         if (message.kind === 'end') {
           if (message.rootProblem !== undefined) throw new RootLost(message.rootProblem)
@@ -43,6 +45,7 @@ export class ScanThread {
         this.#taken()
       }
     } finally {
+      signal.removeEventListener('abort', wake)
       this.#walks.delete(id)
       Atomics.store(this.#cancelled, 0, id)
       for (const message of queue.messages) if (!(message instanceof Error) && message.kind === 'entries') this.#taken()
@@ -93,8 +96,10 @@ export class ScanThread {
   }
 }
 
-async function next(queue: Queue): Promise<ScanMessage | Error> {
+async function next(queue: Queue, signal: AbortSignal): Promise<ScanMessage | Error> {
   for (;;) {
+    // The disk may hang for longer than anybody wants to wait.
+    signal.throwIfAborted()
     const message = queue.messages.shift()
     if (message !== undefined) return message
     await new Promise<void>((resolve) => {

@@ -44,7 +44,6 @@ class Walk {
 
   #visit(path: RelativePath, depth: number): void {
     if (this.#ignored.has(path) || this.#isCancelled) return
-    if (path.length > PATH_BYTES_MAX) return
     const { root, isShallow } = this.#request
     const absolute = absolutePath(root.directory, path)
     try {
@@ -56,7 +55,10 @@ class Walk {
       }
       this.#add(() => encodeScanEntry({ kind: 'present', path, stat: fileStat(stats) }, this.#entries))
       if (!stats.isDirectory() || (isShallow && depth > 0)) return
-      for (const name of namesIn(absolute)) this.#visit(childOf(path, name), depth + 1)
+      for (const name of namesIn(absolute)) {
+        if (path.length + 1 + name.length > PATH_BYTES_MAX) throw new RangeError(`a path below it is longer than ${PATH_BYTES_MAX} bytes`)
+        this.#visit(childOf(path, name), depth + 1)
+      }
     } catch (error) {
       this.#add(() => encodeScanEntry({ kind: 'closed', path, reason: reasonOf(error) }, this.#entries))
     }

@@ -52,7 +52,7 @@ export async function* differences(
       const next = await known.peek()
       const at = next?.path === entry.path ? next : undefined
       const isDirectory = entry.stat.kind === 'directory'
-      const isDifferent = at === undefined || at.identity.isUncertain || !isUnchanged(at.identity, entry.stat)
+      const isDifferent = at === undefined || at.identity.doubt !== 'none' || !isUnchanged(at.identity, entry.stat)
       if (isDifferent) found.push({ kind: 'changed', path: entry.path, isNewDirectory: isDirectory && at === undefined })
       if (!isDirectory || (isShallow && entry.path !== top)) known.skipWithin(entry.path)
       else if (at !== undefined) known.skip()

@@ -43,7 +43,7 @@ export class Scanner {
     this.#parts = parts
   }
 
-  /** @throws RootLost, internal */
+  /** @throws RootLost, internal, the signal's reason */
   async scan(volume: Volume, range: ScanRange, thread: ScanThread, signal: AbortSignal): Promise<Scanned> {
     const { settle, pursuit, state } = this.#parts
     const { path: top, isShallow } = range
@@ -51,7 +51,7 @@ export class Scanner {
     if (volume.root === undefined) return tally
     // From its first news on: before, its thread may only have been starting.
     let resumedMs: number | undefined
-    const walk = thread.walk({ root: volume.root, path: top, isShallow, ignored: volume.ignored })
+    const walk = thread.walk({ root: volume.root, path: top, isShallow, ignored: volume.ignored }, signal)
     for await (const batch of differences(walk, new StateWalk(state, volume.name, top), top, isShallow)) {
       resumedMs ??= performance.now()
       for (const difference of batch) this.#take(difference, volume, range, tally)

@@ -12,7 +12,7 @@ import { type FileHandle, open, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
 import { crc32 } from 'node:zlib'
 import type { Digest } from '../shared/digest.ts'
-import { asPacsimileError, type PacsimileError } from '../shared/errors.ts'
+import { asPacsimileError, type PacsimileError, reasonOf } from '../shared/errors.ts'
 import { makeDirectory, syncDirectory } from '../shared/files.ts'
 import { SPOOL_FREE_FLOOR, SPOOL_SEGMENT_BYTES } from '../shared/limits.ts'
 import type { Log } from '../shared/log.ts'
@@ -122,6 +122,7 @@ export class Spool {
   /** True when the chunk is durable here; false when there is no room for it. */
   async append(digest: Digest, chunk: StoredChunk): Promise<boolean> {
     if (this.#index.has(digest)) return true
+    if (this.#isClosed) return false
     const [isKept = false] = await this.#appends.add([{ digest, chunk }])
     return isKept
   }
@@ -213,7 +214,7 @@ export class Spool {
       if (bytesRead === storedLength && crc32(bytes) === checksum) return { length, compressed, bytes }
       this.#log.error('spooled content is damaged', { file: spooled.segment.file, offset })
     } catch (error) {
-      this.#log.error('spooled content cannot be read', { file: spooled.segment.file, reason: asPacsimileError(error, 'Reading').message })
+      this.#log.error('spooled content cannot be read', { file: spooled.segment.file, reason: reasonOf(error) })
     }
     await this.drop(digest)
     return undefined
@@ -236,7 +237,11 @@ export class Spool {
     if (!this.#segments.delete(segment)) return
     this.#bytes -= segment.size
     this.#isFull = false
-    rmSync(segment.file, { force: true })
+    try {
+      rmSync(segment.file, { force: true })
+    } catch (error) {
+      this.#log.error('a spool file that is not needed cannot be deleted', { file: segment.file, reason: reasonOf(error) })
+    }
     const handle = await segment.handle?.catch(() => undefined)
     await handle?.close()
   }

@@ -25,8 +25,11 @@ const XATTR_SIZE_MAX = 65_536
 const ERRNO_NAMES = new Map(Object.entries(constants.errno).map(([name, value]) => [value, name]))
 
 export interface Libc {
-  /** Takes a read lease: true when nobody has the file open for writing or mapped writable (fcntl(2), "Leases"). */
-  takeReadLease(fd: number): boolean
+  /**
+   * Takes a read lease: `granted` when nobody has the file open for writing or mapped writable (fcntl(2), "Leases"), `busy`
+   * when somebody has, `unsupported` where the filesystem or our rights do not allow to ask.
+   */
+  takeReadLease(fd: number): 'granted' | 'busy' | 'unsupported'
   /** Whether the lease is still held: false as soon as a writer waits. */
   holdsReadLease(fd: number): boolean
   releaseLease(fd: number): void
@@ -76,8 +79,9 @@ function open(): Libc | undefined {
   return {
     takeReadLease(fd) {
       // The default signal of a lease break, SIGIO, would end the process; SIGURG is ignored by default.
-      if (fcntl(fd, F_SETSIG, SIGURG) !== 0) return false
-      return fcntl(fd, F_SETLEASE, F_RDLCK) === 0
+      if (fcntl(fd, F_SETSIG, SIGURG) !== 0) return 'unsupported'
+      if (fcntl(fd, F_SETLEASE, F_RDLCK) === 0) return 'granted'
+      return koffi.errno() === constants.errno.EAGAIN ? 'busy' : 'unsupported'
     },
     holdsReadLease: (fd) => fcntl(fd, F_GETLEASE, 0) === F_RDLCK,
     releaseLease(fd) {

@@ -24,7 +24,7 @@ class ModelWalk implements KnownWalk {
 
   constructor(model: Model, top: RelativePath) {
     const paths = [...model.keys()].filter((at) => isWithin(at, top)).toSorted(byWalk)
-    this.#entries = paths.map((at) => ({ path: at, identity: { ...statOf(model.get(at) ?? 0), isUncertain: false } }))
+    this.#entries = paths.map((at) => ({ path: at, identity: { ...statOf(model.get(at) ?? 0), doubt: 'none' } }))
   }
 
   peek(): KnownEntry | undefined {
@@ -114,7 +114,7 @@ describe('a scan', () => {
     const uncertain: KnownWalk = {
       peek: () => {
         const entry = walk.peek()
-        return entry === undefined ? undefined : { ...entry, identity: { ...entry.identity, isUncertain: true } }
+        return entry === undefined ? undefined : { ...entry, identity: { ...entry.identity, doubt: 'unstable' } }
       },
       skip: () => walk.skip(),
       skipWithin: (within) => walk.skipWithin(within),
