@@ -22,7 +22,7 @@ import {
 } from '../shared/record.ts'
 import type { TreeEntry } from '../shared/tree.ts'
 import { decodeVersion, encodeVersion, hardLinkKey, type Version } from '../shared/version.ts'
-import { type KeyRange, keys, ranges, readNewestKey, readPosition, readVersionKey } from './catalog-keys.ts'
+import { type KeyRange, keys, POSITION_BYTES, ranges, readNewestKey, readPosition, readVersionKey } from './catalog-keys.ts'
 import type { FramePlace } from './repository/frame-file.ts'
 import { READ_FROM_START, type ReadPosition } from './repository/repository.ts'
 
@@ -59,6 +59,14 @@ export interface Gap extends Span {
 
 export interface Coverage extends Span {
   readonly mode: WatchMode
+}
+
+/** Something in the repository that is not as it was written. */
+export interface Damage {
+  /** Path of the file. */
+  readonly file: string
+  readonly offset: number
+  readonly reason: string
 }
 
 export type Operation =
@@ -145,7 +153,7 @@ export class Catalog {
     const version = this.versionBy(agent, volume, path, position)
     if (version === undefined)
       throw new PacsimileError(
-        'damage',
+        'io',
         `The catalog has lost a version of ${agent}:${volume}; stop the collector and delete its catalog directory, it is rebuilt from the repository`,
       )
     return version
@@ -244,6 +252,35 @@ export class Catalog {
       if (comparePositions(position, at) <= 0) candidate = { path, position, value }
     }
     yield* take()
+  }
+
+  /** Why the catalog is not a fold of the repository: a record before some agent's end that it does not have. */
+  async findHole(): Promise<string | undefined> {
+    for (const agent of await this.agents()) {
+      const end = this.chainEnd(agent)
+      let last: Position | undefined
+      for await (const [key] of this.#entries(ranges.allSummaries(agent))) {
+        const position = readPosition(key, key.length - POSITION_BYTES)
+        const isNext = last !== undefined && position.epoch === last.epoch ? position.seq === last.seq + 1 : position.seq === 1
+        // Where the repository itself lacks what was before, the catalog lacks it rightly.
+        if (!isNext && this.#db.getSync(keys.interruption(agent, position)) === undefined)
+          return `it lacks records of agent ${agent} before ${position.epoch}:${position.seq}`
+        last = position
+      }
+      if (end !== undefined && (last === undefined || comparePositions(last, end) !== 0))
+        return `it lacks the last records of agent ${agent}`
+    }
+    return undefined
+  }
+
+  /** What was found damaged when the repository was folded. */
+  async damage(): Promise<Damage[]> {
+    const found: Damage[] = []
+    for await (const [, value] of this.#entries(ranges.damage)) {
+      const from = new ByteReader(value, 'Catalog damage')
+      found.push({ file: from.bytes(4096).toString('utf8'), offset: from.u64(), reason: from.bytes(4096).toString('utf8') })
+    }
+    return found
   }
 
   /** Every version of one path, oldest first; `version` undefined where the path ended. */
@@ -356,6 +393,11 @@ function readVolume(name: Label, value: Buffer): VolumeFacts {
   const since = hybridTime(from.big64())
   const completeAt = from.big64()
   return { name, root: from.string(4096), mode, since, completeAt: completeAt === 0n ? undefined : hybridTime(completeAt) }
+}
+
+export function damageValue(damage: Damage): Buffer {
+  const text = (value: string): Buffer => Buffer.from(value, 'utf8').subarray(0, 4096)
+  return new ByteWriter().bytes(text(damage.file)).u64(damage.offset).bytes(text(damage.reason)).take()
 }
 
 export function gapValue(gap: Span & { readonly cause: string }): Buffer {
