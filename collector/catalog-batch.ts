@@ -22,24 +22,18 @@ import {
 } from '../shared/record.ts'
 import { type Effect, MemoryTree } from '../shared/tree.ts'
 import { hardLinkKey } from '../shared/version.ts'
+import type { Catalog, ChunkPlace, Coverage, Damage, Operation, Reflected, VolumeFacts } from './catalog.ts'
+import { keys, positionBytes } from './catalog-keys.ts'
 import {
-  type Catalog,
-  type ChunkPlace,
-  type Coverage,
   chainEndValue,
   chunkValue,
   coverageValue,
-  type Damage,
   damageValue,
   gapValue,
-  type Operation,
-  type Reflected,
   reflectedValue,
-  type VolumeFacts,
   versionValue,
   volumeValue,
-} from './catalog.ts'
-import { keys, positionBytes } from './catalog-keys.ts'
+} from './catalog-values.ts'
 
 export class CatalogBatch {
   readonly #catalog: Catalog
