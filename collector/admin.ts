@@ -52,6 +52,7 @@ export function adminRoutes(parts: AdminParts): LocalRoutes {
   return {
     status: () => parts.overview.report(),
     volumes: () => history.volumes(),
+    damage: () => Promise.resolve(history.damage),
     point(body) {
       const { agent, volume, at } = parse(POINT, body)
       return history.point(agent, volume, at)
@@ -84,6 +85,9 @@ function parse<Schema extends z.ZodType>(schema: Schema, body: unknown): z.outpu
   )
 }
 
+/** The longest time that a timer takes: 24 days. */
+const TIMEOUT_MS_MAX = 2 ** 31 - 1
+
 interface Reached extends Position {
   readonly agent: Label
 }
@@ -97,7 +101,7 @@ async function wait(parts: AdminParts, asked: z.output<typeof WAIT>, signal: Abo
   }
   const agents = asked.agent === undefined ? known : [asked.agent]
   if (agents.length === 0) throw new PacsimileError('not-found', 'No agent is enrolled yet')
-  const deadline = AbortSignal.timeout(asked.timeoutMs)
+  const deadline = AbortSignal.timeout(Math.min(asked.timeoutMs, TIMEOUT_MS_MAX))
   const either = AbortSignal.any([signal, deadline])
   return { agents: await Promise.all(agents.map((agent) => waitFor(parts, agent, asked.volume ?? '', either, asked.timeoutMs))) }
 }

@@ -6,6 +6,7 @@
  * It prevents an agent (or a crafted repository) from building a tree in which a file lies below a symlink.
  */
 import { ByteWriter } from '../shared/bytes.ts'
+import type { HybridTime } from '../shared/clock.ts'
 import type { Digest } from '../shared/digest.ts'
 import { PacsimileError } from '../shared/errors.ts'
 import { isWithin, type Label, parentOf, type RelativePath, ROOT, showPath } from '../shared/path.ts'
@@ -21,22 +22,18 @@ import {
 } from '../shared/record.ts'
 import { type Effect, MemoryTree } from '../shared/tree.ts'
 import { hardLinkKey } from '../shared/version.ts'
+import type { Catalog, ChunkPlace, Coverage, Damage, Operation, Reflected, VolumeFacts } from './catalog.ts'
+import { keys, positionBytes } from './catalog-keys.ts'
 import {
-  type Catalog,
-  type ChunkPlace,
-  type Coverage,
   chainEndValue,
   chunkValue,
   coverageValue,
+  damageValue,
   gapValue,
-  type Operation,
-  type Reflected,
   reflectedValue,
-  type VolumeFacts,
   versionValue,
   volumeValue,
-} from './catalog.ts'
-import { keys, positionBytes } from './catalog-keys.ts'
+} from './catalog-values.ts'
 
 export class CatalogBatch {
   readonly #catalog: Catalog
@@ -56,8 +53,8 @@ export class CatalogBatch {
     return this.#operations.length === 0
   }
 
-  hasChunk(name: Digest): boolean {
-    return this.#chunks.has(name) || this.#catalog.chunk(name) !== undefined
+  chunk(name: Digest): ChunkPlace | undefined {
+    return this.#chunks.get(name) ?? this.#catalog.chunk(name)
   }
 
   addChunk(name: Digest, place: ChunkPlace): void {
@@ -85,11 +82,10 @@ export class CatalogBatch {
     if (broken !== undefined && !salvage)
       throw new PacsimileError('format-invalid', `A record of ${agent} does not continue its chain: ${broken}`)
     const position: Position = { epoch: record.epoch, seq: record.seq }
+    if (broken !== undefined) this.#noteInterruption(agent, record, position)
     if (record.kind === 'epoch') {
       if (record.agent !== agent) throw new PacsimileError('format-invalid', `A record of ${agent} says that it is of ${record.agent}`)
-      const time = Buffer.alloc(8)
-      time.writeBigUInt64LE(record.time, 0)
-      this.#put(keys.epoch(agent, record.epoch), time)
+      this.#put(keys.epoch(agent, record.epoch), timeValue(record.time))
     } else if (record.kind === 'volume') {
       this.#putVolume(agent, {
         name: record.volume,
@@ -103,6 +99,16 @@ export class CatalogBatch {
     }
     this.#put(keys.summary(agent, position), encodeSummary(record, this.#writer))
     this.#ends.set(agent, { ...position, hash: recordHash(encoded), time: record.time })
+  }
+
+  /** Records before this one are lost to damage. Where they are the first of its epoch, the epoch begins with it. */
+  #noteInterruption(agent: Label, record: JournalRecord, position: Position): void {
+    this.#put(keys.interruption(agent, position), Buffer.alloc(0))
+    if (this.chainEnd(agent)?.epoch !== record.epoch) this.#put(keys.epoch(agent, record.epoch), timeValue(record.time))
+  }
+
+  addDamage(damage: Damage): void {
+    this.#put(keys.damage(damage.file, damage.offset), damageValue(damage))
   }
 
   async #addChange(
@@ -297,4 +303,10 @@ class LoadedTree {
     for (const change of changes) this.#known.add(change.path)
     return changes
   }
+}
+
+function timeValue(time: HybridTime): Buffer {
+  const value = Buffer.alloc(8)
+  value.writeBigUInt64LE(time, 0)
+  return value
 }

@@ -11,6 +11,8 @@
  *     g AGENT 00 VOLUME 00 TIME EPOCH SEQ            gap that begins then, declared by that record
  *     l AGENT 00 EPOCH SEQ                           the version of that record has no content
  *     i AGENT 00 VOLUME 00 INODE PATHKEY             a path that was put with that inode and more than one link (may be stale)
+ *     x AGENT 00 EPOCH SEQ                           records before this one could not be read when it was folded in
+ *     d FILE 00 OFFSET                               damage that was met in the repository
  *     c DIGEST                                       where a chunk is
  *     m                                              how far packs and segments are reflected here
  *
@@ -23,7 +25,7 @@ import { NAME_BYTES_MAX } from '../shared/limits.ts'
 import { type Label, pathFromKey, pathKey, type RelativePath } from '../shared/path.ts'
 import type { Position } from '../shared/record.ts'
 
-const POSITION_BYTES = 16
+export const POSITION_BYTES = 16
 
 export function positionBytes(position: Position): ByteString {
   const bytes = Buffer.allocUnsafe(POSITION_BYTES)
@@ -77,12 +79,17 @@ export const keys = {
   lost: (agent: Label, position: Position): Buffer => key(`l${agent}\0${positionBytes(position)}`),
   linked: (agent: Label, volume: Label, inode: bigint, path: RelativePath): Buffer =>
     key(`${volumePrefix('i', agent, volume)}${inodeBytes(inode)}${pathKey(path)}`),
+  interruption: (agent: Label, position: Position): Buffer => key(`x${agent}\0${positionBytes(position)}`),
+  damage: (file: string, offset: number): Buffer =>
+    Buffer.concat([Buffer.from(`d${file}\0`, 'utf8'), key(positionBytes({ epoch: 0, seq: offset }))]),
   chunk: (name: Digest): Buffer => key(`c${name}`),
   reflected: key('m'),
 } as const
 
 export const ranges = {
   agents: prefixRange('a'),
+  damage: prefixRange('d'),
+  allSummaries: (agent: Label): KeyRange => prefixRange(`s${agent}\0`),
   epochs: (agent: Label): KeyRange => prefixRange(`e${agent}\0`),
   volumes: (agent: Label): KeyRange => prefixRange(`w${agent}\0`),
   coverage: (agent: Label, volume: Label): KeyRange => prefixRange(volumePrefix('o', agent, volume)),

@@ -6,23 +6,16 @@
  * It prevents an index from claiming what the repository does not hold.
  */
 import { ClassicLevel } from 'classic-level'
-import { ByteReader, ByteWriter } from '../shared/bytes.ts'
+import { ByteReader } from '../shared/bytes.ts'
 import { type HybridTime, hybridTime } from '../shared/clock.ts'
 import { DIGEST_BYTES, type Digest, digest } from '../shared/digest.ts'
-import { asPacsimileError, PacsimileError } from '../shared/errors.ts'
+import { PacsimileError, reasonOf } from '../shared/errors.ts'
 import { type Label, pathFromKey, type RelativePath } from '../shared/path.ts'
-import {
-  type ChainEnd,
-  comparePositions,
-  decodeSummary,
-  type Position,
-  type RecordSummary,
-  WATCH_MODES,
-  type WatchMode,
-} from '../shared/record.ts'
+import { type ChainEnd, comparePositions, decodeSummary, type Position, type RecordSummary, type WatchMode } from '../shared/record.ts'
 import type { TreeEntry } from '../shared/tree.ts'
-import { decodeVersion, encodeVersion, hardLinkKey, type Version } from '../shared/version.ts'
-import { type KeyRange, keys, ranges, readNewestKey, readPosition, readVersionKey } from './catalog-keys.ts'
+import { hardLinkKey, type Version } from '../shared/version.ts'
+import { type KeyRange, keys, POSITION_BYTES, ranges, readNewestKey, readPosition, readVersionKey } from './catalog-keys.ts'
+import { readCoverage, readVersion, readVolume } from './catalog-values.ts'
 import type { FramePlace } from './repository/frame-file.ts'
 import { READ_FROM_START, type ReadPosition } from './repository/repository.ts'
 
@@ -61,11 +54,17 @@ export interface Coverage extends Span {
   readonly mode: WatchMode
 }
 
+/** Something in the repository that is not as it was written. */
+export interface Damage {
+  /** Path of the file. */
+  readonly file: string
+  readonly offset: number
+  readonly reason: string
+}
+
 export type Operation =
   | { readonly type: 'put'; readonly key: Buffer; readonly value: Buffer }
   | { readonly type: 'del'; readonly key: Buffer }
-
-const GONE = Buffer.from([0])
 
 export class Catalog {
   readonly #db: ClassicLevel<Buffer, Buffer>
@@ -91,7 +90,7 @@ export class Catalog {
           cause: error,
         })
       }
-      throw asPacsimileError(cause ?? error, `Opening the catalog ${directory}`)
+      throw levelError(cause ?? error, `Opening the catalog ${directory}`)
     }
     return new Catalog(db)
   }
@@ -101,7 +100,11 @@ export class Catalog {
   }
 
   async write(operations: readonly Operation[]): Promise<void> {
-    await this.#db.batch([...operations])
+    try {
+      await this.#db.batch([...operations])
+    } catch (error) {
+      throw levelError(error, 'Writing the catalog')
+    }
   }
 
   // ---- single values -----------------------------------------------------------------------------------------------
@@ -145,7 +148,7 @@ export class Catalog {
     const version = this.versionBy(agent, volume, path, position)
     if (version === undefined)
       throw new PacsimileError(
-        'damage',
+        'io',
         `The catalog has lost a version of ${agent}:${volume}; stop the collector and delete its catalog directory, it is rebuilt from the repository`,
       )
     return version
@@ -246,6 +249,35 @@ export class Catalog {
     yield* take()
   }
 
+  /** Why the catalog is not a fold of the repository: a record before some agent's end that it does not have. */
+  async findHole(): Promise<string | undefined> {
+    for (const agent of await this.agents()) {
+      const end = this.chainEnd(agent)
+      let last: Position | undefined
+      for await (const [key] of this.#entries(ranges.allSummaries(agent))) {
+        const position = readPosition(key, key.length - POSITION_BYTES)
+        const isNext = last !== undefined && position.epoch === last.epoch ? position.seq === last.seq + 1 : position.seq === 1
+        // Where the repository itself lacks what was before, the catalog lacks it rightly.
+        if (!isNext && this.#db.getSync(keys.interruption(agent, position)) === undefined)
+          return `it lacks records of agent ${agent} before ${position.epoch}:${position.seq}`
+        last = position
+      }
+      if (end !== undefined && (last === undefined || comparePositions(last, end) !== 0))
+        return `it lacks the last records of agent ${agent}`
+    }
+    return undefined
+  }
+
+  /** What was found damaged when the repository was folded. */
+  async damage(): Promise<Damage[]> {
+    const found: Damage[] = []
+    for await (const [, value] of this.#entries(ranges.damage)) {
+      const from = new ByteReader(value, 'Catalog damage')
+      found.push({ file: from.bytes(4096).toString('utf8'), offset: from.u64(), reason: from.bytes(4096).toString('utf8') })
+    }
+    return found
+  }
+
   /** Every version of one path, oldest first; `version` undefined where the path ended. */
   async versionsOf(agent: Label, volume: Label, path: RelativePath): Promise<{ position: Position; version: Version | undefined }[]> {
     const found = []
@@ -310,67 +342,9 @@ export class Catalog {
   }
 }
 
-// ---- encodings of values -------------------------------------------------------------------------------------------
-
-export function reflectedValue(reflected: Reflected): Buffer {
-  return new ByteWriter(32)
-    .u64(reflected.packs.file)
-    .u64(reflected.packs.offset)
-    .u64(reflected.segments.file)
-    .u64(reflected.segments.offset)
-    .take()
-}
-
-export function chunkValue(place: ChunkPlace): Buffer {
-  return new ByteWriter(24).varint(place.file).varint(place.offset).varint(place.storedLength).varint(place.plainLength).take()
-}
-
-export function chainEndValue(end: ChainEnd): Buffer {
-  return new ByteWriter(56).u64(end.epoch).u64(end.seq).rawString(end.hash).big64(end.time).take()
-}
-
-/** `undefined`: the path ended there. */
-export function versionValue(version: Version | undefined, to: ByteWriter): Buffer {
-  if (version === undefined) return GONE
-  to.reset()
-  to.u8(1)
-  encodeVersion(version, to)
-  return to.take()
-}
-
-function readVersion(value: Buffer): Version | undefined {
-  return value[0] === 0 ? undefined : decodeVersion(new ByteReader(value.subarray(1), 'Catalog version'))
-}
-
-export function volumeValue(facts: VolumeFacts): Buffer {
-  const to = new ByteWriter().u8(WATCH_MODES.indexOf(facts.mode) + 1).big64(facts.since)
-  return to
-    .big64(facts.completeAt ?? 0n)
-    .string(facts.root)
-    .take()
-}
-
-function readVolume(name: Label, value: Buffer): VolumeFacts {
-  const from = new ByteReader(value, 'Catalog volume')
-  const mode = WATCH_MODES[from.u8() - 1] ?? from.fail('unknown mode')
-  const since = hybridTime(from.big64())
-  const completeAt = from.big64()
-  return { name, root: from.string(4096), mode, since, completeAt: completeAt === 0n ? undefined : hybridTime(completeAt) }
-}
-
-export function gapValue(gap: Span & { readonly cause: string }): Buffer {
-  return new ByteWriter().big64(gap.from).big64(gap.until).bytes(Buffer.from(gap.cause, 'utf8')).take()
-}
-
-export function coverageValue(coverage: Coverage): Buffer {
-  return new ByteWriter(17)
-    .big64(coverage.from)
-    .big64(coverage.until)
-    .u8(WATCH_MODES.indexOf(coverage.mode) + 1)
-    .take()
-}
-
-function readCoverage(value: Buffer): Coverage {
-  const from = new ByteReader(value, 'Catalog coverage')
-  return { from: hybridTime(from.big64()), until: hybridTime(from.big64()), mode: WATCH_MODES[from.u8() - 1] ?? from.fail('unknown mode') }
+/** LevelDB's errors have no errno; what the system said stands in their text. */
+function levelError(error: unknown, what: string): PacsimileError {
+  const reason = reasonOf(error instanceof Error && error.cause !== undefined ? error.cause : error)
+  const code = reason.includes('No space left') || reason.includes('quota') ? 'space' : 'io'
+  return new PacsimileError(code, `${what}: ${reason}`, { cause: error })
 }

@@ -10,8 +10,9 @@ import { millisecondsOf } from '../shared/clock.ts'
 import { type Digest, digestHex } from '../shared/digest.ts'
 import { PacsimileError, reasonOf } from '../shared/errors.ts'
 import type { Label, RelativePath } from '../shared/path.ts'
-import type { Catalog } from './catalog.ts'
-import { type Damage, replay } from './replay.ts'
+import type { ChunkRef } from '../shared/version.ts'
+import type { Catalog, Damage } from './catalog.ts'
+import { replay } from './replay.ts'
 import { FRAME_HEADER_BYTES } from './repository/frame.ts'
 import type { FrameFile, FrameFileKind, ScannedFrame } from './repository/frame-file.ts'
 import { Repository } from './repository/repository.ts'
@@ -94,7 +95,8 @@ function unique(damage: readonly Damage[]): Damage[] {
 class Reading {
   readonly damage: Damage[] = []
   readonly notes: string[] = []
-  readonly wholeChunks = new Set<Digest>()
+  /** Chunks that are whole somewhere, with their length. */
+  readonly wholeChunks = new Map<Digest, number>()
   readonly #badChunks = new Map<Digest, string>()
   readonly #repository: Repository
   readonly #onProgress: (progress: CheckProgress) => void
@@ -105,9 +107,13 @@ class Reading {
     this.#onProgress = onProgress
   }
 
-  /** Chunks that are nowhere whole, with the reason. */
-  brokenChunks = (name: Digest): string | undefined =>
-    this.wholeChunks.has(name) ? undefined : (this.#badChunks.get(name) ?? `chunk ${digestHex(name).slice(0, 16)} is in no pack`)
+  /** Why a chunk cannot be restored as it is named; undefined when it can. */
+  brokenChunks = ({ digest, length }: ChunkRef): string | undefined => {
+    const found = this.wholeChunks.get(digest)
+    if (found === length) return undefined
+    if (found !== undefined) return `chunk ${digestHex(digest).slice(0, 16)} has ${found} bytes, the record says ${length}`
+    return this.#badChunks.get(digest) ?? `chunk ${digestHex(digest).slice(0, 16)} is in no pack`
+  }
 
   async run(): Promise<void> {
     const files = (['segment', 'pack'] as const).flatMap((kind) => this.#repository.numbers(kind).map((number) => ({ kind, number })))
@@ -159,7 +165,7 @@ class Reading {
   #openFrame(file: FrameFile, frame: Extract<ScannedFrame, { kind: 'frame' }>): void {
     try {
       file.read(frame.offset, frame.storedLength, frame.digest)
-      if (frame.type === 'chunk') this.wholeChunks.add(frame.digest)
+      if (frame.type === 'chunk') this.wholeChunks.set(frame.digest, frame.plainLength)
     } catch (error) {
       this.damage.push({ file: file.path, offset: frame.offset, reason: reasonOf(error) })
       if (frame.type === 'chunk') this.#badChunks.set(frame.digest, reasonOf(error))
@@ -169,7 +175,7 @@ class Reading {
 
 async function affectedVersions(
   catalog: Catalog,
-  whyBroken: (name: Digest) => string | undefined,
+  whyBroken: (chunk: ChunkRef) => string | undefined,
 ): Promise<{ affected: Affected[]; versions: number; lostByAgent: number }> {
   const affected: Affected[] = []
   let versions = 0
@@ -180,7 +186,7 @@ async function affectedVersions(
         if (version === undefined) continue
         versions += 1
         if (version.kind !== 'file') continue
-        const reason = version.chunks.map((chunk) => whyBroken(chunk.digest)).find((found) => found !== undefined)
+        const reason = version.chunks.map((chunk) => whyBroken(chunk)).find((found) => found !== undefined)
         if (reason === undefined) continue
         if (catalog.isLost(agent, position)) lostByAgent += 1
         else

@@ -10,7 +10,7 @@ import { CHUNK_CACHE_BYTES } from '../shared/limits.ts'
 import { serveLocal } from '../shared/local-api.ts'
 import type { Log } from '../shared/log.ts'
 import { adminRoutes } from './admin.ts'
-import { Catalog } from './catalog.ts'
+import { openCatalog } from './catalog-opening.ts'
 import { ChunkCache } from './chunk-cache.ts'
 import { type CollectorConfig, parseListen } from './config.ts'
 import { Enrollment } from './enrollment.ts'
@@ -38,7 +38,7 @@ export async function collect(
 ): Promise<void> {
   const { dataDir, config, log } = options
   await using stack = new AsyncDisposableStack()
-  const catalog = stack.adopt(await Catalog.open(join(dataDir, 'catalog')), (opened) => opened.close())
+  const catalog = stack.adopt(await openCatalog(join(dataDir, 'catalog'), log), (opened) => opened.close())
   const repository = stack.adopt(Repository.openForAppending(config.repository, options.dataKey, catalog.reflected()), (opened) =>
     opened.close(),
   )
@@ -53,8 +53,10 @@ export async function collect(
     // One agent's clock far ahead must not drag the collector's with it.
     if (end !== undefined && millisecondsOf(end.time) <= systemClock.now()) clock.atLeast(end.time)
   }
+  // Also what was met at earlier starts: it is damaged still.
+  const damage = await catalog.damage()
   const cache = new ChunkCache(CHUNK_CACHE_BYTES)
-  const history = new History(catalog, repository, { cache, damage: folded.damage })
+  const history = new History(catalog, repository, { cache, damage })
   const replica = config.replica ? new Replica({ directory: join(dataDir, 'replica'), catalog, history, log }) : undefined
   const ingest = new Ingest({ repository, catalog, cache, log, onCommit: (agents) => replica?.hint(agents) })
 
@@ -86,7 +88,7 @@ export async function collect(
     dataDir,
     listen: config.listen,
     repository: repository.id,
-    damage: folded.damage.length,
+    damage: damage.length,
     catalog,
     enrolled: identity.agents,
     ingest,

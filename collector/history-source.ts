@@ -6,9 +6,8 @@ import type { Label, RelativePath } from '../shared/path.ts'
 import type { Position, RecordSummary, WatchMode } from '../shared/record.ts'
 import type { TreeEntry } from '../shared/tree.ts'
 import type { ChunkRef, Version } from '../shared/version.ts'
-import type { Coverage, Gap } from './catalog.ts'
+import type { Coverage, Damage, Gap } from './catalog.ts'
 import type { Point, PointRequest } from './point.ts'
-import type { Damage } from './replay.ts'
 
 /** An entry of a tree at a point. */
 export interface ListedEntry extends TreeEntry {

@@ -9,11 +9,10 @@ import { PacsimileError, reasonOf } from '../shared/errors.ts'
 import { isWithin, type Label, type RelativePath } from '../shared/path.ts'
 import type { Position, RecordSummary } from '../shared/record.ts'
 import type { ChunkRef } from '../shared/version.ts'
-import type { Catalog, VolumeFacts } from './catalog.ts'
+import type { Catalog, Damage, VolumeFacts } from './catalog.ts'
 import type { ChunkCache } from './chunk-cache.ts'
 import type { ChunkResult, HistorySource, ListedEntry, LogEntry, LogQuery, Window } from './history-source.ts'
 import { includedUntil, type Point, type PointRequest } from './point.ts'
-import type { Damage } from './replay.ts'
 import type { Repository } from './repository/repository.ts'
 
 const BEFORE_ALL: Position = { epoch: 0, seq: 0 }
@@ -91,6 +90,16 @@ export class History implements HistorySource {
     }
   }
 
+  /** The same; a moment before the first record is the start. */
+  async #positionOrStart(agent: Label, request: PointRequest): Promise<Position> {
+    try {
+      return await this.#position(agent, request)
+    } catch (error) {
+      if (request.kind === 'time' && error instanceof PacsimileError && error.code === 'outside-window') return BEFORE_ALL
+      throw error
+    }
+  }
+
   /** The last record not later than a moment. Where clocks of two epochs overlap, the newer epoch counts. */
   async #positionAtTime(agent: Label, ms: number): Promise<Position> {
     const until = includedUntil(ms)
@@ -140,7 +149,7 @@ export class History implements HistorySource {
 
   async *log(agent: Label, volume: Label, query: LogQuery): AsyncGenerator<LogEntry> {
     await this.#facts(agent, volume)
-    const after = query.from === undefined ? BEFORE_ALL : await this.#position(agent, query.from)
+    const after = query.from === undefined ? BEFORE_ALL : await this.#positionOrStart(agent, query.from)
     const until = await this.#position(agent, query.until ?? { kind: 'head' })
     for await (const record of this.#catalog.summaries(agent, after, until)) {
       if (!concerns(record, volume, query.path)) continue

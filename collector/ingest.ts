@@ -50,7 +50,8 @@ export class Ingest {
   readonly #onCommit: (agents: ReadonlySet<Label>) => void
   #queue: Item[] = []
   #queuedBytes = 0
-  readonly #queuedChunks = new Map<Digest, number>()
+  /** Agent, NUL, digest -> how often: what one agent sends and spoils is no other's. */
+  readonly #queuedChunks = new Map<string, number>()
   #wakeLoop: (() => void) | undefined
   readonly #wakeSenders: (() => void)[] = []
   #failure: PacsimileError | undefined
@@ -75,8 +76,8 @@ export class Ingest {
   }
 
   /** Whether a chunk is durable or on its way to be. */
-  hasChunk(name: Digest): boolean {
-    return this.#queuedChunks.has(name) || this.#catalog.chunk(name) !== undefined
+  hasChunk(agent: Label, name: Digest): boolean {
+    return this.#queuedChunks.has(`${agent}\0${name}`) || this.#catalog.chunk(name) !== undefined
   }
 
   /** Whether senders should hold back. */
@@ -86,7 +87,10 @@ export class Ingest {
 
   /** Resolves when there is room for more, not when it is durable. */
   async submit(item: Item): Promise<void> {
-    if ('chunk' in item) this.#queuedChunks.set(item.chunk.digest, (this.#queuedChunks.get(item.chunk.digest) ?? 0) + 1)
+    if ('chunk' in item) {
+      const key = queuedKey(item.session, item.chunk)
+      this.#queuedChunks.set(key, (this.#queuedChunks.get(key) ?? 0) + 1)
+    }
     this.#queue.push(item)
     this.#queuedBytes += bytesOf(item)
     this.#wakeLoop?.()
@@ -109,7 +113,7 @@ export class Ingest {
         }
         const items = this.#take()
         const words = await this.#commit(items)
-        for (const item of items) if ('chunk' in item) this.#release(item.chunk.digest)
+        for (const item of items) if ('chunk' in item) this.#release(queuedKey(item.session, item.chunk))
         for (const say of words) say()
         for (const wake of this.#wakeSenders.splice(0)) wake()
       }
@@ -132,10 +136,10 @@ export class Ingest {
     return items
   }
 
-  #release(name: Digest): void {
-    const left = (this.#queuedChunks.get(name) ?? 1) - 1
-    if (left > 0) this.#queuedChunks.set(name, left)
-    else this.#queuedChunks.delete(name)
+  #release(key: string): void {
+    const left = (this.#queuedChunks.get(key) ?? 1) - 1
+    if (left > 0) this.#queuedChunks.set(key, left)
+    else this.#queuedChunks.delete(key)
   }
 
   /** @returns what is to be said to the sessions and followers, now that it is true */
@@ -182,7 +186,7 @@ export class Ingest {
   }
 
   #takeChunk(chunk: ChunkMessage, batch: CatalogBatch): void {
-    if (batch.hasChunk(chunk.digest)) return
+    if (batch.chunk(chunk.digest) !== undefined) return
     const plain = chunk.compressed ? decompress(chunk.bytes, chunk.length) : Buffer.from(chunk.bytes)
     if (plain.length !== chunk.length || digestOf(plain) !== chunk.digest)
       throw new PacsimileError('damage', `chunk ${digestHex(chunk.digest)} does not have the content that its digest names`)
@@ -220,11 +224,12 @@ export class Ingest {
   #requireChunks(session: IngestSession, record: JournalRecord, batch: CatalogBatch): void {
     if (record.kind !== 'put' || record.version.kind !== 'file') return
     for (const chunk of record.version.chunks) {
-      if (!batch.hasChunk(chunk.digest) && !session.lost.has(chunk.digest))
-        throw new PacsimileError(
-          'format-invalid',
-          `record ${record.epoch}:${record.seq} names chunk ${digestHex(chunk.digest)}, which was not sent`,
-        )
+      const place = batch.chunk(chunk.digest)
+      if (place === undefined && session.lost.has(chunk.digest)) continue
+      const what = `record ${record.epoch}:${record.seq} names chunk ${digestHex(chunk.digest)}`
+      if (place === undefined) throw new PacsimileError('format-invalid', `${what}, which was not sent`)
+      if (place.plainLength !== chunk.length)
+        throw new PacsimileError('format-invalid', `${what} with ${chunk.length} bytes, but it has ${place.plainLength}`)
     }
   }
 
@@ -268,4 +273,8 @@ function storedForm(chunk: ChunkMessage, plain: Buffer): { digest: Digest; plain
 
 function bytesOf(item: Item): number {
   return 'chunk' in item ? item.chunk.bytes.length : item.records.reduce((sum, record) => sum + record.length, 0)
+}
+
+function queuedKey(session: IngestSession, chunk: ChunkMessage): string {
+  return `${session.agent}\0${chunk.digest}`
 }

@@ -23,7 +23,7 @@ import {
   unlinkSync,
 } from 'node:fs'
 import type { ByteString } from '../shared/bytes.ts'
-import type { Digest } from '../shared/digest.ts'
+import { type Digest, StreamingDigest } from '../shared/digest.ts'
 import { errnoOf, PacsimileError } from '../shared/errors.ts'
 import { TEMPORARY_PREFIX, writeFully } from '../shared/files.ts'
 import { libc } from '../shared/libc.ts'
@@ -48,6 +48,8 @@ export interface Shortcoming {
 }
 
 const SETUID_SETGID = 0o6000
+/** Namespaces of xattrs that are removed where the version has none: a default ACL of a directory gives its files one. */
+const INHERITED_XATTRS = ['user.', 'system.posix_acl_']
 /** Namespaces of xattrs that only a privileged process may set. */
 const PRIVILEGED_XATTRS = ['trusted.', 'security.']
 
@@ -73,6 +75,7 @@ export class Materializer {
 
   /** Makes `path` this version; its parent directories are made where they are missing. */
   async put(path: RelativePath, version: Version): Promise<void> {
+    this.#directory.trim()
     const parent = parentOf(path)
     if (parent !== undefined) this.#directory.make(parent)
     switch (version.kind) {
@@ -90,6 +93,8 @@ export class Materializer {
       case 'socket':
       case 'character-device':
       case 'block-device':
+        // What was there before is gone, also where what has come cannot be made.
+        this.removeAll(path)
         this.#options.onShortcoming?.({ path, what: 'special-file', reason: `a ${version.kind} is recorded but not recreated` })
     }
   }
@@ -103,19 +108,22 @@ export class Materializer {
   }
 
   async #putFile(path: RelativePath, version: FileVersion): Promise<void> {
+    const content = new ContentCheck(version)
     const temporary = this.#temporaryBeside(path)
     const fd = openSync(pathBuffer(temporary), constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW, 0o600)
     try {
       try {
         for (const chunk of version.chunks) {
           const read = this.#readChunk(chunk.digest, chunk.length)
-          writeFully(fd, read instanceof Promise ? await read : read)
+          const bytes = read instanceof Promise ? await read : read
+          content.add(bytes)
+          writeFully(fd, bytes)
         }
-        this.#setOwnerAndMode(path, fd, version)
+        content.end()
+        this.#setMetadata(path, fd, temporary, version)
       } finally {
         closeSync(fd)
       }
-      this.#setXattrs(path, temporary, version.xattrs)
       libc?.setModified(temporary, version.mtimeNs)
       this.#moveInto(temporary, path)
     } catch (error) {
@@ -124,11 +132,19 @@ export class Materializer {
     }
   }
 
-  #setOwnerAndMode(path: RelativePath, fd: number, version: Version): void {
-    // chown clears the setuid bits, so the mode comes after it.
-    if (this.#mayChown) this.#attempt(path, 'owner', () => fchownSync(fd, version.uid, version.gid))
+  /** Owner first, for chown clears the setuid bits and capabilities; the mode last, for it may forbid the rest. */
+  #setMetadata(path: RelativePath, fd: number, at: ByteString, version: Version): void {
+    this.#setOwner(path, version, () => fchownSync(fd, version.uid, version.gid))
+    this.#removeOtherXattrs(at, version.xattrs)
+    this.#setXattrs(path, at, version.xattrs)
     const mode = version.kind === 'file' && !this.#options.setuid ? version.mode & ~SETUID_SETGID : version.mode
     this.#attempt(path, 'mode', () => fchmodSync(fd, mode))
+  }
+
+  #setOwner(path: RelativePath, version: Version, set: () => void): void {
+    if (this.#mayChown) this.#attempt(path, 'owner', set)
+    else if (version.uid !== process.getuid?.() || version.gid !== process.getgid?.())
+      this.#options.onShortcoming?.({ path, what: 'owner', reason: 'only root may give files to others' })
   }
 
   #setXattrs(path: RelativePath, at: ByteString, xattrs: readonly Xattr[]): void {
@@ -153,23 +169,23 @@ export class Materializer {
 
   /** Owner, mode, xattrs and times of a directory: after everything in it was written. */
   finishDirectory(path: RelativePath, version: Version): void {
+    this.#directory.trim()
     const fd = this.#directory.descriptor(path)
-    this.#setOwnerAndMode(path, fd, version)
     const at = this.#directory.at(path)
-    this.#removeOtherXattrs(at, version.xattrs)
-    this.#setXattrs(path, at, version.xattrs)
+    this.#setMetadata(path, fd, at, version)
     libc?.setModified(at, version.mtimeNs)
   }
 
   #removeOtherXattrs(at: ByteString, wanted: readonly Xattr[]): void {
     const keep = new Set(wanted.map((xattr) => xattr.name))
     for (const { name } of libc?.xattrs(at) ?? []) {
-      if (!keep.has(name) && name.startsWith('user.')) libc?.removeXattr(at, name)
+      if (!keep.has(name) && INHERITED_XATTRS.some((prefix) => name.startsWith(prefix))) libc?.removeXattr(at, name)
     }
   }
 
   /** Makes `path` another name of `existing`, which was put before. */
   link(existing: RelativePath, path: RelativePath): void {
+    this.#directory.trim()
     const parent = parentOf(path)
     if (parent !== undefined) this.#directory.make(parent)
     const temporary = this.#temporaryBeside(path)
@@ -194,7 +210,7 @@ export class Materializer {
     const temporary = this.#temporaryBeside(path)
     make(temporary)
     try {
-      if (this.#mayChown) this.#attempt(path, 'owner', () => lchownSync(pathBuffer(temporary), version.uid, version.gid))
+      this.#setOwner(path, version, () => lchownSync(pathBuffer(temporary), version.uid, version.gid))
       this.#setXattrs(path, temporary, version.xattrs)
       libc?.setModified(temporary, version.mtimeNs)
       this.#moveInto(temporary, path)
@@ -269,16 +285,37 @@ export class Materializer {
 
   /** Sets a file's metadata where its content is right already. */
   putMetadata(path: RelativePath, version: FileVersion): void {
+    this.#directory.trim()
     const at = this.#directory.at(path)
     const fd = openSync(pathBuffer(at), constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)
     try {
-      this.#setOwnerAndMode(path, fd, version)
+      this.#setMetadata(path, fd, at, version)
     } finally {
       closeSync(fd)
     }
-    this.#removeOtherXattrs(at, version.xattrs)
-    this.#setXattrs(path, at, version.xattrs)
     libc?.setModified(at, version.mtimeNs)
+  }
+}
+
+/** Holds the whole content against the digest that its version names; the chunks were held against theirs already. */
+class ContentCheck {
+  readonly #version: FileVersion
+  readonly #whole: StreamingDigest | undefined
+
+  constructor(version: FileVersion) {
+    this.#version = version
+    // Of one chunk it is the chunk's digest, and was checked as that.
+    this.#whole = version.chunks.length === 1 ? undefined : new StreamingDigest()
+  }
+
+  add(bytes: Uint8Array): void {
+    this.#whole?.update(bytes)
+  }
+
+  /** @throws damage */
+  end(): void {
+    const found = this.#whole?.finish() ?? this.#version.chunks[0]?.digest
+    if (found !== this.#version.digest) throw new PacsimileError('damage', 'The content is not what the digest of the whole file names')
   }
 }
 

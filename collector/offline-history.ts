@@ -4,9 +4,9 @@
  * Folds the repository into a catalog in a temporary directory, so that both ways of reading use the same code, and
  * writes nothing into the repository.
  */
-import type { Catalog } from './catalog.ts'
+import type { Catalog, Damage } from './catalog.ts'
 import { History } from './history.ts'
-import { type Damage, replay } from './replay.ts'
+import { replay } from './replay.ts'
 import { Repository } from './repository/repository.ts'
 import { ScratchCatalog } from './scratch-catalog.ts'
 

@@ -8,6 +8,7 @@ import { callLocal, streamLocal } from '../shared/local-api.ts'
 import type { Label, RelativePath } from '../shared/path.ts'
 import { type Position, WATCH_MODES } from '../shared/record.ts'
 import type { ChunkRef } from '../shared/version.ts'
+import type { Damage } from './catalog.ts'
 import type { ChunkResult, HistorySource, ListedEntry, LogEntry, LogQuery, Window } from './history-source.ts'
 import { decodeChunks, decodeEntries, decodeLog } from './history-wire.ts'
 import type { Point, PointRequest } from './point.ts'
@@ -38,22 +39,25 @@ const WINDOW = z.object({
   coverage: z.array(z.object({ from: time, until: time, mode: z.enum(WATCH_MODES) })),
 })
 
+const DAMAGE = z.array(z.object({ file: z.string(), offset: z.number(), reason: z.string() }))
+const UNREACHABLE = { unreachable: 'collector-unreachable' } as const
+
 /** Chunks asked for in one call. */
 const CHUNKS_PER_CALL = 4096
 
 export class RemoteHistory implements HistorySource {
-  readonly damage = []
+  readonly damage: readonly Damage[]
   readonly #socket: string
 
-  private constructor(socket: string) {
+  private constructor(socket: string, damage: readonly Damage[]) {
     this.#socket = socket
+    this.damage = damage
   }
 
   /** @throws collector-unreachable */
   static async open(socketFile: string): Promise<RemoteHistory> {
-    const history = new RemoteHistory(socketFile)
-    await history.volumes()
-    return history
+    const answer = await callLocal(socketFile, 'damage', {}, UNREACHABLE)
+    return new RemoteHistory(socketFile, DAMAGE.parse(answer))
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -61,11 +65,11 @@ export class RemoteHistory implements HistorySource {
   }
 
   async #call<Schema extends z.ZodType>(name: string, body: object, schema: Schema): Promise<z.output<Schema>> {
-    return schema.parse(await callLocal(this.#socket, name, body, { unreachable: 'collector-unreachable' }))
+    return schema.parse(await callLocal(this.#socket, name, body, UNREACHABLE))
   }
 
   #stream(name: string, body: object): AsyncIterable<Buffer> {
-    return streamLocal(this.#socket, name, body, { unreachable: 'collector-unreachable' })
+    return streamLocal(this.#socket, name, body, UNREACHABLE)
   }
 
   volumes(): Promise<{ agent: Label; volume: Label }[]> {

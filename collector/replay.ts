@@ -10,19 +10,11 @@ import { type HybridTime, millisecondsOf } from '../shared/clock.ts'
 import { PacsimileError, reasonOf } from '../shared/errors.ts'
 import type { Label } from '../shared/path.ts'
 import { type ChainEnd, decodeRecord, type JournalRecord } from '../shared/record.ts'
-import type { Catalog } from './catalog.ts'
+import type { Catalog, Damage } from './catalog.ts'
 import { CatalogBatch } from './catalog-batch.ts'
 import { FRAME_OVERHEAD_BYTES } from './repository/frame.ts'
 import type { FoundFrame, FrameFileKind } from './repository/frame-file.ts'
 import { decodeRecordGroup, type ReadPosition, type Repository } from './repository/repository.ts'
-
-/** Something in the repository that is not as it was written. */
-export interface Damage {
-  /** Path of the file. */
-  readonly file: string
-  readonly offset: number
-  readonly reason: string
-}
 
 export interface ReplayResult {
   readonly chunks: number
@@ -52,9 +44,12 @@ export async function replay(repository: Repository, catalog: Catalog, onProgres
   for (const step of frames(repository, 'pack', start.packs, damage)) {
     if (step.frame?.type === 'chunk') {
       const { digest, offset, storedLength, plainLength } = step.frame
-      batch.addChunk(digest, { file: step.next.file, offset, storedLength, plainLength })
+      // A chunk that was sent again after a failed commit stands twice; where it was found first it was found whole.
+      if (batch.chunk(digest) === undefined) {
+        batch.addChunk(digest, { file: step.next.file, offset, storedLength, plainLength })
+        pending += 1
+      }
       chunks += 1
-      pending += 1
     }
     packs = step.next
     if (pending >= BATCH_RECORDS) await flush()
@@ -71,6 +66,7 @@ export async function replay(repository: Repository, catalog: Catalog, onProgres
       onProgress?.(records)
     }
   }
+  for (const found of damage) batch.addDamage(found)
   pending += 1
   await flush()
   return { chunks, records, damage }
@@ -95,7 +91,10 @@ function* frames(
         for (const frame of sealed) yield { frame, next }
         next = { file: number + 1, offset: 0 }
       } else {
-        for (const found of file.scan(from === 0 ? { bodies: isLast } : { start: from, bodies: isLast })) {
+        if (file.size < from)
+          damage.push({ file: file.path, offset: file.size, reason: `it ends here, but was durable up to byte ${from}` })
+        // Without an index nothing vouches for a body but itself.
+        for (const found of file.scan(from === 0 ? {} : { start: from })) {
           if (found.kind === 'damage') {
             // Nothing whole follows: an append that a crash or a full disk cut short, before anything of it was acknowledged.
             if (!found.tail) damage.push({ file: file.path, offset: found.offset, reason: found.reason })

@@ -6,11 +6,11 @@
  */
 import { join } from 'node:path'
 import { z } from 'zod'
-import { makeDirectory, readIfPresent, writeFileDurably } from '../shared/files.ts'
+import { makeDirectory, readIfPresent, removeFileDurably, writeFileDurably } from '../shared/files.ts'
 import type { Label } from '../shared/path.ts'
 import type { Position } from '../shared/record.ts'
 
-const cursor = z.object({ epoch: z.number().int().nonnegative(), seq: z.number().int().nonnegative() })
+const cursor = z.object({ epoch: z.number().int().nonnegative(), seq: z.number().int().nonnegative(), whole: z.boolean() })
 
 export class ReplicaCursor {
   readonly #directory: string
@@ -21,19 +21,26 @@ export class ReplicaCursor {
     makeDirectory(this.#directory)
   }
 
-  /** Undefined where there is none, or none that can be read: the replica is then compared as a whole. */
+  /** Undefined where there is none, none that can be read, or one of a replica that was not whole: it is then compared as a whole. */
   read(agent: Label): Position | undefined {
     const bytes = readIfPresent(this.#fileOf(agent))
     if (bytes === undefined) return undefined
     try {
-      return cursor.parse(JSON.parse(bytes.toString('utf8')))
+      const { epoch, seq, whole } = cursor.parse(JSON.parse(bytes.toString('utf8')))
+      return whole ? { epoch, seq } : undefined
     } catch {
       return undefined
     }
   }
 
-  write(agent: Label, position: Position): void {
-    writeFileDurably(this.#fileOf(agent), `${JSON.stringify({ epoch: position.epoch, seq: position.seq })}\n`)
+  /** `whole`: every path up to there could be written. */
+  write(agent: Label, position: Position, whole: boolean): void {
+    writeFileDurably(this.#fileOf(agent), `${JSON.stringify({ epoch: position.epoch, seq: position.seq, whole })}\n`)
+  }
+
+  /** What is on disk is not known any more. */
+  forget(agent: Label): void {
+    removeFileDurably(this.#fileOf(agent))
   }
 
   #fileOf(agent: Label): string {

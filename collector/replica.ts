@@ -9,20 +9,20 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Digest } from '../shared/digest.ts'
-import { asPacsimileError, errnoOf, PacsimileError, reasonOf } from '../shared/errors.ts'
-import { makeDirectory, TEMPORARY_PREFIX } from '../shared/files.ts'
+import { asPacsimileError } from '../shared/errors.ts'
+import { makeDirectory } from '../shared/files.ts'
 import { libc } from '../shared/libc.ts'
 import type { Log } from '../shared/log.ts'
-import { childOf, type Label, parentOf, type RelativePath, ROOT, showPath } from '../shared/path.ts'
+import type { Label, RelativePath } from '../shared/path.ts'
 import { comparePositions, type Position } from '../shared/record.ts'
-import type { TreeEntry } from '../shared/tree.ts'
-import { type FileVersion, sameContent } from '../shared/version.ts'
 import type { Catalog } from './catalog.ts'
 import { Follow } from './follow.ts'
 import type { History } from './history.ts'
 import { Materializer } from './materialize.ts'
 import { ReplicaCursor } from './replica-cursor.ts'
-import { TouchedPaths, type VolumeTouched } from './touched-paths.ts'
+import { ReplicaProblems } from './replica-problems.ts'
+import { ReplicaVolume } from './replica-volume.ts'
+import { TouchedPaths } from './touched-paths.ts'
 
 /** Records taken in one round. */
 const ROUND_RECORDS = 2000
@@ -32,7 +32,6 @@ const SLICE_MS = 20
 const CURSOR_MS = 1000
 const IDLE_MS = 60_000
 const RETRY_MS = 5000
-const PROBLEMS_MAX = 1000
 
 const BEFORE_ALL: Position = { epoch: 0, seq: 0 }
 
@@ -42,9 +41,13 @@ interface AgentReplica {
   /** Everything up to here is in the files durably, as the cursor file says. */
   durable: Position
   durableAt: number
-  /** After a start, files may be ahead of the cursor: nothing about them is believed in the first round. */
+  /** After a start or a failure, files may be ahead of the cursor: nothing about them is believed until the head is reached. */
   trusted: boolean
-  readonly volumes: Map<Label, Materializer>
+  /** What is on disk is not known: everything is compared before the next round. */
+  needsWhole: boolean
+  readonly volumes: Map<Label, ReplicaVolume>
+  /** Whether the cursor file says that nothing is missing. */
+  durableWhole: boolean
 }
 
 export class Replica {
@@ -54,12 +57,12 @@ export class Replica {
   readonly #log: Log
   readonly #cursor: ReplicaCursor
   readonly #agents = new Map<Label, AgentReplica>()
-  /** agent \0 volume -> path -> reason. */
-  readonly #problems = new Map<string, Map<RelativePath, string>>()
+  readonly #problems = new ReplicaProblems()
   readonly #changes = new Follow()
   readonly progress = new Follow()
   #dirty = new Set<Label>()
   #sliceStart = 0
+  #stop: AbortSignal | undefined
 
   constructor(parts: { directory: string; catalog: Catalog; history: History; log: Log }) {
     this.directory = parts.directory
@@ -79,7 +82,7 @@ export class Replica {
   }
 
   problems(agent: Label, volume: Label): ReadonlyMap<RelativePath, string> {
-    return this.#problems.get(`${agent}\0${volume}`) ?? new Map()
+    return this.#problems.of(agent, volume)
   }
 
   /** Something of these agents was committed. */
@@ -90,66 +93,93 @@ export class Replica {
 
   /** Follows until the signal is given; then makes the cursors durable. */
   async run(signal: AbortSignal): Promise<void> {
+    this.#stop = signal
     this.hint(await this.#catalog.agents())
     while (!signal.aborted) {
       const agents = this.#dirty
       this.#dirty = new Set()
       for (const agent of agents) {
-        try {
-          if (await this.#round(agent)) this.#dirty.add(agent)
-        } catch (error) {
-          const failure = asPacsimileError(error, `Writing the replica of ${agent}`)
-          this.#log.error('the replica cannot follow', { agent, code: failure.code, reason: failure.message })
-          this.#dirty.add(agent)
-          await this.#changes.next(RETRY_MS, signal)
-        }
-        if (signal.aborted) break
+        const isDone = await this.#attempt(agent, async () => !(await this.#round(agent)))
+        if (!isDone) this.#dirty.add(agent)
       }
-      if (this.#dirty.size === 0 && !signal.aborted) {
-        this.#settleCursors()
-        await this.#changes.next(IDLE_MS, signal)
-      }
+      if (this.#dirty.size > 0 || signal.aborted) continue
+      await this.#settleCursors()
+      const woken = Date.now()
+      await this.#changes.next(IDLE_MS, signal)
+      if (Date.now() - woken >= IDLE_MS) await this.#retryProblems()
     }
-    this.#settleCursors()
-    for (const agent of this.#agents.values()) for (const files of agent.volumes.values()) files.close()
+    await this.#settleCursors()
+    for (const agent of this.#agents.values()) for (const volume of agent.volumes.values()) volume.close()
     this.#agents.clear()
   }
 
-  #settleCursors(): void {
-    for (const [name, agent] of this.#agents) this.#makeDurable(name, agent)
+  /** Does a piece of work for an agent. A failure is logged, costs the trust in what is on disk, and is followed by a pause. */
+  async #attempt(agent: Label, work: () => Promise<boolean>): Promise<boolean> {
+    try {
+      return await work()
+    } catch (error) {
+      if (this.#stop?.aborted === true) return false
+      const failure = asPacsimileError(error, `Writing the replica of ${agent}`)
+      this.#log.error('the replica cannot follow', { agent, code: failure.code, reason: failure.message })
+      const known = this.#agents.get(agent)
+      if (known !== undefined) known.trusted = false
+      await this.#changes.next(RETRY_MS, this.#stop)
+      return false
+    }
+  }
+
+  async #settleCursors(): Promise<void> {
+    for (const [name, agent] of this.#agents) {
+      const isDone = await this.#attempt(name, () => {
+        this.#makeDurable(name, agent)
+        return Promise.resolve(true)
+      })
+      if (!isDone) this.#dirty.add(name)
+    }
   }
 
   #makeDurable(name: Label, agent: AgentReplica): void {
-    if (comparePositions(agent.applied, agent.durable) === 0) return
-    // One filesystem holds the whole replica.
-    for (const files of agent.volumes.values()) {
-      libc?.syncFilesystem(files.rootDescriptor)
-      break
-    }
-    this.#cursor.write(name, agent.applied)
+    if (comparePositions(agent.applied, agent.durable) === 0 && agent.durableWhole === !this.#problems.has(name)) return
+    this.#sync(agent)
+    const whole = !this.#problems.has(name)
+    this.#cursor.write(name, agent.applied, whole)
     agent.durable = agent.applied
+    agent.durableWhole = whole
     agent.durableAt = Date.now()
+  }
+
+  #sync(agent: AgentReplica): void {
+    // One filesystem holds the whole replica.
+    const [volume] = agent.volumes.values()
+    if (volume === undefined) return
+    try {
+      libc?.syncFilesystem(volume.rootDescriptor)
+    } catch (error) {
+      // The kernel reports a lost write once, and then success: what is on disk has to be looked at anew.
+      for (const [name, other] of this.#agents) {
+        other.needsWhole = true
+        other.durable = BEFORE_ALL
+        this.#cursor.forget(name)
+        this.#dirty.add(name)
+      }
+      throw error
+    }
   }
 
   /** One round for one agent. @returns whether there is more to do */
   async #round(name: Label): Promise<boolean> {
     const head = this.#catalog.chainEnd(name)
     if (head === undefined) return false
-    let agent = this.#agents.get(name)
-    if (agent === undefined) {
-      const stored = this.#cursor.read(name)
-      agent = { applied: stored ?? BEFORE_ALL, durable: stored ?? BEFORE_ALL, durableAt: 0, trusted: false, volumes: new Map() }
-      this.#agents.set(name, agent)
-      if (stored === undefined || comparePositions(stored, head) > 0) {
-        await this.#compareWhole(name, agent, head)
-        return true
-      }
+    this.#sliceStart = performance.now()
+    const agent = this.#agents.get(name) ?? this.#begin(name, head)
+    if (agent.needsWhole) {
+      await this.#compareWhole(name, agent, head)
+      return true
     }
     if (comparePositions(agent.applied, head) >= 0) {
       agent.trusted = true
       return false
     }
-    this.#sliceStart = performance.now()
     const touched = new TouchedPaths(
       (volume, path, position) => this.#catalog.versionBy(name, volume, path, position)?.kind === 'directory',
     )
@@ -160,7 +190,8 @@ export class Replica {
       last = { epoch: record.epoch, seq: record.seq }
       if (++count >= ROUND_RECORDS) break
     }
-    for (const [volume, paths] of touched.byVolume) await this.#apply(name, agent, volume, paths, last)
+    const basis = { applied: agent.applied, until: last, trusted: agent.trusted }
+    for (const [volume, paths] of touched.byVolume) await this.#volumeOf(name, agent, volume).apply(paths, basis)
     agent.applied = last
     this.progress.signal()
     if (Date.now() - agent.durableAt > CURSOR_MS) this.#makeDurable(name, agent)
@@ -169,14 +200,49 @@ export class Replica {
     return more
   }
 
-  #filesOf(name: Label, agent: AgentReplica, volume: Label): Materializer {
+  #begin(name: Label, head: Position): AgentReplica {
+    const stored = this.#cursor.read(name)
+    const agent: AgentReplica = {
+      applied: stored ?? BEFORE_ALL,
+      durable: stored ?? BEFORE_ALL,
+      durableWhole: stored !== undefined,
+      durableAt: 0,
+      trusted: false,
+      needsWhole: stored === undefined || comparePositions(stored, head) > 0,
+      volumes: new Map(),
+    }
+    this.#agents.set(name, agent)
+    return agent
+  }
+
+  #volumeOf(name: Label, agent: AgentReplica, volume: Label): ReplicaVolume {
     const known = agent.volumes.get(volume)
     if (known !== undefined) return known
     const root = this.pathOf(name, volume)
     if (!existsSync(root)) makeDirectory(root)
-    const opened = new Materializer(root, (digest) => this.#readChunk(digest), { setuid: false })
+    const files = new Materializer(root, (digest) => this.#readChunk(digest), { setuid: false })
+    const parts = { agent: name, volume, files, catalog: this.#catalog, problems: this.#problems, log: this.#log }
+    const opened = new ReplicaVolume({ ...parts, breathe: () => this.#breathe() })
     agent.volumes.set(volume, opened)
     return opened
+  }
+
+  async #compareWhole(name: Label, agent: AgentReplica, head: Position): Promise<void> {
+    agent.trusted = false
+    for (const volume of await this.#catalog.volumes(name)) await this.#volumeOf(name, agent, volume.name).compare(head)
+    agent.applied = { epoch: head.epoch, seq: head.seq }
+    agent.needsWhole = false
+    this.progress.signal()
+  }
+
+  async #retryProblems(): Promise<void> {
+    for (const [name, agent] of this.#agents) {
+      if (!this.#problems.has(name)) continue
+      await this.#attempt(name, async () => {
+        for (const volume of agent.volumes.values()) await volume.retry(agent.applied)
+        return true
+      })
+    }
   }
 
   /** A large file is many chunks: the event loop is let go between them. */
@@ -185,187 +251,13 @@ export class Replica {
     return this.#history.readChunk(digest)
   }
 
-  // ---- applying ----------------------------------------------------------------------------------------------------
-
-  async #apply(name: Label, agent: AgentReplica, volume: Label, touched: VolumeTouched, until: Position): Promise<void> {
-    const files = this.#filesOf(name, agent, volume)
-    const directories = new Set<RelativePath>()
-    const done = new Set<RelativePath>()
-    const write = async (path: RelativePath, entry: TreeEntry | undefined): Promise<void> => {
-      await this.#applyPath({ name, agent, volume, files, done }, path, entry, directories)
-      await this.#breathe()
-    }
-    for (const path of touched.paths) await write(path, this.#catalog.newest(name, volume, path))
-    for (const path of touched.subtrees) {
-      const top = this.#catalog.newest(name, volume, path)
-      await write(path, top)
-      if (top?.version.kind !== 'directory') continue
-      for await (const entry of this.#catalog.treeAt(name, volume, path, until))
-        if (entry.path !== path) await write(entry.path, this.#catalog.newest(name, volume, entry.path))
-    }
-    // What was a directory before it was removed or replaced, and is one again, may still hold what was in it then.
-    for (const path of touched.whole ? [ROOT] : touched.ended) {
-      if (this.#catalog.newest(name, volume, path)?.version.kind === 'directory')
-        await this.#removeOthers(name, volume, files, path, directories)
-    }
-    if (!agent.trusted) for (const directory of directories) this.#removeTemporaries(name, volume, files, directory)
-    this.#finishDirectories(name, volume, files, directories)
-  }
-
-  /** Names that an interrupted write of ours left; a crash leaves them only where records since the cursor wrote. */
-  #removeTemporaries(name: Label, volume: Label, files: Materializer, directory: RelativePath): void {
-    if (this.#catalog.newest(name, volume, directory)?.version.kind !== 'directory') return
-    for (const child of files.list(directory)) {
-      const path = childOf(directory, child.name)
-      if (child.name.startsWith(TEMPORARY_PREFIX) && this.#catalog.newest(name, volume, path) === undefined) files.removeAll(path)
-    }
-  }
-
-  async #applyPath(at: VolumeRound, path: RelativePath, entry: TreeEntry | undefined, directories: Set<RelativePath>): Promise<void> {
-    const { name, volume, files } = at
-    const parent = parentOf(path)
-    if (parent !== undefined) directories.add(parent)
-    try {
-      if (entry === undefined) {
-        files.removeAll(path)
-      } else if (entry.version.kind === 'directory') {
-        files.makeDirectory(path)
-        directories.add(path)
-      } else if (this.#catalog.isLost(name, entry.position)) {
-        throw new PacsimileError('incomplete', 'the agent could not keep this content until it was acknowledged')
-      } else {
-        await this.#writeEntry(at, entry)
-      }
-      at.done.add(path)
-      this.#problems.get(`${name}\0${volume}`)?.delete(path)
-    } catch (error) {
-      this.#noteProblem(name, volume, path, error)
-    }
-  }
-
-  async #writeEntry(at: VolumeRound, entry: TreeEntry): Promise<void> {
-    const { path, version } = entry
-    if (await this.#linkToSibling(at, entry)) return
-    if (version.kind === 'file' && (await this.#hasContentAlready(at, path, version))) {
-      try {
-        at.files.putMetadata(path, version)
-        return
-      } catch (error) {
-        // Somebody removed it from the replica: it is written anew.
-        if (errnoOf(error) !== 'ENOENT') throw error
-      }
-    }
-    await at.files.put(path, version)
-  }
-
-  /** Makes the path a hard link of another name of the same file that is up to date. */
-  async #linkToSibling(at: VolumeRound, entry: TreeEntry): Promise<boolean> {
-    for (const other of await this.#catalog.hardLinks(at.name, at.volume, entry.version)) {
-      const sibling = other === entry.path ? undefined : this.#catalog.newest(at.name, at.volume, other)
-      if (sibling === undefined || !(at.done.has(other) || comparePositions(sibling.position, at.agent.applied) <= 0)) continue
-      try {
-        at.files.link(other, entry.path)
-        return true
-      } catch (error) {
-        if (errnoOf(error) !== 'ENOENT') throw error
-      }
-    }
-    return false
-  }
-
-  /** Whether only metadata changed since the last round. */
-  async #hasContentAlready(at: VolumeRound, path: RelativePath, version: FileVersion): Promise<boolean> {
-    if (!at.agent.trusted || version.links > 1 || this.problems(at.name, at.volume).has(path)) return false
-    // Most puts are of new files: a look at the disk spares asking the history.
-    if (!at.files.has(path)) return false
-    const before = (await this.#catalog.entryAt(at.name, at.volume, path, at.agent.applied))?.version
-    return before?.kind === 'file' && before.links < 2 && sameContent(before, version)
-  }
-
-  #noteProblem(name: Label, volume: Label, path: RelativePath, error: unknown): void {
-    const errno = errnoOf(error)
-    // The disk as a whole: this round is tried again.
-    if (errno === 'ENOSPC' || errno === 'EDQUOT' || errno === 'EIO' || errno === 'EROFS') throw error
-    if (!(error instanceof PacsimileError) && errno === undefined) throw error
-    const key = `${name}\0${volume}`
-    const problems = this.#problems.get(key) ?? new Map<RelativePath, string>()
-    this.#problems.set(key, problems)
-    if (problems.size === 0)
-      this.#log.warn('a path cannot be brought into the replica', { agent: name, volume, path: showPath(path), reason: reasonOf(error) })
-    if (problems.size < PROBLEMS_MAX) problems.set(path, reasonOf(error))
-  }
-
-  /** Writing into a directory changed its times: they are set again, deepest first. */
-  #finishDirectories(name: Label, volume: Label, files: Materializer, directories: ReadonlySet<RelativePath>): void {
-    for (const path of [...directories].sort((a, b) => b.length - a.length)) {
-      const entry = this.#catalog.newest(name, volume, path)
-      if (entry?.version.kind !== 'directory') continue
-      try {
-        files.finishDirectory(path, entry.version)
-      } catch (error) {
-        this.#noteProblem(name, volume, path, error)
-      }
-    }
-  }
-
+  /** @throws when it is time to stop: what was begun is done again at the next start */
   async #breathe(): Promise<void> {
     if (performance.now() - this.#sliceStart < SLICE_MS) return
     await new Promise<void>((resolve) => {
       setImmediate(resolve)
     })
     this.#sliceStart = performance.now()
+    this.#stop?.throwIfAborted()
   }
-
-  // ---- comparing as a whole ----------------------------------------------------------------------------------------
-
-  async #compareWhole(name: Label, agent: AgentReplica, head: Position): Promise<void> {
-    for (const volume of await this.#catalog.volumes(name))
-      await this.#compareVolume({ name, agent, volume: volume.name, files: this.#filesOf(name, agent, volume.name), done: new Set() })
-    agent.applied = { epoch: head.epoch, seq: head.seq }
-    this.progress.signal()
-  }
-
-  /** Makes the whole volume equal the newest tree: writes every path of it, removes every other. */
-  async #compareVolume(at: VolumeRound): Promise<void> {
-    const { name, volume, files } = at
-    const directories = new Set<RelativePath>()
-    const head = this.#catalog.chainEnd(name) ?? BEFORE_ALL
-    for await (const entry of this.#catalog.treeAt(name, volume, ROOT, head)) {
-      await this.#applyPath(at, entry.path, entry, directories)
-      await this.#breathe()
-    }
-    await this.#removeOthers(name, volume, files, ROOT, directories)
-    this.#finishDirectories(name, volume, files, directories)
-  }
-
-  /** Removes what is in no tree; the directories that held it are finished anew. */
-  async #removeOthers(
-    name: Label,
-    volume: Label,
-    files: Materializer,
-    directory: RelativePath,
-    directories: Set<RelativePath>,
-  ): Promise<void> {
-    for (const child of files.list(directory)) {
-      const path = childOf(directory, child.name)
-      const entry = this.#catalog.newest(name, volume, path)
-      if (entry === undefined) {
-        files.removeAll(path)
-        directories.add(directory)
-      } else if (child.isDirectory && entry.version.kind === 'directory') {
-        await this.#removeOthers(name, volume, files, path, directories)
-      }
-      await this.#breathe()
-    }
-  }
-}
-
-/** A volume's part of a round. */
-interface VolumeRound {
-  readonly name: Label
-  readonly agent: AgentReplica
-  readonly volume: Label
-  readonly files: Materializer
-  /** Paths that this round has brought up to date. */
-  readonly done: Set<RelativePath>
 }

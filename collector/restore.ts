@@ -12,7 +12,7 @@ import { asPacsimileError, errnoOf, PacsimileError, reasonOf } from '../shared/e
 import { syncDirectory } from '../shared/files.ts'
 import { libc } from '../shared/libc.ts'
 import { childOf, type Label, nameOf, type RelativePath, ROOT, rebase, showPath } from '../shared/path.ts'
-import { type ChunkRef, hardLinkKey } from '../shared/version.ts'
+import { type ChunkRef, hardLinkKey, type Version } from '../shared/version.ts'
 import type { ChunkResult, HistorySource, ListedEntry } from './history-source.ts'
 import { Materializer, type Shortcoming } from './materialize.ts'
 import type { Point } from './point.ts'
@@ -161,6 +161,7 @@ class Restoration {
   readonly #onProgress: (progress: RestoreProgress) => void
   readonly #target: Materializer
   readonly #directories: { at: RelativePath; entry: ListedEntry }[] = []
+  /** By what makes hard links equal: where one of them was written. */
   readonly #linked = new Map<string, RelativePath>()
   #contents: AsyncIterator<ChunkResult> | undefined
   /** Chunks of the file being written that are still to come from `#contents`. */
@@ -215,28 +216,26 @@ class Restoration {
   }
 
   async #writeBatch(batch: readonly ListedEntry[]): Promise<void> {
-    const wanted: ChunkRef[] = []
-    const writers: { entry: ListedEntry; chunks: number; linkTo: RelativePath | undefined }[] = []
-    for (const entry of batch) {
-      const key = hardLinkKey(entry.version)
-      const linkTo = key === undefined ? undefined : this.#linked.get(key)
-      if (key !== undefined && linkTo === undefined) this.#linked.set(key, entry.path)
-      const needsContent = entry.version.kind === 'file' && linkTo === undefined && !entry.lost
-      const refs = needsContent && entry.version.kind === 'file' ? entry.version.chunks : []
-      for (const ref of refs) wanted.push(ref)
-      writers.push({ entry, chunks: refs.length, linkTo })
-    }
-    this.#contents = this.#source.chunks(wanted)[Symbol.asyncIterator]()
-    for (const { entry, chunks, linkTo } of writers) {
-      this.#left = chunks
-      await this.#writeEntry(entry, linkTo)
-      // A file that failed in its middle leaves its other chunks in the stream.
+    const refsOf = ({ version, lost }: ListedEntry): readonly ChunkRef[] =>
+      version.kind === 'file' && !lost && this.#linkFor(version) === undefined ? version.chunks : []
+    const plan = batch.map((entry) => ({ entry, refs: refsOf(entry) }))
+    this.#contents = this.#source.chunks(plan.flatMap(({ refs }) => refs))[Symbol.asyncIterator]()
+    for (const { entry, refs } of plan) {
+      this.#left = refs.length
+      await this.#writeEntry(entry)
+      // A file that failed in its middle, or became a link of one in this batch, leaves chunks in the stream.
       while (this.#left > 0) {
         this.#left -= 1
         await this.#contents.next()
       }
     }
     await this.#contents.return?.()
+  }
+
+  /** A path that was written and is the same file. */
+  #linkFor(version: Version): RelativePath | undefined {
+    const key = hardLinkKey(version)
+    return key === undefined ? undefined : this.#linked.get(key)
   }
 
   async #nextChunk(name: Digest, length: number): Promise<Buffer> {
@@ -252,9 +251,10 @@ class Restoration {
     return bytes
   }
 
-  async #writeEntry(entry: ListedEntry, linkTo: RelativePath | undefined): Promise<void> {
+  async #writeEntry(entry: ListedEntry): Promise<void> {
     const at = this.#placeOf(entry.path)
-    if (entry.version.kind === 'directory') {
+    const { version } = entry
+    if (version.kind === 'directory') {
       this.#attempt(entry, () => {
         this.#target.makeDirectory(at)
         this.#directories.push({ at, entry })
@@ -265,15 +265,21 @@ class Restoration {
       this.missing.push({ path: entry.path, reason: LOST })
       return
     }
+    if (version.kind !== 'file' && version.kind !== 'symlink') {
+      this.missing.push({ path: entry.path, reason: `a ${version.kind} is recorded, but not recreated` })
+      return
+    }
     try {
-      const existing = linkTo === undefined ? undefined : this.#placeOf(linkTo)
+      const existing = this.#linkFor(version)
       if (existing === undefined) {
-        await this.#target.put(at, entry.version)
+        await this.#target.put(at, version)
+        const key = hardLinkKey(version)
+        if (key !== undefined) this.#linked.set(key, at)
       } else {
         this.#target.link(existing, at)
         this.hardLinks += 1
       }
-      if (entry.version.kind === 'file') this.#files += 1
+      if (version.kind === 'file') this.#files += 1
       this.#report()
     } catch (error) {
       this.#fail(entry, error)
@@ -300,7 +306,8 @@ class Restoration {
     if (errno === 'ENOSPC' || errno === 'EDQUOT' || errno === 'EROFS' || errno === 'EIO')
       throw asPacsimileError(error, `Writing ${showPath(entry.path)} to ${this.#request.to}`)
     if (error instanceof PacsimileError) {
-      if (error.code === 'internal') throw error
+      // The source is gone, or we are wrong: no later file can succeed either.
+      if (error.code !== 'damage' && error.code !== 'io' && error.code !== 'format-invalid') throw error
       if (error.code === 'damage') this.damaged = true
     } else if (errno === undefined) {
       throw error

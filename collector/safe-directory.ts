@@ -11,7 +11,7 @@ import type { ByteString } from '../shared/bytes.ts'
 import { asPacsimileError, errnoOf, PacsimileError } from '../shared/errors.ts'
 import { nameOf, parentOf, pathBuffer, type RelativePath, ROOT, showPath } from '../shared/path.ts'
 
-/** Directories kept open. */
+/** Directories kept open between operations. */
 const OPEN_MAX = 256
 const OPEN_DIRECTORY = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW
 
@@ -39,16 +39,19 @@ export class SafeDirectory {
     }
     const fd = openSync(pathBuffer(this.at(path)), OPEN_DIRECTORY)
     this.#open.set(path, fd)
-    if (this.#open.size > OPEN_MAX) this.#evict(path)
     return fd
   }
 
-  #evict(keep: RelativePath): void {
+  /**
+   * Closes what has not been used for longest. Called between operations, never in one: a name that `at` has given holds
+   * a descriptor's number, which must not come to stand for another directory.
+   */
+  trim(): void {
     for (const [path, fd] of this.#open) {
-      if (path === ROOT || path === keep) continue
+      if (this.#open.size <= OPEN_MAX) return
+      if (path === ROOT) continue
       this.#open.delete(path)
       closeSync(fd)
-      return
     }
   }
 

@@ -159,7 +159,11 @@ export class Session implements IngestSession {
     const { link, ingest } = this.#parts
     switch (message.kind) {
       case 'offer':
-        await link.send({ kind: 'want', id: message.id, indices: message.digests.flatMap((name, i) => (ingest.hasChunk(name) ? [] : [i])) })
+        await link.send({
+          kind: 'want',
+          id: message.id,
+          indices: message.digests.flatMap((name, i) => (ingest.hasChunk(this.agent, name) ? [] : [i])),
+        })
         return
       case 'chunk':
         await this.#submit({ session: this, chunk: message })

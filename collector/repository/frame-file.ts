@@ -19,6 +19,7 @@ import {
   linkSync,
   openSync,
   readSync,
+  rmSync,
   unlinkSync,
   writev,
 } from 'node:fs'
@@ -150,6 +151,7 @@ export class FrameFile {
       syncDirectory(dirname(path))
     } catch (error) {
       closeSync(fd)
+      rmSync(temporary, { force: true })
       throw asPacsimileError(error, `Creating ${path}`)
     }
     return new FrameFile(path, identity, fd, dataKey, salt, FILE_HEADER_BYTES)
@@ -182,6 +184,11 @@ export class FrameFile {
       // A frame that this release may pass over is not its to list: an index says what each frame is.
       if (type !== 'ignorable') file.#index.push({ type, offset, storedLength, plainLength, digest: name })
       end = found.offset + FRAME_OVERHEAD_BYTES + found.storedLength
+    }
+    if (end < durable) {
+      // It was longer once: appending here would give the lost place to something else.
+      file.close()
+      return undefined
     }
     ftruncateSync(file.#fd, end)
     fsyncSync(file.#fd)

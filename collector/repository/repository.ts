@@ -252,14 +252,12 @@ export class Repository {
     if (this.#pack !== undefined && this.#pack.size >= PACK_BYTES_TARGET) {
       const full = this.#pack
       this.#pack = undefined
-      await full.seal()
-      full.close()
+      await sealAndClose(full)
     }
     if (this.#segment !== undefined && this.#segment.size >= SEGMENT_BYTES_TARGET) {
       const full = this.#segment
       this.#segment = undefined
-      await full.seal()
-      full.close()
+      await sealAndClose(full)
     }
   }
 
@@ -307,5 +305,14 @@ function readAgent(from: ByteReader): Label {
     return label(text, 'Agent')
   } catch {
     return from.fail('bad agent name')
+  }
+}
+
+/** A file that cannot be sealed holds what was committed all the same, and is read front to back. */
+async function sealAndClose(file: FrameFile): Promise<void> {
+  try {
+    await file.seal()
+  } finally {
+    file.close()
   }
 }

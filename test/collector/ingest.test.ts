@@ -40,7 +40,7 @@ describe('ingest', () => {
     })
     await answered
     expect(session.failures[0]?.code).toBe('protocol')
-    expect(store.ingest.hasChunk(digestOf(Buffer.from('x')))).toBe(false)
+    expect(store.ingest.hasChunk(writer.agent, digestOf(Buffer.from('x')))).toBe(false)
     expect((await store.send(writer)).failures).toEqual([])
   })
 

@@ -1,9 +1,11 @@
-import { readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { Replica } from '../../collector/replica.ts'
 import { restore } from '../../collector/restore.ts'
+import { PacsimileError } from '../../shared/errors.ts'
 import { TEMPORARY_PREFIX } from '../../shared/files.ts'
 import { silentLog } from '../../shared/log.ts'
 import type { RelativePath } from '../../shared/path.ts'
@@ -134,6 +136,71 @@ describe('the replica', () => {
     const second = new RunningReplica(store, directory)
     await second.reach(writer)
     expect(readdirSync(join(directory, writer.agent, VOLUME, 'd'))).toEqual(['f'])
+  })
+
+  it('is right where content goes back to what it was while the replica is ahead of its round', async () => {
+    const store = await Store.open()
+    const directory = join(scratchDirectory(), 'replica')
+    const writer = new JournalWriter()
+    writer.file('p', Buffer.from('content A'))
+    await store.send(writer)
+    const running = new RunningReplica(store, directory)
+    await running.reach(writer)
+    writer.file('p', Buffer.from('content A'), { mode: 0o600 })
+    // More than a round: the first round sees the last of these versions of p.
+    for (let i = 0; i < 2500; i++) writer.put(`link${i}`, symlinkVersion(`${i}`))
+    writer.file('p', Buffer.from('content B'))
+    await store.send(writer)
+    running.replica.hint([writer.agent])
+    await running.replica.progress.next(5000)
+    writer.file('p', Buffer.from('content A'))
+    await store.send(writer)
+    await running.reach(writer)
+    expect(readFileSync(join(directory, writer.agent, VOLUME, 'p'), 'utf8')).toBe('content A')
+  })
+
+  it('remembers over a restart what it could not write, and writes it then', async () => {
+    const store = await Store.open()
+    const directory = join(scratchDirectory(), 'replica')
+    const writer = new JournalWriter()
+    writer.file('a', Buffer.from('content'))
+    await store.send(writer)
+    const real = store.history.readChunk.bind(store.history)
+    store.history.readChunk = () => {
+      throw new PacsimileError('damage', 'not now')
+    }
+    const first = new RunningReplica(store, directory)
+    await first.reach(writer)
+    expect([...first.replica.problems(writer.agent, VOLUME).keys()]).toEqual(['a'])
+    await first.stop()
+    store.history.readChunk = real
+    const second = new RunningReplica(store, directory)
+    await second.reach(writer)
+    expect(readFileSync(join(directory, writer.agent, VOLUME, 'a'), 'utf8')).toBe('content')
+    expect(second.replica.problems(writer.agent, VOLUME).size).toBe(0)
+  })
+
+  it.skipIf(process.getuid?.() !== 0)('lists a path that it may not remove, and goes on', async () => {
+    const store = await Store.open()
+    const directory = join(scratchDirectory(), 'replica')
+    const writer = new JournalWriter()
+    writer.put('d', directoryVersion())
+    writer.file('d/stays', Buffer.from('x'))
+    await store.send(writer)
+    const running = new RunningReplica(store, directory)
+    await running.reach(writer)
+    const held = join(directory, writer.agent, VOLUME, 'd')
+    // No rmdir while something that nobody knows of is in it and cannot be listed for removal: a mount point.
+    expect(spawnSync('mount', ['-t', 'tmpfs', 'none', held]).status).toBe(0)
+    onTestFinished(() => {
+      spawnSync('umount', [held])
+    })
+    writer.remove('d')
+    writer.file('after', Buffer.from('y'))
+    await store.send(writer)
+    await running.reach(writer)
+    expect(readFileSync(join(directory, writer.agent, VOLUME, 'after'), 'utf8')).toBe('y')
+    expect([...running.replica.problems(writer.agent, VOLUME).keys()]).toEqual(['d'])
   })
 })
 

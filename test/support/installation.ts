@@ -36,15 +36,16 @@ export class Installation {
   recoveryKey = ''
   readonly #processes = new Map<string, ChildProcess>()
 
-  private constructor(directory: string, port: number) {
+  private constructor(directory: string, data: string, port: number) {
     this.directory = directory
-    this.data = join(directory, 'collector')
+    this.data = data
     this.port = port
   }
 
   /** An initialised collector, not running. */
-  static async make(): Promise<Installation> {
-    const installation = new Installation(scratchDirectory(), await freePort())
+  static async make(data?: string): Promise<Installation> {
+    const directory = scratchDirectory()
+    const installation = new Installation(directory, data ?? join(directory, 'collector'), await freePort())
     onTestFinished(() => installation.stopAll())
     const made: unknown = JSON.parse(
       installation.run('collector', 'init', '--data', installation.data, '--listen', `127.0.0.1:${installation.port}`, '--json').stdout,

@@ -104,7 +104,7 @@ export class Store {
     for (const { record } of records) {
       if (record.kind !== 'put' || record.version.kind !== 'file') continue
       for (const { digest } of record.version.chunks) {
-        if (!this.ingest.hasChunk(digest)) await this.ingest.submit({ session, chunk: writer.chunkMessage(digest) })
+        if (!this.ingest.hasChunk(writer.agent, digest)) await this.ingest.submit({ session, chunk: writer.chunkMessage(digest) })
       }
     }
     const answered = session.next()

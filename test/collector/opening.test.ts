@@ -1,0 +1,38 @@
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { openCatalog } from '../../collector/catalog-opening.ts'
+import { replay } from '../../collector/replay.ts'
+import { Repository } from '../../collector/repository/repository.ts'
+import { silentLog } from '../../shared/log.ts'
+import { ROOT } from '../../shared/path.ts'
+import { JournalWriter, symlinkVersion, VOLUME } from '../support/journal-writer.ts'
+import { Store } from '../support/store.ts'
+
+describe('a damaged catalog', () => {
+  it.each(['000003.log', 'CURRENT'])('whose %s is damaged is made anew from the repository, with nothing missing', async (name) => {
+    const store = await Store.open()
+    const writer = new JournalWriter()
+    for (let i = 0; i < 600; i++) {
+      writer.put(`link${i}`, symlinkVersion(`${i}`))
+      if (i % 60 === 0) await store.send(writer)
+    }
+    await store.send(writer)
+    await store.stop()
+    const directory = join(store.directory, 'catalog')
+    const log = readdirSync(directory).find((file) => file === name) ?? readdirSync(directory).find((file) => file.endsWith('.log')) ?? ''
+    const bytes = readFileSync(join(directory, log))
+    const at = Math.floor(bytes.length / 2)
+    bytes.fill(0x5a, at, Math.min(at + 64, bytes.length))
+    writeFileSync(join(directory, log), bytes)
+
+    const catalog = await openCatalog(directory, silentLog)
+    const { damage } = await replay(Repository.open(store.repositoryDirectory, store.dataKey), catalog)
+    expect(damage).toEqual([])
+    const found = []
+    for await (const entry of catalog.treeAt(writer.agent, VOLUME, ROOT, writer.end)) found.push(entry.path)
+    expect(found).toHaveLength(601)
+    expect(catalog.chainEnd(writer.agent)?.hash).toBe(writer.end.hash)
+    await catalog.close()
+  })
+})
