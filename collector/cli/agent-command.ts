@@ -1,10 +1,29 @@
-/** `pacsimile agent enroll|run|status`: the protected host's side. */
+/**
+ * `pacsimile agent enroll`, `agent run`, `agent status`: the protected host's side.
+ *
+ * `status` shows what the agent itself knows, also while no collector can be reached. It prevents an engineer at the
+ * storage host from having to ask another machine whether this one is protected.
+ */
 import { join, resolve } from 'node:path'
 import type { Argv } from 'yargs'
-import type { AgentStatus } from '../../agent/status.ts'
+import type { AgentStatus, AgentVolumeStatus } from '../../agent/status.ts'
 import { PacsimileError } from '../../shared/errors.ts'
-import { jsonOption, stateOption } from './options.ts'
-import { paint, say, sayJson, sayTable, showBytes, showCount, showDuration } from './output.ts'
+import { showAge, showBytes, showCount, showDuration } from './amounts.ts'
+import { sayJson } from './json.ts'
+import { jsonOption, stateOption, withExamples } from './options.ts'
+import { paint, say } from './output.ts'
+import { type Column, sayTable } from './table.ts'
+
+const VOLUME_COLUMNS: readonly Column[] = [
+  { title: 'VOLUME' },
+  { title: 'STATE' },
+  { title: 'MODE' },
+  { title: 'LAST SCAN' },
+  { title: 'GAPS', align: 'right' },
+  { title: 'UNREADABLE', align: 'right' },
+  { title: 'PATH' },
+]
+const UNREADABLE_LISTED_MAX = 10
 
 export function agentCommand(yargs: Argv): Argv {
   return yargs.command('agent', 'Set up and run the agent on a storage host', (group) =>
@@ -17,17 +36,20 @@ function enrollCommand(yargs: Argv): Argv {
     'enroll',
     'Introduce this host to a collector, with a token made there',
     (options) =>
-      jsonOption(stateOption(options))
-        .option('collector', { type: 'string', describe: 'URL of the collector, wss://HOST:PORT', demandOption: true, requiresArg: true })
-        .option('token', { type: 'string', describe: 'Made there by `pacsimile token create`', demandOption: true, requiresArg: true })
-        .option('name', { type: 'string', describe: "Name of this agent; the host's name where it is left out", requiresArg: true })
-        .option('volume', {
-          type: 'array',
-          string: true,
-          describe: 'A directory to protect, NAME=PATH; may be given several times',
-          demandOption: true,
-        })
-        .example('$0 agent enroll --collector wss://backup:7443 --token T --volume images=/srv/pacs', ''),
+      withExamples(
+        jsonOption(stateOption(options))
+          .option('collector', { type: 'string', describe: 'URL of the collector, wss://HOST:PORT', demandOption: true, requiresArg: true })
+          .option('token', { type: 'string', describe: 'Made there by `pacsimile token create`', demandOption: true, requiresArg: true })
+          .option('name', { type: 'string', describe: "Name of this agent; the host's name where it is left out", requiresArg: true })
+          .option('volume', {
+            type: 'array',
+            string: true,
+            describe: 'A directory to protect, NAME=PATH; may be given several times',
+            demandOption: true,
+          }),
+        'agent enroll --collector wss://backup:7443 --token TOKEN --volume images=/srv/pacs',
+        'agent enroll --collector wss://backup:7443 --token TOKEN --name pacs1 --volume images=/srv/pacs --volume db=/var/lib/orthanc',
+      ),
     async ({ collector, token, name, state, volume, json }) => {
       const { enroll } = await import('../../agent/enroll.ts')
       const stateDir = resolve(state)
@@ -95,31 +117,18 @@ function saySummary(status: AgentStatus): void {
   say(`epoch ${status.epoch}, head ${status.headSeq}, acknowledged ${status.ackedSeq}, ${showCount(status.dirty, 'path')} waiting`)
   say(`held in memory ${showBytes(status.heldBytes)}, spool ${showBytes(status.spoolBytes)} of ${showBytes(status.spoolQuotaBytes)}`)
   say()
-  sayTable(
-    [
-      { title: 'VOLUME' },
-      { title: 'STATE' },
-      { title: 'MODE' },
-      { title: 'LAST SCAN' },
-      { title: 'GAPS', align: 'right' },
-      { title: 'UNREADABLE', align: 'right' },
-      { title: 'PATH' },
-    ],
-    status.volumes.map((volume) => [
-      volume.name,
-      volume.state,
-      volume.mode,
-      volume.lastScan === undefined
-        ? '-'
-        : `${showDuration(Date.now() - volume.lastScan.endedMs)} ago, took ${showDuration(volume.lastScan.durationMs)}`,
-      String(volume.gaps),
-      String(volume.unreadable.length),
-      volume.path,
-    ]),
-  )
-  for (const volume of status.volumes) {
-    if (volume.reason !== '') say(`${volume.name}: ${volume.reason}`)
-    for (const { path, reason } of volume.unreadable.slice(0, 10)) say(paint('yellow', `${volume.name}: ${path}: ${reason}`))
-    for (const mount of volume.foreign) say(paint('yellow', `${volume.name}: ${mount} is another filesystem and not protected`))
-  }
+  sayTable(VOLUME_COLUMNS, status.volumes.map(volumeRow))
+  for (const volume of status.volumes) sayRemarks(volume)
+}
+
+function volumeRow({ name, state, mode, lastScan, gaps, unreadable, path }: AgentVolumeStatus): string[] {
+  const scanned = lastScan === undefined ? '-' : `${showAge(lastScan.endedMs)}, took ${showDuration(lastScan.durationMs)}`
+  return [name, state, mode, scanned, String(gaps), String(unreadable.length), path]
+}
+
+function sayRemarks({ name, reason, unreadable, foreign }: AgentVolumeStatus): void {
+  if (reason !== '') say(paint('dim', `${name}: ${reason}`))
+  for (const { path, reason } of unreadable.slice(0, UNREADABLE_LISTED_MAX)) say(paint('yellow', `${name}: ${path}: ${reason}`))
+  if (unreadable.length > UNREADABLE_LISTED_MAX) say(`${name}: and ${unreadable.length - UNREADABLE_LISTED_MAX} more (--json lists them)`)
+  for (const mount of foreign) say(paint('yellow', `${name}: ${mount} is another filesystem and not protected`))
 }

@@ -1,13 +1,20 @@
-/** `pacsimile check`: is every stored byte what was written, and is everything that the records name there? */
+/**
+ * `pacsimile check`: is every stored byte what was written, and is everything that the records name there?
+ *
+ * Invariant: it reads the repository itself, never a collector's word for it, and exits 0 only when all of it is whole.
+ * It prevents a cron job that reports health for what it did not look at.
+ */
 import type { Argv } from 'yargs'
 import { ERRORS } from '../../shared/errors.ts'
 import { showPath } from '../../shared/path.ts'
 import type { CheckReport } from '../check.ts'
 import { showMoment } from '../point.ts'
-import { jsonOption, sourceOptions } from './options.ts'
-import { paint, pathFields, say, sayJson, showBytes, showCount, showDuration } from './output.ts'
+import { showBytes, showCount, showDuration } from './amounts.ts'
+import { bytesFields, isoTime, sayJson } from './json.ts'
+import { jsonOption, sourceOptions, withExamples } from './options.ts'
+import { paint, say } from './output.ts'
 import { Progress } from './progress.ts'
-import { openRepository } from './source.ts'
+import { openRepository, type RepositoryAccess } from './source.ts'
 
 const LISTED_MAX = 50
 
@@ -15,18 +22,22 @@ export function checkCommand(yargs: Argv): Argv {
   return yargs.command(
     'check',
     'Read every chain, frame and digest of the repository; exit 3 on damage',
-    (options) => jsonOption(sourceOptions(options)),
+    (options) =>
+      withExamples(jsonOption(sourceOptions(options)), 'check', 'check --repository /mnt/copy --key-file /mnt/usb/repository.key'),
     async ({ data, repository, keyFile, json }) => {
       const access = await openRepository({ data, repository, keyFile })
-      const { checkRepository } = await import('../check.ts')
-      const progress = new Progress('Checking')
-      const report = await checkRepository(access.directory, access.dataKey, (now) => progress.update(now.bytes, now.totalBytes))
-      progress.end()
-      if (json) sayJson(reportFields(report, access.directory))
+      const report = await checked(access)
+      if (json) sayJson(checkFields(report, access.directory))
       else sayReport(report, access.directory)
       if (!isWhole(report)) process.exitCode = ERRORS.damage.exit
     },
   )
+}
+
+async function checked({ directory, dataKey }: RepositoryAccess): Promise<CheckReport> {
+  const { checkRepository } = await import('../check.ts')
+  using progress = new Progress('Checking')
+  return await checkRepository(directory, dataKey, (now) => progress.update(now.bytes, now.totalBytes))
 }
 
 function isWhole(report: CheckReport): boolean {
@@ -48,6 +59,7 @@ function sayReport(report: CheckReport, directory: string): void {
   }
   say(paint('red', `Damaged in ${showCount(report.damage.length, 'place')}:`))
   for (const { file, offset, reason } of report.damage.slice(0, LISTED_MAX)) say(`    ${file}, byte ${offset}: ${reason}`)
+  if (report.damage.length > LISTED_MAX) say(`    and ${report.damage.length - LISTED_MAX} more (--json lists all)`)
   if (report.affected.length === 0) return
   say(paint('red', `${showCount(report.affected.length, 'version')} cannot be restored:`))
   for (const { agent, volume, path, timeMs, epoch, seq, reason } of report.affected.slice(0, LISTED_MAX)) {
@@ -56,11 +68,11 @@ function sayReport(report: CheckReport, directory: string): void {
   if (report.affected.length > LISTED_MAX) say(`    and ${report.affected.length - LISTED_MAX} more (--json lists all)`)
 }
 
-function reportFields(report: CheckReport, directory: string): object {
+export function checkFields(report: CheckReport, directory: string): object {
   return {
     ...report,
     directory,
     whole: isWhole(report),
-    affected: report.affected.map(({ path, timeMs, ...rest }) => ({ ...rest, ...pathFields(path), time: new Date(timeMs).toISOString() })),
+    affected: report.affected.map(({ path, timeMs, ...rest }) => ({ ...rest, ...bytesFields('path', path), time: isoTime(timeMs) })),
   }
 }

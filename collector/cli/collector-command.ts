@@ -1,11 +1,17 @@
-/** `pacsimile collector init|run` and `token create`: the side that keeps history. */
+/**
+ * `pacsimile collector init` and `collector run`: the side that keeps history.
+ *
+ * Invariant: the recovery key is shown by `init`, once, with the place where it must go, and by nothing else ever. It
+ * prevents an archive that nobody can open on the day on which it is needed.
+ */
 import { resolve } from 'node:path'
 import type { Argv } from 'yargs'
 import { PacsimileError } from '../../shared/errors.ts'
-import { dataOption, jsonOption } from './options.ts'
-import { paint, say, sayJson } from './output.ts'
+import type { InitResult } from '../init.ts'
+import { sayJson } from './json.ts'
+import { dataOption, jsonOption, withExamples } from './options.ts'
+import { paint, say } from './output.ts'
 import { askSecret, givenSecret } from './secret.ts'
-import { parseDuration } from './target.ts'
 
 export function collectorCommand(yargs: Argv): Argv {
   return yargs.command('collector', 'Set up and run the collector', (group) =>
@@ -18,53 +24,58 @@ function initCommand(yargs: Argv): Argv {
     'init',
     'Make the data directory: authority, repository key, configuration',
     (options) =>
-      jsonOption(dataOption(options))
-        .option('listen', { type: 'string', describe: 'HOST:PORT for agents', default: '0.0.0.0:7443', requiresArg: true })
-        .option('key-file', { type: 'string', describe: 'Wrap the repository key by this key file', requiresArg: true })
-        .option('passphrase', {
-          type: 'boolean',
-          describe: 'Wrap it by a passphrase, asked for (or PACSIMILE_PASSPHRASE); the service then needs it at each start',
-          default: false,
-        })
-        .example('$0 collector init', 'with a key file under DATA/keys, so that the service starts unattended'),
+      withExamples(
+        jsonOption(dataOption(options))
+          .option('listen', { type: 'string', describe: 'HOST:PORT for agents', default: '0.0.0.0:7443', requiresArg: true })
+          .option('key-file', { type: 'string', describe: 'Wrap the repository key by this key file', requiresArg: true })
+          .option('passphrase', {
+            type: 'boolean',
+            describe: 'Wrap it by a passphrase, asked for (or PACSIMILE_PASSPHRASE); the service then needs it at each start',
+            default: false,
+          }),
+        'collector init    # with a key file in DATA/keys, so that the service starts unattended',
+        'collector init --data /srv/pacsimile --listen 10.0.0.5:7443 --passphrase',
+      ),
     async ({ data, listen, keyFile, passphrase, json }) => {
       const secret = await initSecret(keyFile, passphrase)
       const { initCollector } = await import('../init.ts')
       const dataDir = resolve(data)
       const made = await initCollector({ dataDir, listen, ...secret })
       if (json) {
-        sayJson({
-          repository: made.repositoryId,
-          recoveryKey: made.recoveryKey,
-          keyFile: made.keyFile,
-          caFingerprint: made.caFingerprint,
-          listen,
-          dataDir,
-        })
-        return
-      }
-      say(`Made a collector in ${dataDir}, listening on ${listen} once it runs.`)
-      say()
-      say(paint('bold', 'Recovery key, shown this once:'))
-      say()
-      say(`    ${paint('cyan', made.recoveryKey)}`)
-      say()
-      say('It opens the repository when every other key is lost. Print it and lock it away from this')
-      say('machine: without it and without the key, nobody can ever read the archive, not even you.')
-      say()
-      if (made.keyFile === undefined) say('The repository key is wrapped by your passphrase, which each start of the collector needs.')
-      else say(`The key for unattended starts is ${made.keyFile} (mode 0600). Whoever can read it can read the archive.`)
-      say(`Authority (SHA-256): ${made.caFingerprint}`)
-      say()
-      const where = `--data ${dataDir}`
-      say('Next:')
-      say(`    pacsimile collector run ${where}`)
-      say(`    pacsimile token create ${where}`)
+        const { repositoryId: repository, recoveryKey, caFingerprint } = made
+        sayJson({ repository, recoveryKey, keyFile: made.keyFile ?? null, caFingerprint, listen, dataDir })
+      } else sayMade(made, dataDir, listen)
     },
   )
 }
 
+function sayMade(made: InitResult, dataDir: string, listen: string): void {
+  const edge = '-'.repeat(made.recoveryKey.length + 4)
+  say(`Made a collector in ${dataDir}, listening on ${listen} once it runs.`)
+  say()
+  say(`    ${paint('bold', 'Recovery key, shown this once')}`)
+  say(`    +${edge}+`)
+  say(`    |  ${paint('cyan', made.recoveryKey)}  |`)
+  say(`    +${edge}+`)
+  say()
+  say('It opens the repository when every other key is lost. Print it and lock it away from this')
+  say('machine: without it and without the key, nobody can ever read the archive, not even you.')
+  say()
+  if (made.keyFile === undefined) say('The repository key is wrapped by your passphrase, which each start of the collector needs.')
+  else say(`The key for unattended starts is ${made.keyFile} (mode 0600). Whoever can read it can read the archive.`)
+  say(`Certificate authority (SHA-256): ${made.caFingerprint}`)
+  say()
+  const port = listen.slice(listen.lastIndexOf(':') + 1)
+  say('Next, here:')
+  say(`    pacsimile collector run --data ${dataDir}`)
+  say(`    pacsimile token create --data ${dataDir}`)
+  say('and on the host to protect:')
+  say(`    pacsimile agent enroll --collector wss://THIS-HOST:${port} --token TOKEN --volume images=/srv/pacs`)
+  say('    pacsimile agent run')
+}
+
 async function initSecret(keyFile: string | undefined, asks: boolean): Promise<{ passphrase?: string; keyFile?: string }> {
+  if (asks && keyFile !== undefined) throw new PacsimileError('usage', '--passphrase and --key-file exclude each other')
   const given = givenSecret(keyFile)
   if (given?.kind === 'key-file') return { keyFile: given.file }
   if (given?.kind === 'passphrase') return { passphrase: given.passphrase }
@@ -94,31 +105,5 @@ function runCommand(yargs: Argv): Argv {
       }
       process.exitCode = await runCollector({ dataDir, secret })
     },
-  )
-}
-
-export function tokenCommand(yargs: Argv): Argv {
-  return yargs.command('token', 'Tokens with which agents enrol', (group) =>
-    group
-      .command(
-        'create',
-        'Make a token that enrols one agent, once',
-        (options) =>
-          jsonOption(dataOption(options))
-            .option('ttl', { type: 'string', describe: 'How long it is valid', default: '1h', requiresArg: true })
-            .option('agent', {
-              type: 'string',
-              describe: 'Only for the agent of this name, also where it is enrolled already (a new host takes its place)',
-              requiresArg: true,
-            }),
-        async ({ data, ttl, agent, json }) => {
-          const { createToken } = await import('../identity.ts')
-          const ttlMs = parseDuration(ttl, '--ttl')
-          const token = createToken(resolve(data), agent === undefined ? { ttlMs } : { ttlMs, agent })
-          if (json) sayJson({ token })
-          else say(token)
-        },
-      )
-      .demandCommand(1, 'Name what to do: create'),
   )
 }

@@ -1,8 +1,12 @@
 /**
  * How a command ends badly: one line what failed, one line what to do, and the exit status of the table.
+ *
+ * Invariant: the code decides the status, in text and in JSON alike. It prevents a script and a person from being told
+ * two different things by the same failure.
  */
 import { asPacsimileError, type PacsimileError } from '../../shared/errors.ts'
-import { formatJson, note, paint } from './output.ts'
+import { formatJson } from './json.ts'
+import { note, paint } from './output.ts'
 
 /** @returns the exit status */
 export function reportError(error: unknown, json: boolean): number {

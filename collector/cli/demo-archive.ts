@@ -1,27 +1,27 @@
 /**
- * The demo's archive: studies as a PACS stores them, and an independent record of what the directory held at a moment.
+ * The demo's archive: studies stored as a PACS stores them, the work of a day, and what ransomware does to all of it.
  *
- * The record is the demo's own walk and its own hash (SHA-256): it shares no code with what it judges.
+ * Files are made by the deterministic generator, and where python3-pydicom is installed also taken from its collection of
+ * real ones. It prevents a demo that works only on the files which it made for itself.
  */
 import { createHash } from 'node:crypto'
 import {
-  appendFileSync,
   closeSync,
   copyFileSync,
   existsSync,
   fsyncSync,
-  lstatSync,
   mkdirSync,
   openSync,
   readdirSync,
   readFileSync,
-  readlinkSync,
   renameSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
   writeSync,
 } from 'node:fs'
 import { dirname, join } from 'node:path'
+import { DemoIndex } from './demo-index.ts'
 import { dicomFile, rewriteHeader, sampleUid } from './dicom-sample.ts'
 
 export const STUDIES = 12
@@ -29,6 +29,7 @@ const SERIES = 2
 const IMAGES = 18
 const PYDICOM_FILES = '/usr/lib/python3/dist-packages/pydicom/data/test_files'
 const PYDICOM_MAX = 40
+export const INDEX_FILE = 'index.db'
 
 export interface Image {
   /** Below the archive's root. */
@@ -44,7 +45,7 @@ export function* study(number: number): Generator<Image> {
     const seriesUid = sampleUid(`series ${number} ${series}`)
     for (let instance = 1; instance <= IMAGES; instance++) {
       const bytes = dicomFile({
-        patientName: `DEMO^PATIENT^${number}`,
+        patientName: patientOf(number),
         patientId: `P${1000 + number}`,
         studyUid,
         seriesUid,
@@ -64,12 +65,20 @@ function studyDirectory(number: number): string {
   return join('2026', '11', `study-${String(number).padStart(2, '0')}`)
 }
 
+function patientOf(number: number): string {
+  return `DEMO^PATIENT^${number}`
+}
+
 export class DemoArchive {
   readonly root: string
+  readonly #index: DemoIndex
 
   constructor(root: string) {
     this.root = root
-    mkdirSync(root, { recursive: true })
+    mkdirSync(join(root, 'incoming'), { recursive: true })
+    mkdirSync(join(root, '2026', '11'), { recursive: true })
+    symlinkSync(join('2026', '11'), join(root, 'current'))
+    this.#index = new DemoIndex(join(root, INDEX_FILE))
   }
 
   /** Stores one image as Orthanc does: at its final path, flushed, closed. @returns when it was closed, by performance.now() */
@@ -80,8 +89,12 @@ export class DemoArchive {
     writeSync(fd, image.bytes)
     fsyncSync(fd)
     closeSync(fd)
-    appendFileSync(join(this.root, 'index.log'), `${image.path} ${image.bytes.length}\n`)
     return performance.now()
+  }
+
+  /** Files in the index what of a study is stored. */
+  file(number: number): void {
+    this.#index.add(number, patientOf(number), this.#imagesOf(number))
   }
 
   /** Real files of many kinds, where the package python3-pydicom is installed. @returns how many */
@@ -95,72 +108,45 @@ export class DemoArchive {
     return names.length
   }
 
-  /** A patient merge: the name in the header of every image of a study is rewritten in place. @returns how many */
-  mergePatient(number: number, patientName: string): number {
-    let count = 0
-    for (const path of this.#imagesOf(number)) {
-      writeFileSync(path, rewriteHeader(readFileSync(path), { patientName }))
-      count += 1
+  /** A patient merge: the name in the header of every image of a study is rewritten in place. */
+  mergePatient(number: number, patientName: string): { images: number; bytes: number } {
+    let bytes = 0
+    const images = this.#imagesOf(number)
+    for (const path of images) {
+      const file = join(this.root, path)
+      const rewritten = rewriteHeader(readFileSync(file), { patientName })
+      writeFileSync(file, rewritten)
+      bytes += rewritten.length
     }
-    return count
+    this.#index.renamePatient(number, patientName)
+    return { images: images.length, bytes }
   }
 
   deleteStudy(number: number): void {
     rmSync(join(this.root, studyDirectory(number)), { recursive: true })
+    this.#index.removeStudy(number)
   }
 
   /** What ransomware does: noise over every image, another name, a note; and the index deleted. @returns how many were hit */
   encryptEverything(): number {
-    let count = 0
-    for (const number of Array.from({ length: STUDIES }, (_, i) => i + 1)) {
-      for (const path of this.#imagesOf(number)) {
-        const noise = createHash('sha512').update(path).digest()
-        writeFileSync(path, Buffer.alloc(readFileSync(path).length, noise))
-        renameSync(path, `${path}.locked`)
-        count += 1
-      }
+    const images = Array.from({ length: STUDIES }, (_, i) => this.#imagesOf(i + 1)).flat()
+    for (const path of images) {
+      const file = join(this.root, path)
+      const noise = createHash('sha512').update(path).digest()
+      writeFileSync(file, Buffer.alloc(readFileSync(file).length, noise))
+      renameSync(file, `${file}.locked`)
     }
     writeFileSync(join(this.root, 'READ_ME_TO_PAY.txt'), 'Your images are encrypted.\n')
-    rmSync(join(this.root, 'index.log'))
-    return count
+    this.#index.close()
+    rmSync(join(this.root, INDEX_FILE))
+    return images.length
   }
 
   #imagesOf(number: number): string[] {
-    const directory = join(this.root, studyDirectory(number))
-    if (!existsSync(directory)) return []
-    return readdirSync(directory).flatMap((series) => readdirSync(join(directory, series)).map((name) => join(directory, series, name)))
+    const directory = studyDirectory(number)
+    if (!existsSync(join(this.root, directory))) return []
+    return readdirSync(join(this.root, directory)).flatMap((series) =>
+      readdirSync(join(this.root, directory, series)).map((name) => join(directory, series, name)),
+    )
   }
-}
-
-/** Path -> everything about it that must come back. */
-export type Record = ReadonlyMap<string, string>
-
-export function recordOf(root: string): Record {
-  const found = new Map<string, string>()
-  const visit = (path: string): void => {
-    const file = join(root, path)
-    const stat = lstatSync(file, { bigint: true })
-    const facts = `mode ${(stat.mode & 0o7777n).toString(8)}, owner ${stat.uid}:${stat.gid}, modified ${stat.mtimeNs}`
-    if (stat.isDirectory()) {
-      found.set(path, `directory, ${facts}`)
-      for (const name of readdirSync(file)) visit(join(path, name))
-    } else if (stat.isSymbolicLink()) {
-      found.set(path, `link to ${readlinkSync(file)}, ${facts}`)
-    } else {
-      found.set(path, `${stat.size} bytes, SHA-256 ${createHash('sha256').update(readFileSync(file)).digest('hex')}, ${facts}`)
-    }
-  }
-  visit('')
-  return found
-}
-
-/** What is not as it was, in words. */
-export function compareRecords(expected: Record, found: Record): string[] {
-  const words: string[] = []
-  for (const [path, facts] of expected) {
-    const other = found.get(path)
-    if (other !== facts) words.push(`${path === '' ? '.' : path}: ${other ?? 'missing'}, expected ${facts}`)
-  }
-  for (const path of found.keys()) if (!expected.has(path)) words.push(`${path}: should not be there`)
-  return words
 }

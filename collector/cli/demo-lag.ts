@@ -1,8 +1,12 @@
 /**
- * Replication lag as a user would measure it: from close() on the source to the same bytes in the replica.
+ * Replication lag as a user would measure it: from close() on the source to the same bytes, under the same name, in the
+ * replica.
+ *
+ * The bytes are compared, not the size alone. It prevents a file that is still being filled from counting as replicated.
  */
 import { readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { PacsimileError } from '../../shared/errors.ts'
 import type { Image } from './demo-archive.ts'
 
@@ -23,7 +27,7 @@ export class LagMeter {
     while (!isThere(file, image.bytes)) {
       if (performance.now() - closedAt > PATIENCE_MS)
         throw new PacsimileError('timeout', `${image.path} is not in the replica after ${PATIENCE_MS / 1000} s`)
-      await new Promise((resolve) => setTimeout(resolve, POLL_MS))
+      await sleep(POLL_MS)
     }
     this.#lags.push(performance.now() - closedAt)
   }
@@ -32,7 +36,7 @@ export class LagMeter {
     return this.#lags.length
   }
 
-  /** In ms; `share` 0.5 is the median. */
+  /** In ms; `share` 0.5 is the median, 1 the worst. */
   quantile(share: number): number {
     const sorted = [...this.#lags].sort((a, b) => a - b)
     return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? 0

@@ -1,20 +1,21 @@
 /**
  * The demo's collector and agent: real processes of this very executable, over real TLS on loopback.
  *
- * Every process is ended by its id when the demo ends, however it ends.
+ * Invariant: after `end` nothing that was started here runs, and nothing more can be started. It prevents a demo that was
+ * interrupted from leaving processes behind, or a command that goes on writing into a directory that was cleared away.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, openSync, readFileSync } from 'node:fs'
+import { closeSync, existsSync, openSync, readFileSync } from 'node:fs'
 import { createServer } from 'node:net'
-import { join } from 'node:path'
+import { dirname, join, relative } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { PacsimileError } from '../../shared/errors.ts'
 
-interface Outcome {
-  readonly status: number
-  readonly stdout: string
-  readonly stderr: string
-}
+type Program = 'collector' | 'agent'
+
+const READY_MS = 30_000
+const RETRY_MS = 100
 
 export class DemoSite {
   readonly directory: string
@@ -22,7 +23,9 @@ export class DemoSite {
   readonly state: string
   readonly repository: string
   readonly replica: string
-  readonly #running = new Map<string, ChildProcess>()
+  readonly #programs = new Map<Program, ChildProcess>()
+  readonly #children = new Set<ChildProcess>()
+  #isOver = false
 
   constructor(directory: string) {
     this.directory = directory
@@ -33,77 +36,88 @@ export class DemoSite {
   }
 
   #spawn(args: readonly string[], stdio: ('ignore' | 'pipe' | number)[]): ChildProcess {
-    return spawn(process.execPath, [...process.execArgv, process.argv[1] ?? '', ...args], { stdio })
-  }
-
-  async #call(args: readonly string[]): Promise<Outcome> {
-    const child = this.#spawn(args, ['ignore', 'pipe', 'pipe'])
-    const ended = once(child, 'close')
-    const parts = { stdout: '', stderr: '' }
-    child.stdout?.setEncoding('utf8').on('data', (text: string) => {
-      parts.stdout += text
-    })
-    child.stderr?.setEncoding('utf8').on('data', (text: string) => {
-      parts.stderr += text
-    })
-    await ended
-    return { status: child.exitCode ?? -1, ...parts }
+    if (this.#isOver) throw new PacsimileError('incomplete', 'The demo was interrupted')
+    const child = spawn(process.execPath, [...process.execArgv, process.argv[1] ?? '', ...args], { stdio })
+    this.#children.add(child)
+    child.once('exit', () => this.#children.delete(child))
+    return child
   }
 
   /** Runs a command to its end; its JSON answer. @throws incomplete when it fails */
   async command(...args: string[]): Promise<unknown> {
-    const { status, stdout, stderr } = await this.#call([...args, '--json'])
-    if (status !== 0)
-      throw new PacsimileError('incomplete', `pacsimile ${args.join(' ')} ended with ${status}: ${stderr.trim()}\n${this.#lastWords()}`)
-    return JSON.parse(stdout)
+    const child = this.#spawn([...args, '--json'], ['ignore', 'pipe', 'pipe'])
+    const ended = once(child, 'close')
+    const said = { stdout: '', stderr: '' }
+    child.stdout?.setEncoding('utf8').on('data', (text: string) => {
+      said.stdout += text
+    })
+    child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+      said.stderr += text
+    })
+    await ended
+    if (child.exitCode === 0) return JSON.parse(said.stdout)
+    const status = child.exitCode ?? child.signalCode ?? ''
+    throw new PacsimileError('incomplete', `pacsimile ${args.join(' ')} ended with ${status}: ${said.stderr.trim()}\n${this.#lastWords()}`)
   }
 
   /** For what has only just been started: the same again until it succeeds. */
   async patiently(...args: string[]): Promise<unknown> {
-    const deadline = Date.now() + 30_000
+    const deadline = performance.now() + READY_MS
     for (;;) {
       try {
         return await this.command(...args)
       } catch (error) {
-        if (Date.now() > deadline) throw error
-        await new Promise((resolve) => setTimeout(resolve, 100))
+        if (this.#isOver || performance.now() > deadline) throw error
+        await sleep(RETRY_MS)
       }
     }
   }
 
   #lastWords(): string {
-    return ['collector', 'agent'].map((name) => this.#logOf(name).split('\n').slice(-6).join('\n')).join('\n')
+    return (['collector', 'agent'] as const)
+      .map((program) => this.#logOf(program))
+      .filter((file) => existsSync(file))
+      .map((file) => readFileSync(file, 'utf8').split('\n').slice(-6).join('\n'))
+      .join('\n')
   }
 
-  #logOf(name: string): string {
-    try {
-      return readFileSync(join(this.directory, `${name}.log`), 'utf8')
-    } catch {
-      // It was not started yet.
-      return ''
-    }
+  #logOf(program: Program): string {
+    return join(this.directory, `${program}.log`)
   }
 
-  start(name: 'collector' | 'agent'): void {
-    const log = openSync(join(this.directory, `${name}.log`), 'a')
-    const place = name === 'collector' ? ['--data', this.data] : ['--state', this.state]
-    this.#running.set(name, this.#spawn([name, 'run', ...place], ['ignore', log, log]))
+  start(program: Program): void {
+    const log = openSync(this.#logOf(program), 'a')
+    const place = program === 'collector' ? ['--data', this.data] : ['--state', this.state]
+    this.#programs.set(program, this.#spawn([program, 'run', ...place], ['ignore', log, log]))
     closeSync(log)
   }
 
-  async end(name: string, signal: NodeJS.Signals): Promise<void> {
-    const child = this.#running.get(name)
-    this.#running.delete(name)
-    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return
-    const ended = once(child, 'exit')
-    child.kill(signal)
-    await ended
+  /** `kill -9`. */
+  async kill(program: Program): Promise<void> {
+    const child = this.#programs.get(program)
+    if (child !== undefined) await killed(child)
   }
 
   /** At once: an agent that stops in order waits for a collector, and that one may be gone. */
-  async endAll(): Promise<void> {
-    await Promise.all([...this.#running.keys()].map((name) => this.end(name, 'SIGKILL')))
+  async end(): Promise<void> {
+    this.#isOver = true
+    await Promise.all(Array.from(this.#children, killed))
   }
+}
+
+async function killed(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return
+  const ended = once(child, 'exit')
+  child.kill('SIGKILL')
+  await ended
+}
+
+/** How a person here starts the program that runs now. */
+export function launcher(): string {
+  const file = join(dirname(process.argv[1] ?? ''), '../../../collector/cli/pacsimile')
+  if (!existsSync(file)) return 'pacsimile'
+  const nearby = relative(process.cwd(), file)
+  return nearby.startsWith('..') ? file : nearby
 }
 
 export async function freePort(): Promise<number> {

@@ -1,19 +1,26 @@
 /**
  * The one executable: which command, which options, which exit status.
  *
- * Everything heavy is loaded by the command that needs it, so that `--help` and short commands start at once.
+ * Everything heavy is loaded by the command that needs it, so that `--help` and short commands start at once. Invariant:
+ * a command line that is not understood whole is refused before anything is done. It prevents a mistyped option from
+ * being ignored by a command that overwrites or restores.
  */
 import yargs from 'yargs'
 import { PacsimileError } from '../../shared/errors.ts'
 import { agentCommand } from './agent-command.ts'
+import { catCommand } from './cat-command.ts'
 import { checkCommand } from './check-command.ts'
-import { collectorCommand, tokenCommand } from './collector-command.ts'
+import { collectorCommand } from './collector-command.ts'
 import { reportError } from './command-error.ts'
 import { demoCommand } from './demo-command.ts'
-import { catCommand, logCommand, lsCommand } from './look-command.ts'
+import { logCommand } from './log-command.ts'
+import { lsCommand } from './ls-command.ts'
 import { endQuietlyOnClosedPipe } from './output.ts'
 import { restoreCommand } from './restore-command.ts'
-import { statusCommand, waitCommand, windowCommand } from './status-command.ts'
+import { statusCommand } from './status-command.ts'
+import { tokenCommand } from './token-command.ts'
+import { waitCommand } from './wait-command.ts'
+import { windowCommand } from './window-command.ts'
 
 const COMMANDS = [
   demoCommand,
@@ -30,16 +37,28 @@ const COMMANDS = [
   checkCommand,
 ]
 
+/** The options that may be given several times. */
+const REPEATABLE = new Set(['_', 'volume'])
+
+/** yargs makes a list of an option that is given twice; no command means that. */
+function eachOnce(options: Record<string, unknown>): true {
+  const repeated = Object.keys(options).find((name) => Array.isArray(options[name]) && !REPEATABLE.has(name))
+  if (repeated === undefined) return true
+  throw new PacsimileError('usage', `--${repeated} is given more than once`)
+}
+
 async function main(args: readonly string[]): Promise<number> {
   endQuietlyOnClosedPipe()
   let cli = yargs([...args])
     .scriptName('pacsimile')
+    .locale('en')
     .usage('$0 COMMAND\n\nContinuous data protection for medical image archives: every change kept, and back at any second.')
     .strict()
     .recommendCommands()
     .demandCommand(1, 'Name a command; --help lists them')
     .completion('completion', 'Print a completion script for the shell')
     .wrap(Math.min(110, process.stdout.columns ?? 100))
+    .check(eachOnce)
     .version()
     .help()
     .fail((message, error) => {

@@ -1,22 +1,33 @@
 /**
  * What was understood by a moment, said back: local time and UTC, the nearest points, and what is not certain there.
+ *
+ * Invariant: every answer about a moment names it in both times before anything else is said. It prevents a restore in
+ * the wrong time zone from passing for the right one.
  */
-import { millisecondsOf } from '../../shared/clock.ts'
+import { type HybridTime, millisecondsOf } from '../../shared/clock.ts'
 import { type Point, showLocalTime, showMoment } from '../point.ts'
-import { showDuration } from './output.ts'
+import { showDuration } from './amounts.ts'
+import { isoTime, spanFields } from './json.ts'
 
+/** What was asked for; for the head or a seq, the time of its record. */
 function momentMs(point: Point): number {
   return point.requestedMs ?? (point.time === undefined ? 0 : millisecondsOf(point.time))
 }
 
-export function describePoint(point: Point): string {
-  const at = momentMs(point)
-  const last =
-    point.time === undefined
-      ? ''
-      : `, last change before it ${showLocalTime(millisecondsOf(point.time))} (seq ${point.position.epoch}:${point.position.seq})`
-  const next = point.next === undefined ? ', none after it' : `, next ${showDuration(Math.max(0, millisecondsOf(point.next) - at))} later`
-  return `${showMoment(at)}${last}${next}`
+/** The moment, and in lines of their own the changes before and after it. */
+export function pointLines(point: Point): string[] {
+  const { requestedMs, time, next, position } = point
+  const seq = `seq ${position.epoch}:${position.seq}`
+  if (requestedMs === undefined) return [`${showMoment(momentMs(point))}, ${seq}${next === undefined ? ', the newest' : ''}`]
+  const line = (title: string, at: HybridTime, sense: string, more: string): string => {
+    const ms = millisecondsOf(at)
+    return `  ${title}  ${showLocalTime(ms)}, ${showDuration(Math.abs(ms - requestedMs))} ${sense}${more}`
+  }
+  return [
+    showMoment(requestedMs),
+    time === undefined ? '  last change  none' : line('last change', time, 'earlier', ` (${seq})`),
+    next === undefined ? '  next change  none so far' : line('next change', next, 'later', ''),
+  ]
 }
 
 /** What a reader must know before trusting the state. */
@@ -32,18 +43,15 @@ export function pointWarnings(point: Point): string[] {
 }
 
 export function pointFields(point: Point): object {
-  const iso = (ms: number): string => new Date(ms).toISOString()
+  const iso = (time: HybridTime | undefined): string | null => (time === undefined ? null : isoTime(millisecondsOf(time)))
   return {
-    moment: iso(momentMs(point)),
+    moment: isoTime(momentMs(point)),
     momentLocal: showLocalTime(momentMs(point)),
     epoch: point.position.epoch,
     seq: point.position.seq,
-    lastChange: point.time === undefined ? null : iso(millisecondsOf(point.time)),
-    nextChange: point.next === undefined ? null : iso(millisecondsOf(point.next)),
+    lastChange: iso(point.time),
+    nextChange: iso(point.next),
     whole: point.whole,
-    gap:
-      point.gap === undefined
-        ? null
-        : { from: iso(millisecondsOf(point.gap.from)), until: iso(millisecondsOf(point.gap.until)), cause: point.gap.cause },
+    gap: point.gap === undefined ? null : { ...spanFields(point.gap), cause: point.gap.cause },
   }
 }

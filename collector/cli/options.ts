@@ -1,10 +1,14 @@
 /**
- * Options that several commands share, each described once.
+ * Options that several commands share, each described once; and how examples are shown.
  */
 import type { Argv } from 'yargs'
 
 const DEFAULT_DATA = '/var/lib/pacsimile/collector'
 const DEFAULT_STATE = '/var/lib/pacsimile/agent'
+
+export const AT_HELP = 'A moment: RFC 3339, local time ("2026-11-24 09:30:00"), "10m ago", seq:N, or now'
+export const TARGET = { type: 'string', demandOption: true, describe: 'AGENT:VOLUME[/PATH]' } as const
+export const MOMENT = { type: 'string', requiresArg: true } as const
 
 export function dataOption<T>(yargs: Argv<T>): Argv<T & { data: string }> {
   return yargs.option('data', {
@@ -41,4 +45,7 @@ export function jsonOption<T>(yargs: Argv<T>): Argv<T & { json: boolean }> {
   return yargs.option('json', { type: 'boolean', describe: 'Answer in JSON', default: false })
 }
 
-export const AT_HELP = 'A moment: RFC 3339, local time ("2026-11-24 09:30:00"), "10m ago", seq:N, or now'
+/** Commands that can be copied as they stand: the columns of yargs' own examples would break them into pieces. */
+export function withExamples<T>(yargs: Argv<T>, ...examples: readonly string[]): Argv<T> {
+  return yargs.epilogue(`Examples:\n${examples.map((example) => `  pacsimile ${example}`).join('\n')}`)
+}

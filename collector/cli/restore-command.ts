@@ -1,13 +1,22 @@
-/** `pacsimile restore`: a moment becomes a directory again. */
+/**
+ * `pacsimile restore`: a moment becomes a directory again.
+ *
+ * Invariant: the moment is said before anything is written and again at the end, and whatever could not be brought back is
+ * listed and decides the exit status. It prevents a restore that was partial, or of another moment, from looking like one that was whole.
+ */
 import { resolve } from 'node:path'
 import type { Argv } from 'yargs'
-import { ERRORS } from '../../shared/errors.ts'
+import { ERRORS, PacsimileError } from '../../shared/errors.ts'
 import { showPath } from '../../shared/path.ts'
+import type { HistorySource } from '../history-source.ts'
 import { parsePoint, showMoment } from '../point.ts'
-import type { RestoreReport } from '../restore.ts'
-import { describePoint, pointFields, pointWarnings } from './moment.ts'
-import { AT_HELP, jsonOption, sourceOptions } from './options.ts'
-import { note, paint, pathFields, say, sayJson, showBytes, showCount, showDuration, warn } from './output.ts'
+import type { RestoreReport, RestoreRequest } from '../restore.ts'
+import { absenceOf } from './absence.ts'
+import { showBytes, showCount, showDuration } from './amounts.ts'
+import { bytesFields, sayJson } from './json.ts'
+import { pointFields, pointLines, pointWarnings } from './moment.ts'
+import { AT_HELP, jsonOption, MOMENT, sourceOptions, TARGET, withExamples } from './options.ts'
+import { note, paint, say, warn } from './output.ts'
 import { Progress } from './progress.ts'
 import { openSource } from './source.ts'
 import { parseTarget } from './target.ts'
@@ -20,40 +29,50 @@ export function restoreCommand(yargs: Argv): Argv {
     'restore <target>',
     'Bring a volume, a directory or a file of a moment back, verified, into an empty directory',
     (options) =>
-      jsonOption(sourceOptions(options))
-        .positional('target', { type: 'string', demandOption: true, describe: 'AGENT:VOLUME[/PATH]' })
-        .option('at', { type: 'string', describe: AT_HELP, demandOption: true, requiresArg: true })
-        .option('to', {
-          type: 'string',
-          describe: "Empty or new directory. A directory's content goes right into it, a file becomes TO/NAME",
-          demandOption: true,
-          requiresArg: true,
-        })
-        .option('dry-run', { type: 'boolean', describe: 'Only say what would be restored', default: false })
-        .option('setuid', { type: 'boolean', describe: 'Give files their setuid and setgid bits', default: false })
-        .example('$0 restore pacs1:images --at "2026-11-24 02:59:59" --to /srv/restored', 'a whole volume')
-        .example('$0 restore pacs1:images/2026/11 --at "10m ago" --to /tmp/november --repository /mnt/copy', 'from a bare repository'),
+      withExamples(
+        jsonOption(sourceOptions(options))
+          .positional('target', TARGET)
+          .option('at', { ...MOMENT, describe: AT_HELP, demandOption: true })
+          .option('to', {
+            type: 'string',
+            describe: "Empty or new directory. A directory's content goes right into it, a file becomes TO/NAME",
+            demandOption: true,
+            requiresArg: true,
+          })
+          .option('dry-run', { type: 'boolean', describe: 'Only say what would be restored', default: false })
+          .option('setuid', { type: 'boolean', describe: 'Give files their setuid and setgid bits', default: false }),
+        'restore pacs1:images --at "2026-11-24 02:59:59" --to /srv/restored',
+        'restore pacs1:images/2026/11 --at "10m ago" --to /tmp/november --dry-run',
+        'restore pacs1:images --at now --to /srv/restored --repository /mnt/copy',
+      ),
     async ({ data, repository, keyFile, json, target, at, to, dryRun, setuid }) => {
       const place = parseTarget(target)
       // A moment that cannot be understood is said before anything is opened.
       const moment = parsePoint(at)
-      const { restore } = await import('../restore.ts')
       await using source = await openSource({ data, repository, keyFile })
       const point = await source.point(place.agent, place.volume, moment)
       if (!json) {
-        note(`Restoring ${target} as it was at ${describePoint(point)}`)
+        const [first = '', ...more] = pointLines(point)
+        for (const line of [`Restoring ${target} as it was at ${first}`, ...more]) note(line)
         for (const warning of pointWarnings(point)) warn(warning)
       }
-      const progress = new Progress('Restoring')
-      const report = await restore(source, { ...place, point, to: resolve(to), dryRun, setuid }, (now) =>
-        progress.update(now.bytes, now.totalBytes, `, ${now.files} of ${now.totalFiles} files`),
-      )
-      progress.end()
-      if (json) sayJson(reportFields(report))
+      const report = await restored(source, { ...place, point, to: resolve(to), dryRun, setuid })
+      if (json) sayJson(restoreFields(report))
       else sayReport(report, target)
       process.exitCode = exitOf(report, source.damage.length > 0)
     },
   )
+}
+
+async function restored(source: HistorySource, request: RestoreRequest): Promise<RestoreReport> {
+  const { restore } = await import('../restore.ts')
+  using progress = new Progress('Restoring')
+  try {
+    return await restore(source, request, (now) => progress.update(now.bytes, now.totalBytes, `, ${now.files} of ${now.totalFiles} files`))
+  } catch (error) {
+    if (error instanceof PacsimileError && error.code === 'not-found') throw await absenceOf(source, request, request.point.position)
+    throw error
+  }
 }
 
 function exitOf(report: RestoreReport, isRepositoryDamaged: boolean): number {
@@ -62,14 +81,35 @@ function exitOf(report: RestoreReport, isRepositoryDamaged: boolean): number {
 }
 
 function sayReport(report: RestoreReport, target: string): void {
-  const amount = `${showCount(report.files, 'file')}, ${showCount(report.directories, 'directory', 'directories')}, ${showCount(report.symlinks, 'symlink')}, ${showBytes(report.bytes)}`
+  const moment = showMoment(report.momentMs)
   if (report.dryRun) {
-    say(`Would restore ${target} as of ${showMoment(report.momentMs)} into ${report.to}: ${amount}`)
+    say(`Would restore ${target} as of ${moment} into ${report.to}: ${amountOf(report)}`)
   } else {
-    const seconds = Math.max(report.seconds, 0.001)
-    say(`Restored ${target} as of ${showMoment(report.momentMs)} into ${report.to}:`)
-    say(`${amount}, in ${showDuration(report.seconds * 1000)} (${showBytes(report.bytes / seconds)}/s), every byte verified`)
+    const rate = report.seconds > 0 && report.bytes > 0 ? ` (${showBytes(report.bytes / report.seconds)}/s)` : ''
+    say(`Restored ${target} as of ${moment} into ${report.to}:`)
+    say(`${amountOf(report)}, in ${showDuration(report.seconds * 1000)}${rate}, every byte verified`)
   }
+  sayDoubts(report)
+  if (report.missing.length === 0) return
+  note(paint('red', `${showCount(report.missing.length, 'path')} could not be restored:`, process.stderr))
+  for (const { path, reason } of report.missing.slice(0, LISTED_MAX)) note(`    ${showPath(path)}: ${reason}`)
+  if (report.missing.length > LISTED_MAX) note(`    and ${report.missing.length - LISTED_MAX} more (--json lists all)`)
+}
+
+/** The kinds that there are, and the bytes. */
+function amountOf(report: RestoreReport): string {
+  const { files, directories, symlinks, hardLinks, others, bytes } = report
+  return [
+    showCount(files, 'file'),
+    ...(directories > 0 ? [showCount(directories, 'directory', 'directories')] : []),
+    ...(symlinks > 0 ? [showCount(symlinks, 'symlink')] : []),
+    ...(hardLinks > 0 ? [showCount(hardLinks, 'hard link')] : []),
+    ...(others > 0 ? [`${others.toLocaleString('en')} of other kinds`] : []),
+    showBytes(bytes),
+  ].join(', ')
+}
+
+function sayDoubts(report: RestoreReport): void {
   if (report.torn > 0)
     warn(`${showCount(report.torn, 'file')} changed while being read at the time: the content may never have existed as a whole`)
   if (report.unverified > 0)
@@ -77,17 +117,13 @@ function sayReport(report: RestoreReport, target: string): void {
   const bySort = new Map<string, number>()
   for (const { what, reason } of report.shortcomings) bySort.set(`${what}: ${reason}`, (bySort.get(`${what}: ${reason}`) ?? 0) + 1)
   for (const [sort, count] of bySort) warn(`${showCount(count, 'path')} without ${sort}`)
-  if (report.missing.length === 0) return
-  note(paint('red', `${showCount(report.missing.length, 'path')} could not be restored:`, process.stderr))
-  for (const { path, reason } of report.missing.slice(0, LISTED_MAX)) note(`    ${showPath(path)}: ${reason}`)
-  if (report.missing.length > LISTED_MAX) note(`    and ${report.missing.length - LISTED_MAX} more (--json lists all)`)
 }
 
-function reportFields(report: RestoreReport): object {
+export function restoreFields(report: RestoreReport): object {
   return {
     agent: report.agent,
     volume: report.volume,
-    ...pathFields(report.path),
+    ...bytesFields('path', report.path),
     to: report.to,
     dryRun: report.dryRun,
     ...pointFields(report.point),
@@ -101,7 +137,7 @@ function reportFields(report: RestoreReport): object {
     unverified: report.unverified,
     torn: report.torn,
     damaged: report.damaged,
-    missing: report.missing.map(({ path, reason }) => ({ ...pathFields(path), reason })),
-    shortcomings: report.shortcomings.map(({ path, what, reason }) => ({ ...pathFields(path), what, reason })),
+    missing: report.missing.map(({ path, reason }) => ({ ...bytesFields('path', path), reason })),
+    shortcomings: report.shortcomings.map(({ path, what, reason }) => ({ ...bytesFields('path', path), what, reason })),
   }
 }

@@ -1,7 +1,8 @@
 /**
  * Where a repository's secret comes from: a key file, the environment, or a person at a terminal.
  *
- * Invariant: a secret is never taken from the command line, where every user of the host could read it.
+ * Invariant: a secret is never an argument and never echoed. It prevents the key of an archive from standing in the list
+ * of processes, in a shell's history, or on a shared screen.
  */
 import { existsSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
@@ -9,6 +10,9 @@ import { createInterface } from 'node:readline/promises'
 import { Writable } from 'node:stream'
 import { PacsimileError } from '../../shared/errors.ts'
 import type { RepositorySecret } from '../repository/keys.ts'
+
+/** 128 + SIGINT. */
+export const INTERRUPTED = 130
 
 /** From --key-file or the environment; undefined where neither is given. */
 export function givenSecret(keyFile: string | undefined): RepositorySecret | undefined {
@@ -33,10 +37,14 @@ export async function secretFor(repository: string, keyFile: string | undefined)
   )
 }
 
-/** Asks at the terminal without echo. */
+/** Asks at the terminal without echo. Ctrl-C ends the program as it would anywhere else. */
 export async function askSecret(question: string): Promise<string> {
   const mute = new Writable({ write: (_chunk, _encoding, done) => done() })
   const lines = createInterface({ input: process.stdin, output: mute, terminal: true })
+  lines.once('SIGINT', () => {
+    process.stderr.write('\n')
+    process.exit(INTERRUPTED)
+  })
   process.stderr.write(question)
   try {
     return await lines.question('')

@@ -1,5 +1,8 @@
 /**
  * Opens the history that a command reads: the running collector's, or a bare repository's.
+ *
+ * Invariant: which of the two was read is said whenever it was not asked for by name. It prevents an answer from a
+ * repository at rest from being taken for the word of a collector that is up.
  */
 import { join, resolve } from 'node:path'
 import { PacsimileError } from '../../shared/errors.ts'
@@ -37,12 +40,15 @@ export async function openSource(options: SourceOptions): Promise<HistorySource>
 }
 
 async function openOffline(access: RepositoryAccess): Promise<HistorySource> {
-  const { OfflineHistory } = await import('../offline-history.ts')
-  const progress = new Progress('Reading the repository')
-  const history = await OfflineHistory.open(access.directory, access.dataKey, (records) => progress.count(records, 'records'))
-  progress.end()
+  const history = await readWhole(access)
   for (const damage of history.damage) warn(`${damage.file} at byte ${damage.offset}: ${damage.reason}`)
   return history
+}
+
+async function readWhole({ directory, dataKey }: RepositoryAccess): Promise<HistorySource> {
+  const { OfflineHistory } = await import('../offline-history.ts')
+  using progress = new Progress('Reading the repository')
+  return await OfflineHistory.open(directory, dataKey, (records) => progress.count(records, 'records'))
 }
 
 /** The repository's place and its key. @throws not-found, key-missing, key-wrong */

@@ -1,8 +1,11 @@
 /**
  * AGENT:VOLUME[/PATH]: how a command line names a place in the history.
+ *
+ * Invariant: what is shown of a name can be typed again and names the same bytes. It prevents a file whose name no
+ * keyboard has from being beyond reach.
  */
 import { PacsimileError } from '../../shared/errors.ts'
-import { type Label, label, parseShownPath, type RelativePath, relativePath } from '../../shared/path.ts'
+import { type Label, label, parseShownPath, type RelativePath, relativePath, showPath } from '../../shared/path.ts'
 
 export interface Target {
   readonly agent: Label
@@ -24,20 +27,13 @@ export function parseTarget(text: string): Target {
   }
 }
 
+export function showTarget({ agent, volume, path }: Target): string {
+  return path === '' ? `${agent}:${volume}` : `${agent}:${volume}/${showPath(path)}`
+}
+
 /** AGENT or AGENT:VOLUME. @throws usage */
 export function parseAgentOrVolume(text: string): { readonly agent: Label; readonly volume: Label | undefined } {
   const [agent = '', volume, ...rest] = text.split(':')
   if (rest.length > 0) throw new PacsimileError('usage', `${JSON.stringify(text)} is not AGENT or AGENT:VOLUME`)
   return { agent: label(agent, 'The agent name'), volume: volume === undefined ? undefined : label(volume, 'The volume name') }
-}
-
-const UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 }
-
-/** `500ms`, `60s`, `10m`, `1h`, `7d`; a bare number is seconds. @returns ms @throws usage */
-export function parseDuration(text: string, what: string): number {
-  const match = /^(\d+(?:\.\d+)?)(ms|s|m|h|d)?$/.exec(text.trim())
-  const unit = UNITS[match?.[2] ?? 's']
-  if (match === null || unit === undefined)
-    throw new PacsimileError('usage', `${what} ${JSON.stringify(text)} is not a duration like 60s, 10m, 1h or 7d`)
-  return Math.round(Number(match[1]) * unit)
 }

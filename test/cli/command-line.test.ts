@@ -2,15 +2,9 @@ import { spawnSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { pathFields, showBytes, showDuration } from '../../collector/cli/output.ts'
-import { parseAgentOrVolume, parseDuration, parseTarget } from '../../collector/cli/target.ts'
+import { parseAgentOrVolume, parseTarget, showTarget } from '../../collector/cli/target.ts'
+import { answer, LAUNCHER, launch } from '../support/launcher.ts'
 import { scratchDirectory } from '../support/scratch.ts'
-
-const LAUNCHER = join(import.meta.dirname, '../../collector/cli/pacsimile')
-
-function run(...args: string[]): { status: number | null; stdout: string; stderr: string } {
-  return spawnSync(LAUNCHER, args, { encoding: 'utf8', env: { ...process.env, PACSIMILE_PASSPHRASE: '', PACSIMILE_RECOVERY_KEY: '' } })
-}
 
 describe('a target', () => {
   it('is an agent, a volume and a path of any bytes', () => {
@@ -20,6 +14,13 @@ describe('a target', () => {
     expect(parseTarget('pacs1:images/x\\xff').path).toBe('x\xff')
   })
 
+  it.each(['pacs1:images', 'pacs1:images/a/b', 'pacs1:images/caf\u00e9', 'pacs1:images/x\\xff\\x0a\\x5c'])(
+    '%s can be typed as it is shown',
+    (text) => {
+      expect(showTarget(parseTarget(text))).toBe(text)
+    },
+  )
+
   it.each(['pacs1', 'pacs1:', ':images', 'pacs1:images/../x', 'PACS:images', 'pacs1:images/a//b'])('%s is refused', (text) => {
     expect(() => parseTarget(text)).toThrow(expect.objectContaining({ code: 'usage' }))
   })
@@ -27,75 +28,79 @@ describe('a target', () => {
   it('of wait may be an agent alone', () => {
     expect(parseAgentOrVolume('pacs1')).toEqual({ agent: 'pacs1', volume: undefined })
     expect(parseAgentOrVolume('pacs1:db')).toEqual({ agent: 'pacs1', volume: 'db' })
-  })
-})
-
-describe('amounts', () => {
-  it('are read with their unit', () => {
-    expect([parseDuration('60s', 'x'), parseDuration('1.5h', 'x'), parseDuration('250ms', 'x'), parseDuration('5', 'x')]).toEqual([
-      60_000, 5_400_000, 250, 5000,
-    ])
-    expect(() => parseDuration('soon', '--ttl')).toThrow('--ttl "soon"')
-  })
-
-  it('are shown as people say them', () => {
-    expect([0, 1023, 1024, 1536, 20 << 20, 3 * 1024 ** 4].map(showBytes)).toEqual([
-      '0 B',
-      '1023 B',
-      '1.0 KiB',
-      '1.5 KiB',
-      '20 MiB',
-      '3.0 TiB',
-    ])
-    expect([5, 1500, 250_000, 11_100_000, 200_000_000].map(showDuration)).toEqual(['5 ms', '1.5 s', '4 min 10 s', '3 h 5 min', '2 d 7 h'])
-  })
-
-  it('of bytes in a name are exact in JSON where text cannot carry them', () => {
-    expect(pathFields('caf\xc3\xa9')).toEqual({ path: 'caf\u00e9' })
-    expect(pathFields('x\xff')).toEqual({ path: 'x\\xff', pathBytes: Buffer.from('x\xff', 'latin1').toString('base64') })
+    expect(() => parseAgentOrVolume('pacs1:db:x')).toThrow(expect.objectContaining({ code: 'usage' }))
   })
 })
 
 describe('the command line', () => {
-  it('says what is wrong and exits with the status of the table', () => {
-    const nowhere = join(scratchDirectory(), 'nowhere')
-    const cases: [string[], number, RegExp][] = [
-      [[], 2, /Name a command/],
-      [['nonsense'], 2, /nonsense/],
-      [['status', '--nonsense'], 2, /nonsense/],
-      [['restore', 'a:b', '--to', '/tmp/x'], 2, /at/],
-      [['restore', 'a:b', '--at', 'yesterday', '--to', '/tmp/x'], 2, /not a moment/],
-      [['ls', 'no-target'], 2, /AGENT:VOLUME/],
-      [['status', '--data', nowhere], 5, /Nobody listens/],
-      [['agent', 'status', '--state', nowhere], 5, /Nobody listens/],
-      [['check', '--repository', nowhere], 4, /not a repository/],
-      [['agent', 'run', '--state', nowhere], 4, /agent.toml is missing/],
-    ]
-    for (const [args, status, words] of cases) {
-      const done = run(...args)
-      expect(done.stderr, args.join(' ')).toMatch(words)
-      expect(done.status, args.join(' ')).toBe(status)
-      expect(done.stdout, args.join(' ')).toBe('')
-    }
+  const nowhere = join(scratchPath(), 'nowhere')
+
+  it.each<[string[], number, RegExp]>([
+    [[], 2, /Name a command/],
+    [['nonsense'], 2, /nonsense/],
+    [['statsu'], 2, /Did you mean status/],
+    [['agent'], 2, /enroll, run or status/],
+    [['status', '--nonsense'], 2, /nonsense/],
+    [['status', '--data', 'a', '--data', 'b'], 2, /--data is given more than once/],
+    [['restore', 'a:b', '--to', '/tmp/x'], 2, /at/],
+    [['restore', 'a:b', '--at', 'yesterday', '--to', '/tmp/x'], 2, /not a moment/],
+    [['log', 'a:b', '--at', 'now', '--to', 'now'], 2, /give one/],
+    [['window', 'a:b/c'], 2, /whole volume/],
+    [['wait', '--timeout', 'soon', '--data', nowhere], 2, /--timeout "soon"/],
+    [['ls', 'no-target'], 2, /AGENT:VOLUME/],
+    [['agent', 'enroll', '--collector', 'wss://x', '--token', 't', '--volume', 'images'], 2, /NAME=PATH/],
+    [['collector', 'init', '--data', nowhere, '--passphrase'], 6, /PACSIMILE_PASSPHRASE/],
+    [['status', '--data', nowhere], 5, /Nobody listens/],
+    [['ls', 'a:b', '--data', nowhere], 5, /Nobody listens/],
+    [['agent', 'status', '--state', nowhere], 5, /Nobody listens/],
+    [['check', '--repository', nowhere], 4, /not a repository/],
+    [['agent', 'run', '--state', nowhere], 4, /agent.toml is missing/],
+  ])('%j ends with %d and says why', async (args, status, words) => {
+    const done = await launch(...args)
+    expect(done.stderr).toMatch(words)
+    expect(done.stderr.trim().split('\n')).toHaveLength(2)
+    expect(done.stdout).toBe('')
+    expect(done.status).toBe(status)
   })
 
-  it('answers an error in JSON when it was asked to', () => {
-    const { status, stderr } = run('status', '--json', '--data', join(scratchDirectory(), 'nowhere'))
+  it('answers an error in JSON when it was asked to', async () => {
+    const { status, stderr } = await launch('status', '--json', '--data', nowhere)
     expect(status).toBe(5)
-    expect(JSON.parse(stderr)).toMatchObject({ error: { code: 'collector-unreachable' } })
+    expect(JSON.parse(stderr)).toEqual({
+      error: { code: 'collector-unreachable', message: expect.any(String), advice: expect.any(String), details: {} },
+    })
   })
 
-  it('makes a collector once, never over anything, and opens it only with its keys', () => {
+  it.each(['demo', 'status', 'wait', 'window', 'log', 'ls', 'cat', 'restore', 'check', 'collector init', 'agent enroll', 'token create'])(
+    '%s --help shows an example',
+    async (command) => {
+      const { status, stdout } = await launch(...command.split(' '), '--help')
+      expect(status).toBe(0)
+      expect(stdout).toMatch(new RegExp(`Examples:\n  pacsimile ${command}`))
+    },
+  )
+
+  it('speaks English whatever the language of the host, as its own texts do', () => {
+    const { stdout } = spawnSync(LAUNCHER, ['--help'], { encoding: 'utf8', env: { ...process.env, LC_ALL: 'de_DE.UTF-8' } })
+    expect(stdout).toContain('Commands:')
+  })
+
+  it('completes commands and options', async () => {
+    const { stdout } = await launch('--get-yargs-completions', 'pacsimile', 're')
+    expect(stdout).toContain('restore')
+    expect((await launch('--get-yargs-completions', 'pacsimile', 'restore', '--')).stdout).toContain('--dry-run')
+    expect((await launch('completion')).stdout).toContain('complete -o')
+  })
+
+  it('makes a collector once, never over anything, and opens it only with its keys', async () => {
     const data = join(scratchDirectory(), 'data')
-    const made = run('collector', 'init', '--data', data, '--json')
-    expect(made.status).toBe(0)
-    const { recoveryKey } = JSON.parse(made.stdout) as { recoveryKey: string }
-    expect(run('collector', 'init', '--data', data).status).toBe(9)
+    const { recoveryKey } = (await answer('collector', 'init', '--data', data)) as { recoveryKey: string }
+    expect((await launch('collector', 'init', '--data', data)).status).toBe(9)
     const repository = join(data, 'repository')
-    expect(run('check', '--repository', repository).status).toBe(0)
+    expect((await launch('check', '--repository', repository)).status).toBe(0)
     const wrong = join(scratchDirectory(), 'wrong.key')
     writeFileSync(wrong, `pacsimile-key-1:${'ab'.repeat(32)}\n`)
-    expect(run('check', '--repository', repository, '--key-file', wrong).status).toBe(6)
+    expect((await launch('check', '--repository', repository, '--key-file', wrong)).status).toBe(6)
     const recovered = spawnSync(LAUNCHER, ['check', '--repository', repository, '--json'], {
       encoding: 'utf8',
       env: { ...process.env, PACSIMILE_RECOVERY_KEY: recoveryKey },
@@ -103,4 +108,24 @@ describe('the command line', () => {
     expect(recovered.status).toBe(0)
     expect(JSON.parse(recovered.stdout)).toMatchObject({ whole: true, records: 0 })
   })
+
+  it('shows the recovery key framed, and where it must go', async () => {
+    const { stdout } = await launch('collector', 'init', '--data', join(scratchDirectory(), 'data'))
+    expect(stdout).toMatch(/\+-+\+\n +\| {2}([0-9A-Z]{4}-){14}[0-9A-Z]{4} {2}\|\n +\+-+\+/)
+    expect(stdout).toContain('away from this')
+    expect(stdout).toContain('pacsimile agent enroll --collector wss://THIS-HOST:7443')
+  })
+
+  it('prints a token alone, and what to do with it beside', async () => {
+    const data = join(scratchDirectory(), 'data')
+    await answer('collector', 'init', '--data', data)
+    const { stdout, stderr } = await launch('token', 'create', '--data', data, '--ttl', '90m')
+    expect(stdout).toMatch(/^pacsimile1\.\S+\n$/)
+    expect(stderr).toContain('Good once, for 1 h 30 min')
+  })
 })
+
+/** A path that nothing is at: made before any test runs, so not a directory that goes away with one. */
+function scratchPath(): string {
+  return join('/tmp', `pacsimile-nothing-${process.pid}`)
+}

@@ -1,0 +1,114 @@
+/**
+ * An entry of a tree, as `ls` shows it to people and as JSON with stable field names.
+ *
+ * Invariant: what is not certain about a version stands beside its name. It prevents a torn file from being taken for a
+ * whole one because a listing was pretty.
+ */
+import { digestHex } from '../../shared/digest.ts'
+import { nameOf, type RelativePath, showPath } from '../../shared/path.ts'
+import type { Version } from '../../shared/version.ts'
+import type { ListedEntry } from '../history-source.ts'
+import { showLocalTime } from '../point.ts'
+import { showBytes } from './amounts.ts'
+import { bytesFields, isoTime } from './json.ts'
+import type { Column } from './table.ts'
+
+const LETTERS = {
+  'directory': 'd',
+  'file': '-',
+  'symlink': 'l',
+  'fifo': 'p',
+  'socket': 's',
+  'character-device': 'c',
+  'block-device': 'b',
+} as const
+
+export const ENTRY_COLUMNS: readonly Column[] = [
+  { title: 'MODE' },
+  { title: 'OWNER' },
+  { title: 'SIZE', align: 'right' },
+  { title: 'MODIFIED' },
+  { title: 'NAME' },
+]
+
+export function entryRow(entry: ListedEntry, shownAs: string): string[] {
+  const { version } = entry
+  const size = version.kind === 'file' ? showBytes(version.size) : '-'
+  const target = version.kind === 'symlink' ? ` -> ${showPath(version.target)}` : ''
+  return [showMode(version), `${version.uid}:${version.gid}`, size, showLocalTime(mtimeMs(version)), `${shownAs}${target}${doubtOf(entry)}`]
+}
+
+function doubtOf({ version, lost }: ListedEntry): string {
+  if (lost) return ' (content lost)'
+  return version.kind === 'file' && version.consistency !== 'stable' ? ` (${version.consistency})` : ''
+}
+
+/** As ls shows it: `drwxr-xr-x`. */
+function showMode(version: Version): string {
+  const bits = Array.from('rwxrwxrwx', (letter, i) => ((version.mode >> (8 - i)) & 1 ? letter : '-'))
+  const special = (bit: number, at: number, on: string, off: string): void => {
+    if (version.mode & bit) bits[at] = bits[at] === 'x' ? on : off
+  }
+  special(0o4000, 2, 's', 'S')
+  special(0o2000, 5, 's', 'S')
+  special(0o1000, 8, 't', 'T')
+  return `${LETTERS[version.kind]}${bits.join('')}`
+}
+
+function mtimeMs(version: Version): number {
+  return Number(version.mtimeNs / 1_000_000n)
+}
+
+/** The name below a directory, or the path itself for that directory. */
+export function nameBelow(path: RelativePath, directory: RelativePath, recursive: boolean): string {
+  if (path === directory) return path === '' ? '.' : showPath(nameOf(path))
+  if (!recursive) return showPath(nameOf(path))
+  return showPath(directory === '' ? path : path.slice(directory.length + 1))
+}
+
+export function entryFields(entry: ListedEntry): object {
+  return {
+    ...bytesFields('path', entry.path),
+    ...versionFields(entry.version),
+    epoch: entry.position.epoch,
+    seq: entry.position.seq,
+    lost: entry.lost,
+  }
+}
+
+export function versionFields(version: Version): object {
+  return {
+    kind: version.kind,
+    mode: version.mode.toString(8).padStart(4, '0'),
+    uid: version.uid,
+    gid: version.gid,
+    mtime: isoTime(mtimeMs(version)),
+    mtimeNs: version.mtimeNs.toString(),
+    links: version.links,
+    ...kindFields(version),
+    ...(version.xattrs.length === 0
+      ? {}
+      : {
+          xattrs: version.xattrs.map(({ name, value }) => ({
+            ...bytesFields('name', name),
+            value: Buffer.from(value, 'latin1').toString('base64'),
+          })),
+        }),
+  }
+}
+
+function kindFields(version: Version): object {
+  switch (version.kind) {
+    case 'file':
+      return { size: version.size, digest: digestHex(version.digest), chunks: version.chunks.length, consistency: version.consistency }
+    case 'symlink':
+      return bytesFields('target', version.target)
+    case 'character-device':
+    case 'block-device':
+      return { device: version.device.toString() }
+    case 'directory':
+    case 'fifo':
+    case 'socket':
+      return {}
+  }
+}

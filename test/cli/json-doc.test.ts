@@ -1,0 +1,218 @@
+/** docs/json.md says what `--json` answers: every field that it names is given, and none that it does not name. */
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import type { Enrolled } from '../../agent/enroll.ts'
+import type { AgentStatus } from '../../agent/status.ts'
+import type { CheckReport } from '../../collector/check.ts'
+import { checkFields } from '../../collector/cli/check-command.ts'
+import { entryFields } from '../../collector/cli/entry-row.ts'
+import { logFields } from '../../collector/cli/log-row.ts'
+import { restoreFields } from '../../collector/cli/restore-command.ts'
+import { statusFields } from '../../collector/cli/status-command.ts'
+import { windowFields } from '../../collector/cli/window-command.ts'
+import type { RestoreReport } from '../../collector/restore.ts'
+import type { CollectorStatus } from '../../collector/status.ts'
+import { NO_DIGEST } from '../../shared/digest.ts'
+import { serveLocal } from '../../shared/local-api.ts'
+import { relativePath } from '../../shared/path.ts'
+import type { Change } from '../../shared/record.ts'
+import type { Version } from '../../shared/version.ts'
+import { fileVersion } from '../support/agent-parts.ts'
+import { at, FakeHistory, FIRST_MS, IMAGES, LAST_MS, PACS, serveHistory } from '../support/fake-history.ts'
+import { answer } from '../support/launcher.ts'
+import { scratchDirectory } from '../support/scratch.ts'
+
+const DOCUMENT = readFileSync(join(import.meta.dirname, '../../docs/json.md'), 'utf8')
+
+/** The fields that the document names for a command. */
+function documented(command: string): string[] {
+  const [, section = ''] = DOCUMENT.split(`## \`${command}\`\n`)
+  const [table = ''] = section.split('\n## ')
+  return [...table.matchAll(/^\| `([^`]+)` \|/gm)].map((match) => match[1] ?? '').sort()
+}
+
+/** Every field of the documents, as the document writes it: `a.b`, `list[].c`. */
+function fieldsOf(...answers: unknown[]): string[] {
+  const found = new Set<string>()
+  const visit = (value: unknown, name: string): void => {
+    if (Array.isArray(value)) for (const item of value) visit(item, `${name}[]`)
+    else if (typeof value === 'object' && value !== null)
+      for (const [key, field] of Object.entries(value)) visit(field, name === '' ? key : `${name}.${key}`)
+    else if (value !== undefined) found.add(name)
+  }
+  for (const given of answers) visit(given, '')
+  return [...found].sort()
+}
+
+const UNREADABLE = relativePath('x\xff')
+const METADATA = { mode: 0o644, uid: 0, gid: 0, mtimeNs: 1n, ctimeNs: 1n, inode: 1n, links: 1 }
+const VERSIONS: Version[] = [
+  fileVersion('x', { xattrs: [{ name: 'user.n', value: 'v' }] }),
+  { kind: 'symlink', ...METADATA, xattrs: [], target: 'to\xff' },
+  { kind: 'block-device', ...METADATA, xattrs: [], device: 5n },
+]
+const ENTRIES = VERSIONS.map((version) => ({ path: UNREADABLE, position: { epoch: 1, seq: 1 }, version, lost: false }))
+const SPAN = { from: at(FIRST_MS), until: at(LAST_MS) }
+const GAP = { ...SPAN, cause: 'asleep' }
+
+describe('docs/json.md names exactly the fields of', () => {
+  it('ls', () => {
+    expect(fieldsOf(...ENTRIES.map(entryFields))).toEqual(documented('ls'))
+  })
+
+  it('log', () => {
+    const path = relativePath('a')
+    const changes: Change[] = [
+      { kind: 'epoch', agent: PACS, reason: 'first', previousEpoch: 0, previousHash: NO_DIGEST, nonce: '' },
+      { kind: 'volume', volume: IMAGES, root: '/srv', mode: 'complete' },
+      { kind: 'remove', volume: IMAGES, path: UNREADABLE },
+      { kind: 'rename', volume: IMAGES, path, to: path },
+      { kind: 'sweep', volume: IMAGES, since: 2 },
+      { kind: 'gap', volume: IMAGES, ...GAP },
+      { kind: 'coverage', volume: IMAGES, ...SPAN, mode: 'complete' },
+      { kind: 'lost', volume: IMAGES, path, lostSeq: 2 },
+      { kind: 'mark', volume: IMAGES, name: 'before' },
+    ]
+    const header = { previous: NO_DIGEST, epoch: 1, seq: 1, time: at(FIRST_MS) }
+    const records = changes.map((change) => logFields({ record: { ...header, ...change }, version: undefined, lost: false }))
+    const put = logFields({ record: { ...header, kind: 'put', volume: IMAGES, path }, version: fileVersion('x'), lost: false })
+    const found = fieldsOf(...records, put).filter((name) => !name.startsWith('version.'))
+    expect(found).toEqual(documented('log').filter((name) => name !== 'version.…'))
+    expect(put).toMatchObject({ version: { kind: 'file' } })
+  })
+
+  it('cat', async () => {
+    const history = new FakeHistory()
+    const version = fileVersion('x')
+    for (const { digest } of version.chunks) history.contents.set(digest, Buffer.from('x'))
+    history.entries.push({ path: relativePath('a'), position: { epoch: 1, seq: 1 }, version, lost: false })
+    const found = fieldsOf(await answer('cat', 'pacs1:images/a', '--data', await serveHistory(history)))
+    expect(found.filter((name) => !documented('ls').includes(name))).toEqual(documented('cat'))
+  })
+
+  it('window', () => {
+    const { span } = new FakeHistory()
+    const window = { ...span, gaps: [{ ...GAP, position: span.head }], coverage: [{ ...SPAN, mode: 'complete' as const }] }
+    expect(fieldsOf(windowFields(window))).toEqual(documented('window'))
+  })
+
+  it('restore', () => {
+    const time = at(LAST_MS)
+    const report: RestoreReport = {
+      agent: PACS,
+      volume: IMAGES,
+      path: relativePath('a'),
+      to: '/x',
+      dryRun: false,
+      momentMs: LAST_MS,
+      damaged: false,
+      files: 1,
+      directories: 0,
+      symlinks: 0,
+      hardLinks: 0,
+      others: 0,
+      bytes: 1,
+      seconds: 1,
+      unverified: 0,
+      torn: 0,
+      point: { position: { epoch: 1, seq: 1 }, time, requestedMs: LAST_MS, next: time, gap: GAP, whole: true },
+      missing: [{ path: UNREADABLE, reason: 'damaged' }],
+      shortcomings: [{ path: relativePath('b'), what: 'owner', reason: 'EPERM' }],
+    }
+    expect(fieldsOf(restoreFields(report))).toEqual(documented('restore').filter((name) => name !== 'gap'))
+  })
+
+  it('check', () => {
+    const report: CheckReport = {
+      repository: 'r',
+      agents: 1,
+      records: 1,
+      versions: 1,
+      chunks: 1,
+      packs: 1,
+      segments: 1,
+      bytes: 1,
+      seconds: 1,
+      lostByAgent: 0,
+      damage: [{ file: 'f', offset: 1, reason: 'r' }],
+      affected: [{ agent: PACS, volume: IMAGES, path: relativePath('a'), timeMs: 1, epoch: 1, seq: 1, reason: 'r' }],
+      notes: ['n'],
+    }
+    expect(fieldsOf(checkFields(report, '/r'))).toEqual(documented('check'))
+  })
+
+  it('status and wait', async () => {
+    const volume = { name: 'images', root: '/srv', mode: 'complete', state: 'watching', reason: '', gaps: 1 } as const
+    const agent = { name: 'pacs1', connected: true, sinceMs: 1, clockSkewMs: 1, epoch: 1, head: 1, acked: 1, applied: 1 }
+    const status: CollectorStatus = {
+      repository: 'r',
+      dataDir: '/d',
+      listen: 'h:1',
+      startedMs: 1,
+      failure: 'full',
+      damage: 0,
+      agents: [
+        { ...agent, pending: 0, spoolBytes: 0, lagMs: 0, volumes: [{ ...volume, lastGapMs: 1, replicaPath: '/r', replicaProblems: 0 }] },
+      ],
+    }
+    const data = await serveHistory(new FakeHistory(), {
+      status: () => Promise.resolve(status),
+      wait: () => Promise.resolve({ agents: [{ agent: 'pacs1', epoch: 1, seq: 1 }] }),
+    })
+    expect(fieldsOf(await answer('status', '--data', data))).toEqual(documented('status'))
+    expect(fieldsOf(await answer('wait', '--data', data))).toEqual(documented('wait'))
+    const named = statusFields({
+      ...status,
+      agents: status.agents.map((one) => ({ ...one, volumes: [{ ...one.volumes[0], root: 'x\xff' }] })),
+    } as never)
+    expect(fieldsOf(named)).toContain('agents[].volumes[].rootBytes')
+  })
+
+  it('agent status', async () => {
+    const status: AgentStatus = {
+      agent: 'pacs1',
+      collector: 'wss://h:1',
+      stateDir: '/s',
+      startedMs: 1,
+      repository: 'r',
+      clockSkewMs: 0,
+      epoch: 1,
+      link: { state: 'down', sinceMs: 1, lastError: 'refused' },
+      headSeq: 1,
+      ackedSeq: 1,
+      pending: 0,
+      dirty: 0,
+      heldBytes: 0,
+      spoolBytes: 0,
+      spoolQuotaBytes: 1,
+      alarms: ['full'],
+      volumes: [
+        {
+          name: 'images',
+          path: '/srv',
+          mode: 'complete',
+          state: 'watching',
+          reason: '',
+          unannounced: 0,
+          gaps: 0,
+          foreign: ['/srv/m'],
+          lastScan: { endedMs: 1, durationMs: 1, differences: 0, unannounced: 0 },
+          unreadable: [{ path: 'x', reason: 'EIO' }],
+        },
+      ],
+    }
+    const state = scratchDirectory()
+    const server = await serveLocal(join(state, 'agent.sock'), { status: () => Promise.resolve(status) })
+    onTestFinished(() => server.close())
+    expect(fieldsOf(await answer('agent', 'status', '--state', state))).toEqual(documented('agent status'))
+  })
+
+  it('collector init, token create and agent enroll', async () => {
+    const data = join(scratchDirectory(), 'data')
+    expect(fieldsOf(await answer('collector', 'init', '--data', data))).toEqual(documented('collector init'))
+    expect(fieldsOf(await answer('token', 'create', '--data', data))).toEqual(documented('token create'))
+    const enrolled: Enrolled = { agent: 'pacs1', collector: 'wss://h:1', repository: 'r', lastEpoch: 0 }
+    expect(fieldsOf({ ...enrolled, stateDir: '/s' })).toEqual(documented('agent enroll'))
+  })
+})
