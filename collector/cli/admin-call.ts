@@ -1,5 +1,8 @@
 /**
- * Questions to the running collector of a data directory.
+ * Questions to the running collector of a data directory, by name: what is asked here must be answered in admin.ts.
+ *
+ * Answers are taken at their word: both ends of the socket are of one release. A collector of another one refuses a
+ * question that it does not know.
  */
 import { join } from 'node:path'
 import { callLocal } from '../../shared/local-api.ts'

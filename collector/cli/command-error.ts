@@ -4,6 +4,7 @@
  * Invariant: the code decides the status, in text and in JSON alike. It prevents a script and a person from being told
  * two different things by the same failure.
  */
+import { inspect } from 'node:util'
 import { asPacsimileError, type PacsimileError } from '../../shared/errors.ts'
 import { formatJson } from './json.ts'
 import { note, paint } from './output.ts'
@@ -19,6 +20,7 @@ export function reportError(error: unknown, json: boolean): number {
 function sayError(failure: PacsimileError): void {
   note(`${paint('red', 'pacsimile:', process.stderr)} ${failure.message}`)
   note(paint('dim', failure.advice, process.stderr))
-  if (process.env['PACSIMILE_DEBUG'] === '1') note(failure.stack ?? '')
+  // With what caused it, whose stack is the one that helps.
+  if (process.env['PACSIMILE_DEBUG'] === '1') note(inspect(failure))
   else if (failure.code === 'internal') note('PACSIMILE_DEBUG=1 shows where.')
 }

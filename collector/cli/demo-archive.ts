@@ -4,22 +4,9 @@
  * Files are made by the deterministic generator, and where python3-pydicom is installed also taken from its collection of
  * real ones. It prevents a demo that works only on the files which it made for itself.
  */
-import { createHash } from 'node:crypto'
-import {
-  closeSync,
-  copyFileSync,
-  existsSync,
-  fsyncSync,
-  mkdirSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-  writeSync,
-} from 'node:fs'
+import { randomBytes } from 'node:crypto'
+import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { open } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { DemoIndex } from './demo-index.ts'
 import { dicomFile, rewriteHeader, sampleUid } from './dicom-sample.ts'
@@ -29,6 +16,8 @@ const SERIES = 2
 const IMAGES = 18
 const PYDICOM_FILES = '/usr/lib/python3/dist-packages/pydicom/data/test_files'
 const PYDICOM_MAX = 40
+/** The ransomware deletes each so manieth image and locks the others. */
+const DELETED_EACH = 10
 export const INDEX_FILE = 'index.db'
 
 export interface Image {
@@ -82,13 +71,13 @@ export class DemoArchive {
   }
 
   /** Stores one image as Orthanc does: at its final path, flushed, closed. @returns when it was closed, by performance.now() */
-  store(image: Image): number {
+  async store(image: Image): Promise<number> {
     const file = join(this.root, image.path)
     mkdirSync(dirname(file), { recursive: true })
-    const fd = openSync(file, 'w')
-    writeSync(fd, image.bytes)
-    fsyncSync(fd)
-    closeSync(fd)
+    const opened = await open(file, 'w')
+    await opened.writeFile(image.bytes)
+    await opened.sync()
+    await opened.close()
     return performance.now()
   }
 
@@ -127,19 +116,24 @@ export class DemoArchive {
     this.#index.removeStudy(number)
   }
 
-  /** What ransomware does: noise over every image, another name, a note; and the index deleted. @returns how many were hit */
-  encryptEverything(): number {
+  /**
+   * What ransomware does: noise over the images and another name, some deleted, a note, and the index deleted. The noise is
+   * random, because one that compresses would flatter the size of the history.
+   */
+  encryptEverything(): { readonly locked: number; readonly deleted: number } {
     const images = Array.from({ length: STUDIES }, (_, i) => this.#imagesOf(i + 1)).flat()
-    for (const path of images) {
+    const deleted = images.filter((_, index) => index % DELETED_EACH === 0)
+    const locked = images.filter((_, index) => index % DELETED_EACH !== 0)
+    for (const path of deleted) rmSync(join(this.root, path))
+    for (const path of locked) {
       const file = join(this.root, path)
-      const noise = createHash('sha512').update(path).digest()
-      writeFileSync(file, Buffer.alloc(readFileSync(file).length, noise))
+      writeFileSync(file, randomBytes(readFileSync(file).length))
       renameSync(file, `${file}.locked`)
     }
     writeFileSync(join(this.root, 'READ_ME_TO_PAY.txt'), 'Your images are encrypted.\n')
     this.#index.close()
     rmSync(join(this.root, INDEX_FILE))
-    return images.length
+    return { locked: locked.length, deleted: deleted.length }
   }
 
   #imagesOf(number: number): string[] {

@@ -1,7 +1,7 @@
 /**
  * The demo's collector and agent: real processes of this very executable, over real TLS on loopback.
  *
- * Invariant: after `end` nothing that was started here runs, and nothing more can be started. It prevents a demo that was
+ * Invariant: after `end` nothing that was started here runs, and after the signal nothing more can be started. It prevents a demo that was
  * interrupted from leaving processes behind, or a command that goes on writing into a directory that was cleared away.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
@@ -25,9 +25,12 @@ export class DemoSite {
   readonly replica: string
   readonly #programs = new Map<Program, ChildProcess>()
   readonly #children = new Set<ChildProcess>()
-  #isOver = false
+  readonly #signal: AbortSignal
 
-  constructor(directory: string) {
+  /** The signal ends every child at once and lets no other begin. */
+  constructor(directory: string, signal: AbortSignal) {
+    this.#signal = signal
+    signal.addEventListener('abort', () => this.killAll(), { once: true })
     this.directory = directory
     this.data = join(directory, 'collector')
     this.state = join(directory, 'agent')
@@ -36,7 +39,7 @@ export class DemoSite {
   }
 
   #spawn(args: readonly string[], stdio: ('ignore' | 'pipe' | number)[]): ChildProcess {
-    if (this.#isOver) throw new PacsimileError('incomplete', 'The demo was interrupted')
+    this.#signal.throwIfAborted()
     const child = spawn(process.execPath, [...process.execArgv, process.argv[1] ?? '', ...args], { stdio })
     this.#children.add(child)
     child.once('exit', () => this.#children.delete(child))
@@ -55,19 +58,25 @@ export class DemoSite {
       said.stderr += text
     })
     await ended
+    this.#signal.throwIfAborted()
     if (child.exitCode === 0) return JSON.parse(said.stdout)
     const status = child.exitCode ?? child.signalCode ?? ''
     throw new PacsimileError('incomplete', `pacsimile ${args.join(' ')} ended with ${status}: ${said.stderr.trim()}\n${this.#lastWords()}`)
   }
 
-  /** For what has only just been started: the same again until it succeeds. */
+  /** For what has only just been started: the same again until it succeeds. @throws incomplete, at once when a program has ended */
   async patiently(...args: string[]): Promise<unknown> {
     const deadline = performance.now() + READY_MS
     for (;;) {
       try {
         return await this.command(...args)
       } catch (error) {
-        if (this.#isOver || performance.now() > deadline) throw error
+        if (this.#signal.aborted || performance.now() > deadline) throw error
+        for (const [program, { exitCode, signalCode }] of this.#programs) {
+          const status = exitCode ?? signalCode
+          if (status !== null)
+            throw new PacsimileError('incomplete', `pacsimile ${program} run ended with ${status}\n${this.#lastWords()}`, { cause: error })
+        }
         await sleep(RETRY_MS)
       }
     }
@@ -77,7 +86,7 @@ export class DemoSite {
     return (['collector', 'agent'] as const)
       .map((program) => this.#logOf(program))
       .filter((file) => existsSync(file))
-      .map((file) => readFileSync(file, 'utf8').split('\n').slice(-6).join('\n'))
+      .map((file) => readFileSync(file, 'utf8').split('\n').slice(-16).join('\n'))
       .join('\n')
   }
 
@@ -95,12 +104,17 @@ export class DemoSite {
   /** `kill -9`. */
   async kill(program: Program): Promise<void> {
     const child = this.#programs.get(program)
+    this.#programs.delete(program)
     if (child !== undefined) await killed(child)
   }
 
-  /** At once: an agent that stops in order waits for a collector, and that one may be gone. */
+  /** At once, and without waiting: an agent that stops in order waits for a collector, and that one may be gone. */
+  killAll(): void {
+    for (const child of this.#children) child.kill('SIGKILL')
+  }
+
+  /** Resolves when no child is left. */
   async end(): Promise<void> {
-    this.#isOver = true
     await Promise.all(Array.from(this.#children, killed))
   }
 }

@@ -24,7 +24,8 @@ const DELETED_STUDY = 2
 const TARGET = 'pacs1:images'
 /** Between the last quiet moment and the disaster. */
 const QUIET_MS = 1000
-const DIFFERENCES_LISTED_MAX = 20
+/** One image each so many ms: 33 a second, as from a busy scanner or two. */
+const ARRIVAL_MS = 30
 
 export interface Figures {
   readonly seconds: number
@@ -38,7 +39,10 @@ export interface Figures {
   readonly restoredBytes: number
   readonly onlineSeconds: number
   readonly offlineSeconds: number
+  /** Before the disaster. */
   readonly repositoryBytes: number
+  /** With what the ransomware wrote. */
+  readonly repositoryBytesAtEnd: number
   readonly checkedBytes: number
 }
 
@@ -77,12 +81,12 @@ export class DemoStory {
     this.#say(`   ${name.padEnd(12)} ${what}`)
   }
 
-  async run(): Promise<Figures> {
+  async run(signal: AbortSignal): Promise<Figures> {
     this.#say('An image archive is protected, destroyed, and brought back.')
-    const early = await this.#setUp()
-    const lag = await this.#arrivals()
+    const early = await this.#setUp(signal)
+    const lag = await this.#arrivals(signal)
     await this.#dayOfWork()
-    const { truth, at } = await this.#disaster()
+    const { truth, at, repositoryBytes } = await this.#disaster(signal)
     const online = await this.#restore(truth, at, 'restored', ['--data', this.#site.data])
     await this.#site.kill('collector')
     this.#step('And with the collector dead: kill -9, then the same from the bare repository and its key')
@@ -100,7 +104,8 @@ export class DemoStory {
       restoredBytes: online.bytes,
       onlineSeconds: online.seconds,
       offlineSeconds: offline.seconds,
-      repositoryBytes: sizeOf(this.#site.repository),
+      repositoryBytes,
+      repositoryBytesAtEnd: sizeOf(this.#site.repository),
       checkedBytes,
     }
     this.#sum(figures)
@@ -108,15 +113,16 @@ export class DemoStory {
   }
 
   /** @returns how many images are there */
-  async #setUp(): Promise<number> {
+  async #setUp(signal: AbortSignal): Promise<number> {
     this.#step('A PACS, and Pacsimile beside it')
     let images = 0
     for (let number = 1; number <= EARLY_STUDIES; number++) {
       for (const image of study(number)) {
-        this.#archive.store(image)
+        await this.#archive.store(image)
         images += 1
       }
       this.#archive.file(number)
+      signal.throwIfAborted()
     }
     const foreign = this.#archive.storeForeignFiles()
     const others = foreign > 0 ? `, ${foreign} DICOM files of other makers` : ''
@@ -138,17 +144,32 @@ export class DemoStory {
     return images + foreign
   }
 
-  async #arrivals(): Promise<LagMeter> {
+  async #arrivals(signal: AbortSignal): Promise<LagMeter> {
     this.#step('Studies arrive, image by image')
     const lag = new LagMeter(this.#site.replica)
-    for (let number = EARLY_STUDIES + 1; number <= STUDIES; number++) {
-      for (const image of study(number)) await lag.follow(image, this.#archive.store(image))
-      this.#archive.file(number)
-    }
+    await Promise.all([this.#arrive(lag, signal).finally(() => lag.end()), lag.run(signal)])
     const median = paint('cyan', `${lag.quantile(0.5).toFixed(0)} ms`)
-    this.#say(`   ${showCount(lag.count, 'image')}: the same bytes are in the replica ${median} after close() on the PACS`)
+    this.#say(
+      `   ${showCount(lag.count, 'image')}, one each ${ARRIVAL_MS} ms: the same bytes are in the replica ${median} after close() on the PACS`,
+    )
     this.#say(`   (median; p99 ${lag.quantile(0.99).toFixed(0)} ms, slowest ${lag.quantile(1).toFixed(0)} ms)`)
     return lag
+  }
+
+  async #arrive(lag: LagMeter, signal: AbortSignal): Promise<void> {
+    const numbers = Array.from({ length: STUDIES - EARLY_STUDIES }, (_, index) => EARLY_STUDIES + 1 + index)
+    // Made before the first of them is due: making them meanwhile would be measured as lag.
+    const studies = numbers.map((number) => ({ number, images: [...study(number)] }))
+    const began = performance.now()
+    let arrived = 0
+    for (const { number, images } of studies) {
+      for (const image of images) {
+        await sleep(Math.max(0, began + arrived * ARRIVAL_MS - performance.now()), undefined, { signal })
+        lag.expect(image, await this.#archive.store(image))
+        arrived += 1
+      }
+      this.#archive.file(number)
+    }
   }
 
   async #dayOfWork(): Promise<void> {
@@ -166,22 +187,23 @@ export class DemoStory {
   }
 
   async #settled(): Promise<void> {
-    await this.#site.command('wait', 'pacs1', '--data', this.#site.data)
+    await this.#site.patiently('wait', 'pacs1', '--data', this.#site.data)
   }
 
-  async #disaster(): Promise<{ truth: Truth; at: string }> {
+  async #disaster(signal: AbortSignal): Promise<{ truth: Truth; at: string; repositoryBytes: number }> {
     await this.#settled()
     const truth = truthOf(this.#archive.root)
     const ms = Date.now()
-    await sleep(QUIET_MS)
+    const repositoryBytes = sizeOf(this.#site.repository)
+    await sleep(QUIET_MS, undefined, { signal })
     this.#step('Ransomware')
     this.#say(`   ${showLocalTime(ms)}: all is well. Independently of Pacsimile, the demo notes`)
     this.#say(`   what the archive holds: ${showCount(truth.size, 'path')}, with SHA-256, mode, owner and times of each`)
-    const hit = this.#archive.encryptEverything()
+    const { locked, deleted } = this.#archive.encryptEverything()
     await this.#settled()
-    this.#say(`   one second later: ${showCount(hit, 'image')} overwritten and renamed, the index deleted.`)
+    this.#say(`   one second later: ${showCount(locked, 'image')} overwritten and renamed, ${deleted} deleted, and the index.`)
     this.#say('   The replica has followed faithfully: it shows what is. The history knows what was.')
-    return { truth, at: new Date(ms).toISOString() }
+    return { truth, at: new Date(ms).toISOString(), repositoryBytes }
   }
 
   async #restore(truth: Truth, at: string, name: string, from: readonly string[]): Promise<Restored> {
@@ -196,8 +218,7 @@ export class DemoStory {
     )
     const wrong = differences(truth, truthOf(to))
     if (wrong.length > 0) {
-      const listed = wrong.slice(0, DIFFERENCES_LISTED_MAX).join('\n')
-      throw new PacsimileError('incomplete', `The restored archive differs from the truth in ${wrong.length} places:\n${listed}`)
+      throw new PacsimileError('incomplete', `The restored archive differs from the truth in ${wrong.length} places:\n${wrong.join('\n')}`)
     }
     const images = checkIndex(to)
     const verdict = paint('green', `all ${truth.size} paths are equal`)
@@ -217,13 +238,13 @@ export class DemoStory {
     return check.bytes
   }
 
-  #sum({ lagP50Ms, lagP99Ms, lagCount, repositoryBytes, restoredBytes, seconds }: Figures): void {
+  #sum({ lagP50Ms, lagP99Ms, lagCount, repositoryBytes, repositoryBytesAtEnd, restoredBytes, seconds }: Figures): void {
     this.#say()
     this.#say(paint('bold', `Nothing was lost. ${seconds.toFixed(0)} s in all.`))
     this.#place('lag', `p50 ${lagP50Ms.toFixed(0)} ms, p99 ${lagP99Ms.toFixed(0)} ms, over ${showCount(lagCount, 'image')}`)
     this.#place(
       'history',
-      `${showBytes(repositoryBytes)} hold every version of everything, ${showBytes(restoredBytes)} of files at that moment`,
+      `${showBytes(repositoryBytes)} for ${showBytes(restoredBytes)} of files and all their versions; ${showBytes(repositoryBytesAtEnd)} with the ransomware's`,
     )
     this.#say()
     this.#say(
@@ -237,9 +258,10 @@ export class DemoStory {
   }
 
   /** Keeps both running until the signal is given. */
-  async stay(signal: AbortSignal): Promise<void> {
+  async stay(before: string, signal: AbortSignal): Promise<void> {
     this.#site.start('collector')
-    await this.#site.patiently('status', '--data', this.#site.data)
+    // Once the agent has found the collector again, what is changed by hand is seen at once.
+    await this.#settled()
     const program = launcher()
     this.#say()
     this.#say(paint('bold', 'Collector and agent are running again; Ctrl-C ends them. Try:'))
@@ -248,9 +270,9 @@ export class DemoStory {
       'status',
       'agent status',
       `window ${TARGET}`,
-      `ls ${TARGET}/2026/11 --at "2m ago"`,
-      `log ${TARGET} --from="2m ago" | less`,
-      `restore ${TARGET}/2026/11/study-01 --at "2m ago" --to /tmp/study-01 --dry-run`,
+      `ls ${TARGET}/2026/11 --at ${before}`,
+      `log ${TARGET} --from=${before} | less`,
+      `restore ${TARGET}/2026/11/study-01 --at ${before} --to /tmp/study-01 --dry-run`,
     ])
       this.#say(`   ${program} ${line}`)
     if (!signal.aborted) await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }))

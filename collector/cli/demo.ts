@@ -20,28 +20,40 @@ export interface DemoOptions {
   readonly directory: string | undefined
 }
 
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
+/** Children that were just killed may still be writing. */
+const REMOVE_RETRIES = 10
+
 /** @returns the exit status @throws what failed, when the demo fails */
 export async function runDemo(options: DemoOptions): Promise<number> {
   const directory = emptyDirectory(options.directory)
   const interrupted = new AbortController()
-  const interrupt = (): void => interrupted.abort()
-  process.once('SIGINT', interrupt)
-  process.once('SIGTERM', interrupt)
-  const site = new DemoSite(directory)
+  const interrupt = (): void => interrupted.abort(new PacsimileError('incomplete', 'The demo was interrupted'))
+  const site = new DemoSite(directory, interrupted.signal)
+  const sweep = (): void => {
+    site.killAll()
+    if (!options.stay) rmSync(directory, { recursive: true, force: true, maxRetries: REMOVE_RETRIES, retryDelay: 50 })
+  }
+  // A closed pipe ends the process without coming back here.
+  process.once('exit', sweep)
+  for (const name of SIGNALS) process.on(name, interrupt)
   const story = new DemoStory(site, { isTold: !options.json, stays: options.stay })
   try {
-    const figures = await orInterrupted(story.run(), interrupted.signal)
+    const figures = await story.run(interrupted.signal)
     if (options.json) sayJson({ ok: true, ...(options.stay ? { directory } : {}), ...figures })
-    if (options.stay) await story.stay(interrupted.signal)
+    // Ctrl-C is how --stay is meant to end.
+    if (options.stay) await story.stay(figures.restoredAt, interrupted.signal)
     return 0
+  } catch (error) {
+    if (!interrupted.signal.aborted) throw error
+    note('The demo was interrupted.')
+    return INTERRUPTED
   } finally {
     await site.end()
-    if (!options.stay) rmSync(directory, { recursive: true, force: true })
-    // The story would go on telling itself, with nobody to listen and its directory gone.
-    if (interrupted.signal.aborted) {
-      note(options.stay ? `Everything is left in ${directory}; delete it when you are done.` : 'Interrupted; nothing is left behind.')
-      process.exit(INTERRUPTED)
-    }
+    for (const name of SIGNALS) process.off(name, interrupt)
+    process.off('exit', sweep)
+    sweep()
+    if (options.stay) note(`Everything is left in ${directory}; delete it when you are done.`)
   }
 }
 
@@ -52,11 +64,4 @@ function emptyDirectory(wanted: string | undefined): string {
   mkdirSync(directory, { recursive: true })
   if (readdirSync(directory).length > 0) throw new PacsimileError('target-not-empty', `${directory} is not empty`)
   return directory
-}
-
-function orInterrupted<Value>(work: Promise<Value>, signal: AbortSignal): Promise<Value> {
-  return new Promise((resolve, reject) => {
-    signal.addEventListener('abort', () => reject(new PacsimileError('incomplete', 'The demo was interrupted')), { once: true })
-    work.then(resolve, reject)
-  })
 }

@@ -1,5 +1,7 @@
 /**
- * Options that several commands share, each described once; and how examples are shown.
+ * Options that several commands share, and how examples are shown.
+ *
+ * Each option is described once. It prevents two commands that take the same word for different things.
  */
 import type { Argv } from 'yargs'
 

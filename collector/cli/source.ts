@@ -24,7 +24,12 @@ export interface RepositoryAccess {
 
 /** With --repository that one; else the collector of --data, and where none runs, its repository read directly. */
 export async function openSource(options: SourceOptions): Promise<HistorySource> {
-  if (options.repository !== undefined) return openOffline(await openRepository(options))
+  const source = options.repository === undefined ? await openData(options) : await readWhole(await openRepository(options))
+  for (const { file, offset, reason } of source.damage) warn(`the repository is damaged: ${file} at byte ${offset}: ${reason}`)
+  return source
+}
+
+async function openData(options: SourceOptions): Promise<HistorySource> {
   const { RemoteHistory } = await import('../remote-history.ts')
   try {
     return await RemoteHistory.open(join(options.data, 'admin.sock'))
@@ -35,14 +40,8 @@ export async function openSource(options: SourceOptions): Promise<HistorySource>
       throw failure instanceof PacsimileError && failure.code === 'not-found' ? error : failure
     })
     note(`No collector runs on ${options.data}; reading its repository directly.`)
-    return openOffline(access)
+    return readWhole(access)
   }
-}
-
-async function openOffline(access: RepositoryAccess): Promise<HistorySource> {
-  const history = await readWhole(access)
-  for (const damage of history.damage) warn(`${damage.file} at byte ${damage.offset}: ${damage.reason}`)
-  return history
 }
 
 async function readWhole({ directory, dataKey }: RepositoryAccess): Promise<HistorySource> {

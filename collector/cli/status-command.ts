@@ -59,7 +59,7 @@ function saySummary(status: CollectorStatus): void {
   if (status.failure !== undefined) say(paint('red', `Nothing can be taken in: ${status.failure}`))
   if (status.damage > 0) say(paint('red', `The repository is damaged in ${showCount(status.damage, 'place')}: run \`pacsimile check\``))
   if (status.agents.length === 0) {
-    say('No agent yet. Make a token with `pacsimile token create`, then `pacsimile agent enroll` on the host.')
+    say('No agent is enrolled yet. Make a token with `pacsimile token create`, then `pacsimile agent enroll` on the host.')
     return
   }
   say()

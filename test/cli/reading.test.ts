@@ -133,7 +133,7 @@ describe('log', () => {
     expect(lines(json.stdout)[2]).toMatchObject({ op: 'gap', from: '2026-11-24T09:00:00.000Z', cause: 'asleep' })
   })
 
-  it('begins with the first record where --from is before it', async () => {
+  it('shows what came after --from, and ends with 4 where nothing did', async () => {
     const data = await serveHistory(records(3))
     const all = await launch('log', 'pacs1:images', '--from', '2020-01-01', '--json', '--data', data)
     expect(lines(all.stdout)).toHaveLength(3)
@@ -203,6 +203,14 @@ describe('restore', () => {
     expect(done.status).toBe(status)
     expect(done.stderr).toMatch(/1 path could not be restored:\n {4}bad: /)
     expect(readFileSync(join(to, 'a.dcm'), 'utf8')).toBe('aaaa')
+  })
+
+  it('does not end well while the repository is known to be damaged, and says where', async () => {
+    const history = archive()
+    history.damage.push({ file: '/r/packs/01/1.pack', offset: 77, reason: 'wrong checksum' })
+    const data = await serveHistory(history)
+    const done = await launch('restore', 'pacs1:images', '--at', 'now', '--to', join(scratchDirectory(), 'new'), '--data', data)
+    expect(done).toMatchObject({ status: 3, stderr: expect.stringContaining('/r/packs/01/1.pack at byte 77: wrong checksum') })
   })
 
   it('only plans with --dry-run, and never writes into a directory that holds something', async () => {

@@ -5,6 +5,7 @@
  */
 import { join } from 'node:path'
 import { onTestFinished } from 'vitest'
+import type { Damage } from '../../collector/catalog.ts'
 import type { ChunkResult, HistorySource, ListedEntry, LogEntry, Window } from '../../collector/history-source.ts'
 import { encodeChunks, encodeEntries, encodeLog } from '../../collector/history-wire.ts'
 import type { Point, PointRequest } from '../../collector/point.ts'
@@ -23,7 +24,7 @@ export const FIRST_MS = Date.UTC(2026, 10, 24, 9, 0, 0)
 export const LAST_MS = Date.UTC(2026, 10, 24, 10, 0, 0)
 
 export class FakeHistory implements HistorySource {
-  readonly damage = []
+  readonly damage: Damage[] = []
   readonly entries: ListedEntry[] = []
   readonly records: LogEntry[] = []
   readonly contents = new Map<Digest, Buffer>()
