@@ -56,7 +56,7 @@ const TOP_LEVEL = new Set(
 const MADE_BY_TOOLS = new Set(['.git', 'node_modules', 'dist', 'coverage', '.vscode', '.idea'])
 
 function importsOf(source: string): string[] {
-  return [...source.matchAll(/(?<![.\w'"])(?:from\s*|import\s*\(?\s*)(['"])([^'"\n]+)\1/g)].flatMap(([, , specifier]) => specifier ?? [])
+  return [...source.matchAll(/(?<![.\w'"-])(?:from\s*|import\s*\(?\s*)(['"])([^'"\n]+)\1/g)].flatMap(([, , specifier]) => specifier ?? [])
 }
 
 function packageOf(specifier: string): string {
