@@ -7,29 +7,41 @@
  * index, which is not the truth, has lost them.
  */
 import { existsSync, renameSync } from 'node:fs'
-import { asPacsimileError, PacsimileError } from '../shared/errors.ts'
+import { asPacsimileError, type ErrorCode } from '../shared/errors.ts'
 import type { Log } from '../shared/log.ts'
 import { Catalog } from './catalog.ts'
 
-/** @throws locked, io */
+/** What the system refuses says nothing about the files. */
+const SYSTEMS_FAULTS = new Set<ErrorCode>(['locked', 'space', 'io'])
+
+/** @throws locked, io, space */
 export async function openCatalog(directory: string, log: Log): Promise<Catalog> {
-  let why: string
-  try {
-    const catalog = await Catalog.open(directory)
-    const hole = await catalog.findHole()
-    if (hole === undefined) return catalog
-    await catalog.close()
-    why = hole
-  } catch (error) {
-    if (error instanceof PacsimileError && error.code === 'locked') throw error
-    why = asPacsimileError(error, 'Opening it').message
-  }
+  const opened = await tryOpening(directory)
+  if (opened instanceof Catalog) return opened
   const aside = `${directory}.damaged-${Date.now()}`
-  log.error('the catalog is damaged; it is set aside and made anew from the repository', { reason: why, aside })
+  log.error('the catalog is damaged; it is set aside and made anew from the repository', { reason: opened, aside })
   try {
     if (existsSync(directory)) renameSync(directory, aside)
   } catch (error) {
     throw asPacsimileError(error, `Setting aside ${directory}`)
   }
   return Catalog.open(directory)
+}
+
+/** @returns the catalog, or what is wrong with its files @throws what is no fault of its files: they are right as they are */
+async function tryOpening(directory: string): Promise<Catalog | string> {
+  let catalog: Catalog | undefined
+  try {
+    catalog = await Catalog.open(directory)
+    const hole = await catalog.findHole()
+    if (hole === undefined) return catalog
+    await catalog.close()
+    return hole
+  } catch (error) {
+    await catalog?.close()
+    const failure = asPacsimileError(error, 'Reading it')
+    const isOfItsFiles = failure.details['isDamaged'] === true || !SYSTEMS_FAULTS.has(failure.code)
+    if (!isOfItsFiles) throw failure
+    return failure.message
+  }
 }

@@ -172,8 +172,12 @@ export class Catalog {
 
   async *#entries(range: KeyRange, options: { reverse?: boolean; limit?: number } = {}): AsyncGenerator<[Buffer, Buffer]> {
     const iterator = this.#db.iterator({ ...range, ...options })
+    const next = (): Promise<[Buffer, Buffer][]> =>
+      iterator.nextv(1000).catch((error: unknown) => {
+        throw levelError(error, 'Reading the catalog')
+      })
     try {
-      for (let batch = await iterator.nextv(1000); batch.length > 0; batch = await iterator.nextv(1000)) yield* batch
+      for (let batch = await next(); batch.length > 0; batch = await next()) yield* batch
     } finally {
       await iterator.close()
     }
@@ -342,9 +346,12 @@ export class Catalog {
   }
 }
 
-/** LevelDB's errors have no errno; what the system said stands in their text. */
+/** Never the code `damage`, which is about the repository, or what a peer has sent. LevelDB's errors have no errno; what the system said stands in their text. */
 function levelError(error: unknown, what: string): PacsimileError {
-  const reason = reasonOf(error instanceof Error && error.cause !== undefined ? error.cause : error)
-  const code = reason.includes('No space left') || reason.includes('quota') ? 'space' : 'io'
-  return new PacsimileError(code, `${what}: ${reason}`, { cause: error })
+  const cause = error instanceof Error && error.cause !== undefined ? error.cause : error
+  const reason = reasonOf(cause)
+  const isFull = reason.includes('No space left') || reason.includes('quota')
+  // A file that the others name and that is not there is damage as much as one that does not read.
+  const isDamaged = reason.includes('No such file') || (cause instanceof Error && 'code' in cause && cause.code === 'LEVEL_CORRUPTION')
+  return new PacsimileError(isFull ? 'space' : 'io', `${what}: ${reason}`, { cause: error, details: isDamaged ? { isDamaged } : {} })
 }

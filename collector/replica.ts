@@ -139,6 +139,8 @@ export class Replica {
   }
 
   #makeDurable(name: Label, agent: AgentReplica): void {
+    // What is on disk is not known before the comparison is done: no cursor may say otherwise.
+    if (agent.needsWhole) return
     if (comparePositions(agent.applied, agent.durable) === 0 && agent.durableWhole === !this.#problems.has(name)) return
     this.#sync(agent)
     const whole = !this.#problems.has(name)
@@ -158,10 +160,11 @@ export class Replica {
       // The kernel reports a lost write once, and then success: what is on disk has to be looked at anew.
       for (const [name, other] of this.#agents) {
         other.needsWhole = true
+        other.applied = BEFORE_ALL
         other.durable = BEFORE_ALL
-        this.#cursor.forget(name)
         this.#dirty.add(name)
       }
+      for (const name of this.#agents.keys()) this.#cursor.forget(name)
       throw error
     }
   }

@@ -1,9 +1,11 @@
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
+import { Catalog } from '../../collector/catalog.ts'
 import { openCatalog } from '../../collector/catalog-opening.ts'
 import { replay } from '../../collector/replay.ts'
 import { Repository } from '../../collector/repository/repository.ts'
+import { PacsimileError } from '../../shared/errors.ts'
 import { silentLog } from '../../shared/log.ts'
 import { ROOT } from '../../shared/path.ts'
 import { JournalWriter, symlinkVersion, VOLUME } from '../support/journal-writer.ts'
@@ -34,5 +36,25 @@ describe('a damaged catalog', () => {
     expect(found).toHaveLength(601)
     expect(catalog.chainEnd(writer.agent)?.hash).toBe(writer.end.hash)
     await catalog.close()
+  })
+
+  it('is not what a full disk makes of it: the catalog stays where it is', async () => {
+    const store = await Store.open()
+    await store.stop()
+    const directory = join(store.directory, 'catalog')
+    vi.spyOn(Catalog, 'open').mockRejectedValueOnce(new PacsimileError('space', 'Opening the catalog: No space left on device'))
+    await expect(openCatalog(directory, silentLog)).rejects.toMatchObject({ code: 'space' })
+    expect(readdirSync(store.directory).filter((name) => name.startsWith('catalog'))).toEqual(['catalog'])
+  })
+
+  it('gives its lock back where it cannot be walked', async () => {
+    const store = await Store.open()
+    await store.stop()
+    vi.spyOn(Catalog.prototype, 'findHole').mockRejectedValueOnce(new PacsimileError('format-invalid', 'a summary is malformed'))
+    const catalog = await openCatalog(join(store.directory, 'catalog'), silentLog)
+    await catalog.close()
+    const [aside] = readdirSync(store.directory).filter((name) => name.startsWith('catalog.damaged-'))
+    const old = await Catalog.open(join(store.directory, aside ?? ''))
+    await old.close()
   })
 })

@@ -1,12 +1,14 @@
 import { spawnSync } from 'node:child_process'
-import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import fc from 'fast-check'
-import { describe, expect, it, onTestFinished } from 'vitest'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { Replica } from '../../collector/replica.ts'
+import { ReplicaCursor } from '../../collector/replica-cursor.ts'
 import { restore } from '../../collector/restore.ts'
 import { PacsimileError } from '../../shared/errors.ts'
 import { TEMPORARY_PREFIX } from '../../shared/files.ts'
+import { libc } from '../../shared/libc.ts'
 import { silentLog } from '../../shared/log.ts'
 import type { RelativePath } from '../../shared/path.ts'
 import { comparePositions } from '../../shared/record.ts'
@@ -201,6 +203,42 @@ describe('the replica', () => {
     await running.reach(writer)
     expect(readFileSync(join(directory, writer.agent, VOLUME, 'after'), 'utf8')).toBe('y')
     expect([...running.replica.problems(writer.agent, VOLUME).keys()]).toEqual(['d'])
+  })
+
+  it('owes the comparison still when it was stopped in the middle of it', async () => {
+    const store = await Store.open()
+    const directory = join(scratchDirectory(), 'replica')
+    const writer = new JournalWriter()
+    for (let i = 0; i < 3000; i++) writer.put(`link${i}`, symlinkVersion(`${i}`))
+    await store.send(writer)
+    const first = new RunningReplica(store, directory)
+    await new Promise((resolve) => setTimeout(resolve, 40))
+    await first.stop()
+    expect(new ReplicaCursor(directory).read(writer.agent)).toBeUndefined()
+    const foreign = join(directory, writer.agent, VOLUME, 'nobody-knows-this')
+    writeFileSync(foreign, 'x')
+    const second = new RunningReplica(store, directory)
+    await second.reach(writer)
+    expect(existsSync(foreign)).toBe(false)
+  })
+
+  it('looks at everything anew after a failed syncfs, for every agent, and moves no cursor before (S15)', async () => {
+    const store = await Store.open()
+    const directory = join(scratchDirectory(), 'replica')
+    const writers = ['pacs1', 'pacs2'].map((agent) => new JournalWriter({ agent }))
+    for (const writer of writers) {
+      writer.file('f', Buffer.from('content'))
+      await store.send(writer)
+    }
+    const first = new RunningReplica(store, directory)
+    for (const writer of writers) await first.reach(writer)
+    // The kernel tells of a write that it lost once; the next call succeeds.
+    const failing = vi.spyOn(libc ?? { syncFilesystem: () => {} }, 'syncFilesystem').mockImplementationOnce(() => {
+      throw Object.assign(new Error('EIO: syncfs'), { code: 'EIO' })
+    })
+    await first.stop()
+    expect(failing).toHaveBeenCalled()
+    for (const writer of writers) expect(new ReplicaCursor(directory).read(writer.agent)).toBeUndefined()
   })
 })
 
