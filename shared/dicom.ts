@@ -46,7 +46,7 @@ const EXPLICIT_BIG_ENDIAN = '1.2.840.10008.1.2.2'
 const DEFLATED_LITTLE_ENDIAN = '1.2.840.10008.1.2.1.99'
 
 /** Value representations with two reserved bytes and a length of 32 bits (PS3.5 table 7.1-1). */
-const LONG_VALUE_REPRESENTATIONS: ReadonlySet<string> = new Set([
+export const LONG_VALUE_REPRESENTATIONS: ReadonlySet<string> = new Set([
   'OB',
   'OD',
   'OF',

@@ -8,6 +8,7 @@
  * The noise is as strong as a scanner's, so that zstd halves a file and no more: zeros would flatter every figure.
  */
 import { hash } from 'node:crypto'
+import { LONG_VALUE_REPRESENTATIONS } from '../../shared/dicom.ts'
 
 export interface DicomDescription {
   readonly patientName: string
@@ -33,21 +34,6 @@ const SOP_CLASS_BY_MODALITY: ReadonlyMap<string, string> = new Map([
 const SECONDARY_CAPTURE = '1.2.840.10008.5.1.4.1.1.7'
 const PREAMBLE_BYTES = 128
 const UNDEFINED_LENGTH = 0xffff_ffff
-const LONG_VALUE_REPRESENTATIONS: ReadonlySet<string> = new Set([
-  'OB',
-  'OD',
-  'OF',
-  'OL',
-  'OV',
-  'OW',
-  'SQ',
-  'SV',
-  'UC',
-  'UN',
-  'UR',
-  'UT',
-  'UV',
-])
 
 /** A UID of the UUID branch (2.25) that follows from a name, so that the same study has the same UID in every run. */
 export function sampleUid(name: string): string {
