@@ -52,6 +52,10 @@ export function withAdditions<Kind extends Version>(version: Kind, { holes, writ
   return (extensions.length === 0 ? rest : { ...rest, extensions }) as Kind
 }
 
+export function additionsOf(version: Version): Additions {
+  return { holes: holesOf(version), writer: writerOf(version), isInferred: isInferred(version) }
+}
+
 /** By rising offset, none over another, all within the file; empty where none are recorded. */
 export function holesOf(version: Version): readonly Hole[] {
   if (version.kind !== 'file') return []
