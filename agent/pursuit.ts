@@ -122,6 +122,7 @@ export class Pursuit {
       known: known === undefined ? undefined : identityOf(known),
       storedDigests: known === undefined ? '' : storedDigests(known),
       asIs: look.asIs,
+      pin: undefined,
       shipBytesMax: this.#parts.held.shipBytesMax(look.origin),
     }
   }
@@ -161,6 +162,9 @@ export class Pursuit {
       case 'busy':
       case 'foreign':
       case 'fetched':
+      // Pairs are not asked for here yet: the path is left as it is.
+      case 'paired':
+      case 'pair':
         break
     }
     this.#parts.held.unpin(pinned)

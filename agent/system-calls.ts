@@ -22,6 +22,8 @@ export interface Stat {
   readonly nlink: number
   readonly ino: bigint
   readonly size: bigint
+  /** Space that it takes, in units of 512 bytes. */
+  readonly blocks: bigint
   readonly mtimeNs: bigint
   readonly ctimeNs: bigint
   /** Undefined where the filesystem keeps none. */
@@ -40,6 +42,7 @@ export const STATX = {
   mode: 28,
   ino: 32,
   size: 40,
+  blocks: 48,
   btime: 80,
   ctime: 96,
   mtime: 112,
@@ -151,6 +154,7 @@ export function statOf(bytes: Buffer): Stat {
     nlink: bytes.readUInt32LE(STATX.nlink),
     ino: bytes.readBigUInt64LE(STATX.ino),
     size: bytes.readBigUInt64LE(STATX.size),
+    blocks: bytes.readBigUInt64LE(STATX.blocks),
     mtimeNs: timeAt(bytes, STATX.mtime),
     ctimeNs: timeAt(bytes, STATX.ctime),
     btimeNs: (had & STATX_BTIME) === 0 ? undefined : timeAt(bytes, STATX.btime),

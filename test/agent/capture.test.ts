@@ -59,6 +59,7 @@ class Site {
       storedDigests: '',
       asIs: false,
       shipBytesMax: Number.POSITIVE_INFINITY,
+      pin: undefined,
       ...options,
     })
   }
