@@ -111,16 +111,19 @@ export class ContentReader {
   }
 
   /** Reads, in place of the request's file, a file that nobody can write. */
-  readFixed(fd: number, request: ReadRequest): Body | 'refused' {
+  readFixed(fd: number, request: ReadRequest): Body | Failure {
     const stat = this.#statOf(fd)
-    const body = this.#stream(new SparseFile(fd, stat, true), stat, request, never)
-    if (body === 'broken') throw new TypeError('nobody writes a clone')
-    return body
+    return this.#stream(new SparseFile(fd, stat, true), stat, request, never)
+  }
+
+  /** Reads it from the start to the end, whatever becomes of it meanwhile: the caller knows what that is worth. */
+  readOnce(request: ReadRequest): Body | Failure {
+    return this.#stream(new SparseFile(request.fd, request.stat, false), request.stat, request, never)
   }
 
   #streamUnleased(request: ReadRequest): Content | Failure {
     const { fd, stat } = request
-    const body = this.#stream(new SparseFile(fd, stat, false), stat, request, never)
+    const body = this.readOnce(request)
     if (typeof body === 'string') return body
     return { ...body, consistency: isSameState(stat, this.#statOf(fd)) ? 'unverified' : 'torn', stat }
   }

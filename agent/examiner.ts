@@ -15,13 +15,11 @@ import { rootProblem } from './ancestry.ts'
 import { Beneath, linuxCalls, type Obstacle, openSpot, pathOfSpot, type Spot, statSpot } from './beneath.ts'
 import type { ExamineJob, Outcome } from './capture-job.ts'
 import type { Content } from './content-reader.ts'
-import { fileVersion, metadata, recordable, shipment, TOO_MANY_CHUNKS, type Workplace } from './file-capture.ts'
+import { CHANGED_MEANWHILE, fileVersion, metadata, recordable, shipment, TOO_MANY_CHUNKS, type Workplace } from './file-capture.ts'
 import { fileStat, isSameFile, isSameState, isUnchanged, kindOf } from './file-stat.ts'
 import { baseOfLog, isDatabase } from './sqlite-pair.ts'
 import type { Stat } from './system-calls.ts'
 
-/** Errors that say that the path is not what it was a moment ago. */
-export const CHANGED_MEANWHILE = new Set(['ENOENT', 'ENOTDIR', 'ELOOP', 'ESTALE', 'ENXIO', 'EISDIR', 'EINVAL'])
 /** Where there are no leases only the times tell of a writer: files that changed this recently are left alone. */
 const UNLEASED_QUIET_MS = 250
 

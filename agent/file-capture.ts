@@ -32,6 +32,9 @@ export interface Workplace {
   readonly beneath: Beneath
 }
 
+/** Errors that say that a path is not what it was a moment ago. */
+export const CHANGED_MEANWHILE = new Set(['ENOENT', 'ENOTDIR', 'ELOOP', 'ESTALE', 'ENXIO', 'EISDIR', 'EINVAL'])
+
 /** Ships what the collector does not have of a side's content, unless it is too large for that. */
 export function shipment({ outbox }: Workplace, id: number, { storedDigests, shipBytesMax }: Side, size: bigint): ReadRequest['take'] {
   const had = splitDigests(storedDigests)
