@@ -6,7 +6,7 @@
 import type { ByteString } from '../shared/bytes.ts'
 import type { Label, RelativePath } from '../shared/path.ts'
 import type { CaptureRequest } from './capture.ts'
-import type { Outcome, PairSide } from './capture-job.ts'
+import type { Outcome, Side } from './capture-job.ts'
 import { identityOf } from './file-stat.ts'
 import type { Held } from './held.ts'
 import type { Place } from './place.ts'
@@ -34,7 +34,7 @@ export function pairRequest([base, wal]: readonly [Place, Place], known: readonl
   return { kind: 'examine-pair', base: sideOf(base, known[0], held, origin), wal: sideOf(wal, known[1], held, origin) }
 }
 
-function sideOf({ path }: Place, known: Known | undefined, held: Held, origin: Origin): PairSide {
+function sideOf({ path }: Place, known: Known | undefined, held: Held, origin: Origin): Side {
   return {
     path,
     known: known === undefined ? undefined : identityOf(known),

@@ -86,7 +86,7 @@ export const OPEN_FILES_MAX = 10_000
 /** Files up to this size are read as a whole, so that their lease is given up before they are hashed. */
 export const WHOLE_READ_BYTES_MAX = 8 * MiB
 /** Bytes read between two looks at whether a writer waits for the lease. */
-export const LEASE_PIECE_BYTES = 1 * MiB
+export const LEASE_PIECE_BYTES = 256 * KiB
 /** Captured bytes under way from one capture thread before it waits. */
 export const CAPTURE_BYTES_IN_FLIGHT = 32 * MiB
 /** Batches of directory entries under way from one scan thread before it waits. */
