@@ -248,12 +248,12 @@ export class Pursuit {
       await this.#end({ ...pursued, basis: base }, outcome)
       return
     }
-    const parts: { basis: Basis; outcome: Finding['outcome'] }[] = []
-    // What was shipped for either side is pinned under the first.
-    for (const [basis, part] of [[base, outcome.base], [{ ...wal, pinned: new Set<Digest>() }, outcome.wal]] as const) {
-      if (part.kind === 'version' || part.kind === 'gone' || part.kind === 'same') parts.push({ basis, outcome: part })
-      else if (part.kind === 'unreadable') pursued.volume.noteUnreadable(basis.path, part.reason)
-    }
+    pursued.volume.noteReadable(pursued.look.path)
+    // What was shipped for either side is let go with the second one, when both are recorded.
+    const parts = [
+      { basis: { ...base, pinned: new Set<Digest>() }, outcome: outcome.base },
+      { basis: { ...wal, pinned: base.pinned }, outcome: outcome.wal },
+    ]
     await this.#record(pursued, parts, outcome)
   }
 
@@ -278,7 +278,8 @@ export class Pursuit {
       this.#finish(pursued, { kind: 'done' }, false)
       throw error
     }
-    for (const [i, { kind }] of recorded.entries()) if (kind !== 'recorded') held.unpin(parts[i]?.basis.pinned ?? [])
+    for (const [i, { basis, outcome: found }] of parts.entries())
+      if (recorded[i]?.kind !== 'recorded' || found.kind !== 'version') held.unpin(basis.pinned)
     if (recorded.some(({ kind }) => kind === 'outdated') && pin !== undefined && !isLast) {
       this.#pinAgain(pursued, pin)
       return

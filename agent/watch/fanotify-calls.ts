@@ -52,7 +52,8 @@ const NAME_MASKS = {
 /** `modern` since Linux 5.17; `compatible` since 5.9: a rename is two events, and targets have no handle of their own. */
 export type NameReports = keyof typeof NAME_MASKS
 
-const ERRNO_NAMES = new Map(Object.entries(constants.errno).map(([name, value]) => [value, name]))
+/** Of two names for one number the one that node:fs uses. */
+const ERRNO_NAMES = new Map([...Object.entries(constants.errno).map(([name, value]): [number, string] => [value, name]), [constants.errno.EAGAIN, 'EAGAIN'], [constants.errno.EOPNOTSUPP, 'EOPNOTSUPP']])
 
 const library = koffi.load(null)
 const fanotifyInit = library.func('int fanotify_init(uint flags, uint event_f_flags)')
