@@ -158,7 +158,7 @@ export class Site {
     return since === undefined ? lines : lines.slice(lines.findIndex(({ epoch, seq }) => epoch === since.epoch && seq === since.seq) + 1)
   }
 
-  /** The directory into which it was restored. What was incomplete is told by the outcome's status. */
+  /** The directory into which it was restored, whole. */
   restore(at: string, { path = '', options = [] }: { path?: string; options?: readonly string[] } = {}): string {
     const to = join(scratchDirectory(), 'restored')
     const target = path === '' ? VOLUME : `${VOLUME}/${path}`
@@ -179,9 +179,9 @@ export class Site {
 
   /** Every change was seen: nothing was found by a scan that no event had announced, and no gap. */
   expectNothingMissed(): void {
-    const scanned = this.scan()
-    expect(scanned, 'agent scan').toMatchObject({ unannounced: 0 })
-    expect(this.status.volumes[0], 'agent status').toMatchObject({ mode: 'complete', reason: '', state: 'watching', unannounced: 0 })
+    expect(this.status.volumes[0], 'agent status').toMatchObject({ mode: 'complete', reason: '' })
+    expect(this.scan(), 'agent scan').toMatchObject({ unannounced: 0 })
+    expect(this.status.volumes[0], 'agent status').toMatchObject({ mode: 'complete', state: 'watching', unannounced: 0 })
     expect(this.gaps, 'gaps').toEqual([])
   }
 }

@@ -29,11 +29,11 @@ export interface StormOptions {
   readonly seed: number
 }
 
-/** Runs one script of this directory with Node, and resolves with the last line that it printed. */
+/** Runs a script with Node, and resolves with the last line that it printed, which is JSON. The signal ends it. */
 export async function runScript(script: string, input: unknown, signal?: AbortSignal): Promise<unknown> {
   const child = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', script, JSON.stringify(input)], {
     stdio: ['ignore', 'pipe', 'inherit'],
-    ...(signal === undefined ? {} : { signal, killSignal: 'SIGTERM' }),
+    ...(signal === undefined ? {} : { signal, killSignal: 'SIGKILL' }),
   })
   const parts: Buffer[] = []
   child.stdout.on('data', (part: Buffer) => parts.push(part))
