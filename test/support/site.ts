@@ -17,6 +17,8 @@ export type Watch = 'fanotify' | 'chokidar'
 
 const AGENT = 'pacs1'
 const VOLUME = `${AGENT}:images`
+/** docs/errors.md: what is listed could not be restored, everything else was. */
+const EXIT_INCOMPLETE = 8
 
 /** As docs/json.md says of `agent status`. */
 export interface Status {
@@ -75,6 +77,12 @@ export interface SiteOptions {
   /** fanotify is what an agent takes by itself, as root. */
   readonly watch?: Watch
   readonly environment?: Readonly<Record<string, string>>
+}
+
+export interface RestoreOptions {
+  readonly path?: string
+  readonly options?: readonly string[]
+  readonly missing?: readonly string[]
 }
 
 export class Site {
@@ -158,11 +166,15 @@ export class Site {
     return since === undefined ? lines : lines.slice(lines.findIndex(({ epoch, seq }) => epoch === since.epoch && seq === since.seq) + 1)
   }
 
-  /** The directory into which it was restored, whole. */
-  restore(at: string, { path = '', options = [] }: { path?: string; options?: readonly string[] } = {}): string {
+  /** The directory into which it was restored, all but the paths of which `missing` says that they cannot be. */
+  restore(at: string, { path = '', options = [], missing = [] }: RestoreOptions = {}): string {
     const to = join(scratchDirectory(), 'restored')
     const target = path === '' ? VOLUME : `${VOLUME}/${path}`
-    this.installation.run('restore', target, '--at', at, '--to', to, '--data', this.installation.data, ...options)
+    const asked = ['restore', target, '--at', at, '--to', to, '--data', this.installation.data, '--json', ...options]
+    const { status, stdout, stderr } = this.installation.try(...asked)
+    if (status !== 0 && status !== EXIT_INCOMPLETE) throw new Error(`${asked.join(' ')} exited with ${status}: ${stderr}`)
+    const report = JSON.parse(stdout) as { missing: { path: string }[] }
+    expect(report.missing.map((entry) => entry.path).sort(), 'missing').toEqual([...missing].sort())
     return to
   }
 
