@@ -5,7 +5,7 @@
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, openSync, readFileSync } from 'node:fs'
+import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { onTestFinished } from 'vitest'
@@ -21,6 +21,29 @@ async function freePort(): Promise<number> {
   await once(server, 'close')
   if (address === null || typeof address === 'string') throw new Error('no port')
   return address.port
+}
+
+function childrenOf(pid: number): number[] {
+  const tasks = `/proc/${pid}/task`
+  try {
+    return readdirSync(tasks).flatMap((task) =>
+      readFileSync(join(tasks, task, 'children'), 'utf8')
+        .split(' ')
+        .filter((word) => word !== '')
+        .map(Number),
+    )
+  } catch {
+    // It has ended, or the kernel does not tell: then there is nothing more to end by id.
+    return []
+  }
+}
+
+function killIfThere(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL')
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === 'ESRCH')) throw error
+  }
 }
 
 export interface Outcome {
@@ -95,9 +118,10 @@ export class Installation {
     )
   }
 
-  #start(name: string, args: readonly string[]): void {
+  #start(name: string, args: readonly string[], environment: Readonly<Record<string, string>> = {}): void {
     const log = openSync(join(this.directory, `${name}.log`), 'a')
-    const child = spawn(EXECUTABLE, args, { stdio: ['ignore', log, log] })
+    const child = spawn(EXECUTABLE, args, { stdio: ['ignore', log, log], env: { ...process.env, ...environment } })
+    closeSync(log)
     this.#processes.set(name, child)
   }
 
@@ -110,18 +134,23 @@ export class Installation {
     this.#start('collector', ['collector', 'run', '--data', this.data])
   }
 
-  startAgent(agent: string): void {
-    this.#start(agent, ['agent', 'run', '--state', this.stateOf(agent)])
+  startAgent(agent: string, options: readonly string[] = [], environment: Readonly<Record<string, string>> = {}): void {
+    this.#start(agent, ['agent', 'run', '--state', this.stateOf(agent), ...options], environment)
   }
 
-  /** `name` is 'collector' or an agent's. Resolves when the process has ended. */
+  /**
+   * `name` is 'collector' or an agent's. Resolves when the process has ended. With SIGKILL its children end too: an agent
+   * that is a supervisor and its child dies as a whole, as in a power cut.
+   */
   async kill(name: string, signal: NodeJS.Signals = 'SIGKILL'): Promise<number | null> {
     const child = this.#processes.get(name)
     if (child === undefined) return null
     this.#processes.delete(name)
     if (child.exitCode !== null || child.signalCode !== null) return child.exitCode
+    const children = signal === 'SIGKILL' && child.pid !== undefined ? childrenOf(child.pid) : []
     const ended = once(child, 'exit')
     child.kill(signal)
+    for (const pid of children) killIfThere(pid)
     await ended
     return child.exitCode
   }
@@ -150,8 +179,8 @@ export class Installation {
   }
 
   /** Returns when every change made before the call is durable and in the replica. */
-  async wait(agent: string): Promise<void> {
-    await this.until('wait', agent, '--data', this.data, '--timeout', '50s')
+  async wait(agent: string, seconds = 50): Promise<void> {
+    await this.until('wait', agent, '--data', this.data, '--timeout', `${seconds}s`)
   }
 
   replicaOf(agent: string): string {

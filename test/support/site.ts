@@ -1,0 +1,199 @@
+/**
+ * One protected directory from end to end: a collector, an agent that watches it in a chosen way, and what they say of it.
+ *
+ * The collector and the agent's state lie on another filesystem than the protected directory, wherever that is one of the
+ * test's own. Invariant: `expectEqual` compares the source with the replica and with a restore, all metadata of every path.
+ * It prevents a test from calling equal what it has looked at from one side only.
+ */
+import { rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { expect } from 'vitest'
+import { Installation } from './installation.ts'
+import { scratchDirectory } from './scratch.ts'
+import { type WalkedEntry, walkTree } from './tree-walk.ts'
+import { differences } from './truth.ts'
+
+export type Watch = 'fanotify' | 'chokidar'
+
+const AGENT = 'pacs1'
+const VOLUME = `${AGENT}:images`
+/** docs/errors.md: what is listed could not be restored, everything else was. */
+const EXIT_INCOMPLETE = 8
+
+/** As docs/json.md says of `agent status`. */
+export interface Status {
+  /** Of the agent, and of the small process that starts it again; absent under systemd. */
+  readonly pid?: number
+  readonly supervisor?: number
+  readonly epoch: number
+  readonly headSeq: number
+  readonly pending: number
+  readonly dirty: number
+  readonly alarms: readonly string[]
+  readonly volumes: readonly {
+    readonly mode: 'complete' | 'best-effort'
+    readonly state: 'scanning' | 'watching' | 'paused'
+    readonly reason: string
+    readonly gaps: number
+    readonly unannounced: number
+  }[]
+}
+
+export interface Gap {
+  readonly from: string
+  readonly until: string
+  readonly cause: string
+}
+
+/** As docs/json.md says of `log`. */
+export interface LogLine {
+  readonly time: string
+  readonly epoch: number
+  readonly seq: number
+  readonly op: string
+  readonly path?: string
+  readonly to?: string
+  readonly cause?: string
+  readonly lost?: boolean
+  readonly version?: {
+    readonly kind: string
+    readonly mode: string
+    readonly size?: number
+    readonly digest?: string
+    readonly consistency?: string
+  }
+}
+
+export interface Scanned {
+  readonly name: string
+  readonly entries: number
+  readonly seconds: number
+  readonly differences: number
+  readonly unannounced: number
+}
+
+export interface SiteOptions {
+  readonly source: string
+  /** fanotify is what an agent takes by itself, as root. */
+  readonly watch?: Watch
+  readonly environment?: Readonly<Record<string, string>>
+}
+
+export interface RestoreOptions {
+  readonly path?: string
+  readonly options?: readonly string[]
+  readonly missing?: readonly string[]
+}
+
+export class Site {
+  readonly installation: Installation
+  readonly source: string
+  readonly #watch: Watch
+  readonly #environment: Readonly<Record<string, string>>
+
+  private constructor(installation: Installation, { source, watch, environment }: SiteOptions) {
+    this.installation = installation
+    this.source = source
+    this.#watch = watch ?? 'fanotify'
+    this.#environment = environment ?? {}
+  }
+
+  /** Enrolled, the collector running; `prepare` may change the installation before the agent is enrolled. */
+  static async make(options: SiteOptions, prepare?: (installation: Installation) => void): Promise<Site> {
+    const installation = await Installation.make()
+    const site = new Site(installation, options)
+    installation.startCollector()
+    await installation.until('status', '--data', installation.data)
+    prepare?.(installation)
+    installation.enroll(AGENT, options.source)
+    return site
+  }
+
+  /** As `make`, and the agent has started and done its first scan. */
+  static async watching(options: SiteOptions, prepare?: (installation: Installation) => void): Promise<Site> {
+    const site = await Site.make(options, prepare)
+    site.start()
+    await site.wait()
+    return site
+  }
+
+  get state(): string {
+    return this.installation.stateOf(AGENT)
+  }
+
+  start(): void {
+    this.installation.startAgent(AGENT, this.#watch === 'chokidar' ? ['--watch', 'chokidar'] : [], this.#environment)
+  }
+
+  async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
+    await this.installation.kill(AGENT, signal)
+  }
+
+  wait(seconds = 50): Promise<void> {
+    return this.installation.wait(AGENT, seconds)
+  }
+
+  get status(): Status {
+    return this.installation.json('agent', 'status', '--state', this.state) as Status
+  }
+
+  /** The status, or undefined where the agent does not answer. */
+  get statusIfRunning(): Status | undefined {
+    const { status, stdout } = this.installation.try('agent', 'status', '--state', this.state, '--json')
+    return status === 0 ? (JSON.parse(stdout) as Status) : undefined
+  }
+
+  /** A scan now; resolves when it has compared everything. */
+  scan(): Scanned {
+    const { volumes } = this.installation.json('agent', 'scan', '--state', this.state) as { volumes: Scanned[] }
+    const [scanned] = volumes
+    if (scanned === undefined) throw new Error('the scan tells of no volume')
+    return scanned
+  }
+
+  get gaps(): readonly Gap[] {
+    return (this.installation.json('window', VOLUME, '--data', this.installation.data) as { gaps: Gap[] }).gaps
+  }
+
+  /** Every record of the volume, or of a path and below it, after the record `since`. */
+  log({ path = '', since }: { path?: string; since?: LogLine | undefined } = {}): LogLine[] {
+    const target = path === '' ? VOLUME : `${VOLUME}/${path}`
+    const lines = this.installation
+      .run('log', target, '--data', this.installation.data, '--json')
+      .stdout.split('\n')
+      .filter((line) => line !== '')
+      .map((line) => JSON.parse(line) as LogLine)
+    return since === undefined ? lines : lines.slice(lines.findIndex(({ epoch, seq }) => epoch === since.epoch && seq === since.seq) + 1)
+  }
+
+  /** The directory into which it was restored, all but the paths of which `missing` says that they cannot be. */
+  restore(at: string, { path = '', options = [], missing = [] }: RestoreOptions = {}): string {
+    const to = join(scratchDirectory(), 'restored')
+    const target = path === '' ? VOLUME : `${VOLUME}/${path}`
+    const asked = ['restore', target, '--at', at, '--to', to, '--data', this.installation.data, '--json', ...options]
+    const { status, stdout, stderr } = this.installation.try(...asked)
+    if (status !== 0 && status !== EXIT_INCOMPLETE) throw new Error(`${asked.join(' ')} exited with ${status}: ${stderr}`)
+    const report = JSON.parse(stdout) as { missing: { path: string }[] }
+    expect(report.missing.map((entry) => entry.path).sort(), 'missing').toEqual([...missing].sort())
+    return to
+  }
+
+  /** Source, replica and a restore of now are the same, every path with all its metadata. @returns what they hold */
+  async expectEqual(seconds = 50): Promise<Map<string, WalkedEntry>> {
+    await this.wait(seconds)
+    const copy = walkTree(this.source)
+    expect(differences(copy, walkTree(this.installation.replicaOf(AGENT))).slice(0, 20), 'replica').toEqual([])
+    const restored = this.restore('now')
+    expect(differences(copy, walkTree(restored)).slice(0, 20), 'restore --at now').toEqual([])
+    rmSync(restored, { recursive: true })
+    return copy
+  }
+
+  /** Every change was seen: nothing was found by a scan that no event had announced, and no gap. */
+  expectNothingMissed(): void {
+    expect(this.status.volumes[0], 'agent status').toMatchObject({ mode: 'complete', reason: '' })
+    expect(this.scan(), 'agent scan').toMatchObject({ unannounced: 0 })
+    expect(this.status.volumes[0], 'agent status').toMatchObject({ mode: 'complete', state: 'watching', unannounced: 0 })
+    expect(this.gaps, 'gaps').toEqual([])
+  }
+}

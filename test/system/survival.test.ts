@@ -1,0 +1,264 @@
+import {
+  closeSync,
+  cpSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
+import { describe, expect, it } from 'vitest'
+import { canMount, command, Filesystem } from '../support/filesystem.ts'
+import { type LogLine, Site, type Status } from '../support/site.ts'
+import { storm } from '../support/storm.ts'
+import { walkTree } from '../support/tree-walk.ts'
+import { differences } from '../support/truth.ts'
+import { until } from '../support/until.ts'
+import { Random } from '../support/workload.ts'
+
+const SEED = Number(process.env['PACSIMILE_SEED'] ?? Date.now() % 1_000_000)
+const SOAK = process.env['PACSIMILE_SOAK'] === '1'
+const KILLS = SOAK ? 50 : 6
+const RESTARTS = SOAK ? 50 : 3
+const GUST_OPERATIONS = 3000
+const OVERFLOW_OPERATIONS = 30_000
+const ALARM_SECONDS = 15
+const LIMIT = { timeout: (180 + (KILLS + RESTARTS) * 10) * 1000 }
+const BALLAST_PIECE = 1 << 20
+const BALLAST_PIECES_MAX = 400
+
+const child = (site: Site): Promise<number> => until('the agent answers', 30, () => site.statusIfRunning?.pid)
+const isGap = ({ op }: LogLine): boolean => op === 'gap'
+/** A sweep says that whatever was not found is gone. */
+const isRemoval = ({ op }: LogLine): boolean => op === 'remove' || op === 'sweep'
+
+function someFiles(directory: string): void {
+  for (let i = 0; i < 50; i++) {
+    mkdirSync(join(directory, `d${i % 5}`), { recursive: true })
+    writeFileSync(join(directory, `d${i % 5}`, `f${i}`), `content ${i} `.repeat(i * 50))
+  }
+}
+
+describe.skipIf(!canMount)(`an agent (PACSIMILE_SEED=${SEED})`, () => {
+  it(`that is killed ${KILLS} times during storms loses no event: no gap, nothing unannounced, everything equal`, LIMIT, async () => {
+    const site = await Site.watching({ source: Filesystem.make('ext4', 2 * 1024 ** 3).at })
+    const random = new Random(SEED)
+    const { supervisor } = site.status
+    expect(supervisor, 'the process that starts the agent again').toBeTypeOf('number')
+    for (let round = 0; round < KILLS; round++) {
+      const pid = await child(site)
+      expect(pid).not.toBe(supervisor)
+      const blowing = storm(join(site.source, `round-${round}`), { operations: GUST_OPERATIONS, seed: SEED + round })
+      await setTimeout(random.below(400))
+      process.kill(pid, 'SIGKILL')
+      await blowing
+      await until('another child', 30, () => (site.statusIfRunning?.pid === pid ? undefined : site.statusIfRunning?.pid))
+      expect(site.status.supervisor).toBe(supervisor)
+    }
+    await site.expectEqual()
+    site.expectNothingMissed()
+    expect(site.log().filter(({ op }) => op === 'epoch')).toHaveLength(1)
+  })
+
+  it(
+    `that is stopped and started ${RESTARTS} times during storms has gaps only while it did not run, and everything is equal`,
+    LIMIT,
+    async () => {
+      const site = await Site.watching({ source: Filesystem.make('ext4', 2 * 1024 ** 3).at })
+      const random = new Random(SEED)
+      const away: { from: number; until: number }[] = []
+      for (let round = 0; round < RESTARTS; round++) {
+        const blowing = storm(join(site.source, `round-${round}`), { operations: GUST_OPERATIONS, seed: SEED + round })
+        await setTimeout(random.below(400))
+        const from = Date.now()
+        await site.stop(round % 2 === 0 ? 'SIGTERM' : 'SIGKILL')
+        await blowing
+        site.start()
+        await site.wait()
+        away.push({ from, until: Date.now() })
+      }
+      await site.expectEqual()
+      const strange = site.gaps.filter(
+        (gap) => !away.some((span) => Date.parse(gap.from) <= span.until && Date.parse(gap.until) >= span.from),
+      )
+      expect(strange).toEqual([])
+      expect(site.log().filter(({ op }) => op === 'epoch')).toHaveLength(1)
+    },
+  )
+
+  it('S08 whose queue overflows says so in a gap, scans, and everything is equal', LIMIT, async () => {
+    const environment = { PACSIMILE_TEST_QUEUE: 'limited' }
+    const site = await Site.watching({ source: Filesystem.make('ext4', 2 * 1024 ** 3).at, environment })
+    expect(site.gaps).toEqual([])
+    const pid = await child(site)
+    process.kill(pid, 'SIGSTOP')
+    try {
+      await storm(site.source, { operations: OVERFLOW_OPERATIONS, seed: SEED })
+    } finally {
+      process.kill(pid, 'SIGCONT')
+    }
+    await site.expectEqual()
+    expect(site.gaps.map(({ cause }) => cause)).toEqual([expect.stringMatching(/overflow/i)])
+    // Over: what comes next is covered again.
+    writeFileSync(join(site.source, 'after'), 'content')
+    await site.expectEqual()
+    expect(site.status.volumes[0]).toMatchObject({ mode: 'complete', state: 'watching' })
+    expect(site.gaps).toHaveLength(1)
+  })
+
+  it('S10 whose state directory is on a full disk goes on, and has everything when there is space again', LIMIT, async () => {
+    const small = Filesystem.make('ext4', 96 << 20)
+    const source = Filesystem.make('ext4', 1 << 30).at
+    const site = await Site.watching({ source }, (installation) => {
+      mkdirSync(join(small.at, 'state'))
+      symlinkSync(join(small.at, 'state'), installation.stateOf('pacs1'))
+    })
+    await site.installation.kill('collector')
+    small.prove()
+    const ballast = join(small.at, 'ballast')
+    fill(ballast)
+    await storm(source, { operations: GUST_OPERATIONS, seed: SEED })
+    await setTimeout(2000)
+    expect(site.installation.isRunning('pacs1')).toBe(true)
+
+    rmSync(ballast)
+    site.installation.startCollector()
+    await site.expectEqual()
+    expect(site.installation.json('check', '--data', site.installation.data)).toMatchObject({ whole: true, affected: [] })
+    await site.installation.stopAll()
+  })
+
+  it('whose state directory is an old copy begins a new epoch, and the history stays whole', LIMIT, async () => {
+    const site = await Site.watching({ source: Filesystem.make('ext4', 1 << 30).at })
+    someFiles(site.source)
+    await site.wait()
+    await site.stop()
+    const old = `${site.state}-old`
+    cpSync(site.state, old, { recursive: true, preserveTimestamps: true })
+
+    site.start()
+    await storm(site.source, { operations: GUST_OPERATIONS, seed: SEED })
+    await site.wait()
+    const before = { copy: walkTree(site.source), last: site.log().at(-1) }
+    await site.stop()
+    rmSync(site.state, { recursive: true })
+    renameSync(old, site.state)
+    writeFileSync(join(site.source, 'd0', 'f0'), 'changed while it was stopped')
+
+    site.start()
+    await site.expectEqual()
+    expect(site.status.epoch).toBeGreaterThan(before.last?.epoch ?? 0)
+    const restored = site.restore(`seq:${before.last?.epoch}:${before.last?.seq}`)
+    expect(differences(before.copy, walkTree(restored)).slice(0, 20)).toEqual([])
+    expect(site.installation.json('check', '--data', site.installation.data)).toMatchObject({ whole: true, damage: [], affected: [] })
+  })
+})
+
+interface Absence {
+  readonly name: string
+  readonly leave: (site: Site, filesystem: Filesystem, aside: string) => Promise<void>
+  readonly comeBack: (site: Site, filesystem: Filesystem, aside: string) => void
+}
+
+/** Moves everything in a directory to another one of the same filesystem. */
+function moveContent(from: string, to: string): void {
+  mkdirSync(to, { recursive: true })
+  for (const name of readdirSync(from)) renameSync(join(from, name), join(to, name))
+}
+
+const ABSENCES: readonly Absence[] = [
+  {
+    name: 'whose filesystem is unmounted while it is watched',
+    leave: async (_site, filesystem) => filesystem.unmount(),
+    comeBack: (_site, filesystem) => filesystem.mount(),
+  },
+  {
+    name: 'that is another, empty directory when the agent starts',
+    leave: async (site, _filesystem, aside) => {
+      await site.stop()
+      renameSync(site.source, aside)
+      mkdirSync(site.source)
+      site.start()
+    },
+    comeBack: (site, _filesystem, aside) => {
+      rmSync(site.source, { recursive: true })
+      renameSync(aside, site.source)
+    },
+  },
+  {
+    name: 'that is empty when the agent starts',
+    leave: async (site, _filesystem, aside) => {
+      await site.stop()
+      moveContent(site.source, aside)
+      site.start()
+    },
+    comeBack: (site, _filesystem, aside) => moveContent(aside, site.source),
+  },
+]
+
+describe.skipIf(!canMount)('S09 a volume', () => {
+  it.each(ABSENCES)(
+    '$name is paused with an alarm, nothing of it is called removed, and it goes on when it is back',
+    LIMIT,
+    async ({ leave, comeBack }) => {
+      const filesystem = Filesystem.make('ext4', 1 << 30)
+      const isMountPoint = leave === ABSENCES[0]?.leave
+      const source = isMountPoint ? filesystem.at : join(filesystem.at, 'volume')
+      mkdirSync(source, { recursive: true })
+      someFiles(source)
+      const site = await Site.watching({ source })
+      const { installation } = site
+      const before = site.log().at(-1)
+
+      await leave(site, filesystem, join(filesystem.at, 'aside'))
+      const isAlarmed = (status: Status | undefined): boolean => status?.volumes[0]?.state === 'paused' && status.alarms.length > 0
+      await until('paused, with an alarm', ALARM_SECONDS, () => (isAlarmed(site.statusIfRunning) ? true : undefined))
+      expect(site.log({ since: before }).filter(isRemoval)).toEqual([])
+      expect(walkTree(installation.replicaOf('pacs1')).size).toBeGreaterThan(50)
+
+      comeBack(site, filesystem, join(filesystem.at, 'aside'))
+      await until('watching again', 60, () => (site.statusIfRunning?.volumes[0]?.state === 'watching' ? true : undefined))
+      writeFileSync(join(source, 'd0', 'new'), 'written when it was back')
+      await site.expectEqual()
+      const since = site.log({ since: before })
+      expect(since.filter(({ op }) => op === 'remove')).toEqual([])
+      expect(since.filter(isGap).length).toBeGreaterThan(0)
+      expect(site.status.alarms).toEqual([])
+      await installation.stopAll()
+    },
+  )
+
+  it('would be seen to have removals where files are really deleted', async () => {
+    const { at } = Filesystem.make('ext4', 1 << 30)
+    someFiles(at)
+    const site = await Site.watching({ source: at })
+    const before = site.log().at(-1)
+    rmSync(join(at, 'd0'), { recursive: true })
+    await site.wait()
+    expect(site.log({ since: before }).filter(({ op }) => op === 'remove').length).toBeGreaterThan(0)
+  })
+})
+
+/** Takes all the space there is, in at most so many pieces. */
+function fill(file: string): void {
+  const fd = openSync(file, 'w')
+  try {
+    for (const size of [BALLAST_PIECE, 4096]) {
+      for (let piece = 0; piece < BALLAST_PIECES_MAX; piece++) {
+        if (writeSync(fd, Buffer.alloc(size, 'b')) < size) break
+      }
+    }
+    fsyncSync(fd)
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === 'ENOSPC')) throw error
+  } finally {
+    closeSync(fd)
+  }
+  command('sync', '-f', file)
+}
