@@ -9,7 +9,7 @@ import { statSync } from 'node:fs'
 import { type HybridTime, startOfMillisecond, TIME_ZERO } from '../shared/clock.ts'
 import { reasonOf } from '../shared/errors.ts'
 import type { Log } from '../shared/log.ts'
-import { parentOf, pathBuffer, ROOT, showPath } from '../shared/path.ts'
+import { parentOf, pathBuffer, type RelativePath, ROOT, showPath } from '../shared/path.ts'
 import { rootProblem } from './ancestry.ts'
 import type { Coverage } from './coverage.ts'
 import { absolutePath, type VolumeRoot } from './file-stat.ts'
@@ -298,13 +298,23 @@ export class Guard {
   #takeRename({ path, to }: Extract<WatchEvent, { kind: 'renamed' }>): void {
     const { volume, settle, renames } = this.#parts
     const rename = renames.add(volume.name, path, to)
-    const answered = (): void => {
-      renames.remove(rename)
-      settle.changed({ volume: volume.name, path: rename.from }, performance.now(), { isSure: true })
-      if (!rename.isRecorded) this.#rescans.add({ path: rename.to, isShallow: false })
-      this.#rescans.progress()
+    // What was told of under a name that it had only for a moment.
+    if (rename.from !== path) settle.renamed(volume.name, path, to, performance.now())
+    const lookAt = (place: RelativePath): void => {
+      const answered = (): void => {
+        // A directory above it was renamed meanwhile.
+        if (rename.to !== place && !rename.isRecorded) {
+          lookAt(rename.to)
+          return
+        }
+        renames.remove(rename)
+        settle.changed({ volume: volume.name, path: rename.from }, performance.now(), { isSure: true })
+        if (!rename.isRecorded) this.#rescans.add({ path: rename.to, isShallow: false })
+        this.#rescans.progress()
+      }
+      settle.found({ volume: volume.name, path: place }, 'event', { answered }, performance.now(), true)
     }
-    settle.found({ volume: volume.name, path: to }, 'event', { answered }, performance.now(), true)
+    lookAt(to)
   }
 
   async #takeInode(inode: bigint): Promise<void> {

@@ -64,8 +64,3 @@ export function settledBy(outcome: Outcome, recorded: readonly Recorded[]): Sett
       return { kind: 'done' }
   }
 }
-
-/** Whether the path is looked at again soon for the same reason. */
-export function isTransient(settled: Settled): boolean {
-  return settled.kind === 'busy'
-}

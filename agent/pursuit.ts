@@ -13,7 +13,7 @@ import type { Capture, CaptureRequest } from './capture.ts'
 import type { Outcome } from './capture-job.ts'
 import type { CaptureClient } from './capture-thread.ts'
 import type { Held } from './held.ts'
-import { examineRequest, isTransient, pairRequest, pairSides, settledBy } from './looks.ts'
+import { examineRequest, pairRequest, pairSides, settledBy } from './looks.ts'
 import type { Pin, Pins } from './pins.ts'
 import { type Place, placeKey } from './place.ts'
 import type { Finding, Recorded, Recorder } from './recorder.ts'
@@ -56,8 +56,9 @@ interface Pursued {
 
 /** Looks taken at once: their states are fetched together. */
 const TAKE_MAX = 64
-/** While more versions than these are held open, they alone are dealt with. */
+/** While more versions than these are held open, only so many looks are taken beside them: most of those must wait for a version anyway. */
 const PINS_FIRST = 64
+const LOOKS_BESIDE_PINS = 8
 /** A version whose directory moves about is given up, or put into inferred ones, after so many attempts. */
 const PIN_ATTEMPTS_MAX = 4
 
@@ -120,7 +121,7 @@ export class Pursuit {
       if (taken > 0) continue
       const nextMs = settle.nextMs()
       // Without room or chunk sizes, whoever makes them rings.
-      const isReady = this.#parts.capture.room > 0 && this.#parts.chunkSizes() !== undefined && this.#parts.pins.size < PINS_FIRST
+      const isReady = this.#parts.capture.room > 0 && this.#parts.chunkSizes() !== undefined
       await this.#alarm.sleep(nextMs === undefined || !isReady ? undefined : Math.max(0, nextMs - performance.now()), signal)
     }
   }
@@ -131,9 +132,10 @@ export class Pursuit {
     const room = Math.min(TAKE_MAX, capture.room)
     if (sizes === undefined || room === 0) return 0
     const taken = pins.take(room)
-    const from = pins.size >= PINS_FIRST ? 'urgent' : held.hasRoomForScan ? 'all' : 'events'
-    const looks = settle.take(performance.now(), room - taken.length, from)
-    const pinLooks = taken.map((pin): Due => ({ volume: pin.volume, path: pin.path, origin: 'event', asIs: false, writer: pin.writer }))
+    const isBacklog = pins.size >= PINS_FIRST
+    const left = Math.max(0, room - taken.length)
+    const looks = settle.take(performance.now(), isBacklog ? Math.min(left, LOOKS_BESIDE_PINS) : left, held.hasRoomForScan && !isBacklog ? 'all' : 'events')
+    const pinLooks = taken.map((pin): Due => ({ volume: pin.volume, path: pin.path, origin: 'event', asIs: false, retries: 0, writer: pin.writer }))
     await this.#dispatch([...pinLooks, ...looks], taken, sizes)
     return looks.length + taken.length
   }
@@ -263,7 +265,7 @@ export class Pursuit {
     const isLast = pin !== undefined && pin.attempts >= PIN_ATTEMPTS_MAX
     const findings = parts.map(({ basis, outcome: found }): Finding => {
       const { volume, path, knownSeq, removals, pinned } = basis
-      return { volume, path, outcome: found, knownSeq, removals, pinned, hasWaited: false, pin: pin === undefined ? undefined : { isLast }, writer: look.writer }
+      return { volume, path, outcome: found, knownSeq, removals, pinned, hasWaited: false, pin: pin === undefined ? undefined : { isLast }, writer: look.writer, retries: look.retries }
     })
     const unpin = (): void => {
       for (const { basis } of parts) held.unpin(basis.pinned)
@@ -304,7 +306,8 @@ export class Pursuit {
     this.#underWay -= 1
     if (pin === undefined) for (const ticket of settle.finished(look, settled, performance.now())) ticket.answered(hasChanged)
     else pins.finished(pin)
-    if (pin === undefined && !isTransient(settled)) recorder.looked(look)
+    // Also a look that must be repeated: what it waits for may itself wait for this directory.
+    if (pin === undefined) recorder.looked(look)
     this.#progressed.wake()
     this.wake()
   }

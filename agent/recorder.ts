@@ -35,6 +35,8 @@ export interface Finding extends Place {
   readonly hasWaited: boolean
   /** It is of a version that was held open; `isLast`: it is not tried again, and a directory that is gone is inferred. */
   readonly pin?: { readonly isLast: boolean } | undefined
+  /** Looks at it before this one that had to be repeated. */
+  readonly retries: number
   /** Who wrote it last, as far as events told. */
   readonly writer: Writer | undefined
 }
@@ -126,7 +128,7 @@ export class Recorder {
     const { journal, state, order, moves } = this.#parts
     const findings = items.flatMap((item) => ('findings' in item ? item.findings : []))
     const fences = await order.fences(findings)
-    await moves.record(findings)
+    await moves.record(findings.filter((finding) => !order.isHeld(finding, fences)))
     const draft = new Draft(await this.#load(findings))
     const spans: { readonly from: number; readonly answer: Answer | undefined; readonly each: readonly number[] }[] = []
     for (const item of items) {
@@ -218,7 +220,7 @@ function drawVersion(finding: Finding, version: Version, draft: Draft): Recorded
   const before = draft.versionAt(finding)
   // A directory has taken the name since: to put the file there would end what is in it.
   if (pin !== undefined && before?.kind === 'directory') return NOTHING
-  if (pin !== undefined) inferDirectories(finding, version, draft)
+  if (pin?.isLast === true) inferDirectories(finding, version, draft)
   const isLost = draft.loadedAt(finding)?.isLost === true
   if (before !== undefined && !isLost && isSameCapture(before, version)) return NOTHING
   draft.put(finding, writer === undefined || version.kind !== 'file' ? version : withAdditions(version, { ...additionsOf(version), writer }))

@@ -18,7 +18,7 @@ export interface Rename {
 export class Renames {
   readonly #pending = new Set<Rename>()
 
-  /** Of a directory that is renamed twice, the two are one. */
+  /** Of a directory that is renamed twice before that is recorded, the two are one. */
   add(volume: Label, from: RelativePath, to: RelativePath): Rename {
     const before = [...this.#pending].find((other) => other.volume === volume && other.to === from)
     if (before !== undefined) this.#pending.delete(before)
@@ -37,6 +37,12 @@ export class Renames {
     return [...this.#pending].find((rename) => rename.volume === volume && rename.to === path)
   }
 
+  /** Whether it lies below a place to which a directory is said to have come. */
+  isBelowTarget({ volume, path }: Place): boolean {
+    for (const rename of this.#pending) if (rename.volume === volume && path !== rename.to && isWithin(path, rename.to)) return true
+    return false
+  }
+
   /** Whether "gone" may only mean that it is elsewhere. */
   concerns({ volume, path }: Place): boolean {
     for (const rename of this.#pending) {
@@ -51,6 +57,7 @@ export class Renames {
       if (rename.volume !== volume) continue
       if (rename.from === from && rename.to === to) rename.isRecorded = true
       else if (isWithin(rename.from, from)) rename.from = rebase(rename.from, from, to)
+      if (rename.to !== to && isWithin(rename.to, from)) rename.to = rebase(rename.to, from, to)
     }
   }
 

@@ -19,6 +19,8 @@ export interface Due extends Place {
   readonly origin: Origin
   /** Capture it even if it is open for writing. */
   readonly asIs: boolean
+  /** Looks since the last change that had to be repeated. */
+  readonly retries: number
   /** Who wrote it last, as far as events told. */
   readonly writer: Writer | undefined
 }
@@ -62,6 +64,8 @@ export interface SettleEntry {
   /** Why it waits: something changed, its children changed, or only to make sure. */
   reason: 'change' | 'children' | 'certainty'
   isLooking: boolean
+  /** Others wait for it before they can be recorded. */
+  isUrgent: boolean
   /** No second look is needed. */
   isSure: boolean
   /** An event said that it was closed, or came or went: it is due at once. */
@@ -96,6 +100,7 @@ export function newEntry({ volume, path }: Place, origin: Origin, nowMs: number)
     origin,
     reason: 'certainty',
     isLooking: false,
+    isUrgent: false,
     isSure: false,
     isClosed: false,
     writer: undefined,

@@ -133,7 +133,10 @@ export class Settle {
     const known = this.#entries.get(placeKey(place))
     const entry = known ?? this.#add(place, origin, nowMs)
     entry.tickets.push(ticket)
-    if (isUrgent) this.#urgent.push(entry)
+    if (isUrgent && !entry.isUrgent) {
+      entry.isUrgent = true
+      this.#urgent.push(entry)
+    }
     if (entry.isLooking) {
       noteDuringLook(entry, nowMs)
       return
@@ -159,24 +162,29 @@ export class Settle {
   }
 
   /** At most `max` paths that are due; they are being looked at until `finished` is told. */
-  take(nowMs: number, max: number, from: 'all' | 'events' | 'urgent'): Due[] {
+  take(nowMs: number, max: number, from: 'all' | 'events'): Due[] {
     const due: Due[] = []
     while (due.length < max) {
-      const entry =
-        this.#nextUrgent() ??
-        (from === 'urgent' ? undefined : this.#nextEvent(nowMs)) ??
-        (from === 'all' ? this.#nextScanned() : undefined)
+      const entry = this.#nextUrgent(nowMs) ?? this.#nextEvent(nowMs) ?? (from === 'all' ? this.#nextScanned() : undefined)
       if (entry === undefined) break
       entry.isLooking = true
       entry.looking = entry.tickets
       entry.tickets = []
-      due.push({ ...entry.place, origin: entry.origin, asIs: this.#mayBeAsIs(entry, nowMs), writer: entry.writer })
+      due.push({ ...entry.place, origin: entry.origin, asIs: this.#mayBeAsIs(entry, nowMs), retries: entry.retries, writer: entry.writer })
     }
     return due
   }
 
-  #nextUrgent(): SettleEntry | undefined {
-    for (let entry = this.#urgent.shift(); entry !== undefined; entry = this.#urgent.shift()) if (this.#isWaiting(entry)) return entry
+  #nextUrgent(nowMs: number): SettleEntry | undefined {
+    for (let i = 0; i < this.#urgent.length; ) {
+      const entry = this.#urgent[i]
+      if (entry !== undefined && this.#isWaiting(entry) && entry.dueMs > nowMs) {
+        i += 1
+        continue
+      }
+      this.#urgent.splice(i, 1)
+      if (entry !== undefined && this.#isWaiting(entry)) return entry
+    }
     return undefined
   }
 
@@ -185,8 +193,9 @@ export class Settle {
       const popped = this.#events.pop()
       if (popped === undefined) return undefined
       const { item: entry, dueMs } = popped
-      if (dueMs !== entry.queuedMs || !this.#isWaiting(entry)) continue
+      if (dueMs !== entry.queuedMs) continue
       entry.queuedMs = NOT_QUEUED
+      if (!this.#isWaiting(entry)) continue
       if (entry.dueMs <= nowMs) return entry
       this.#schedule(entry, entry.dueMs)
     }
@@ -231,6 +240,7 @@ export class Settle {
     const tickets = entry.looking
     entry.looking = []
     entry.retries = 0
+    entry.isUrgent = false
     if (settled.kind === 'captured-open') entry.paceMs = nowMs + PACE * settled.durationMs
     this.#countOpen(entry, settled)
     if (again === 'change') {
@@ -248,6 +258,7 @@ export class Settle {
   }
 
   #retry(entry: SettleEntry, nowMs: number): void {
+    if (entry.isUrgent) this.#urgent.push(entry)
     if (entry.reason !== 'change') {
       entry.reason = 'change'
       entry.firstMs = nowMs

@@ -191,7 +191,8 @@ class Reader {
       return undefined
     }
     if ((Number(stats.mode) & KIND_MASK) !== REGULAR) return undefined
-    const shown = pathOf(fd)
+    const shown = nameOfOpen(fd)
+    if (shown === undefined) return undefined
     const absolute = shown.endsWith(DELETED) ? shown.slice(0, -DELETED.length) : shown
     // A file that never had a name; when it gets one, that is an event of its own.
     if (absolute.endsWith(`/#${stats.ino}`)) return undefined
@@ -206,6 +207,16 @@ class Reader {
 
   #post(report: FanotifyReport): void {
     port.postMessage(report, [])
+  }
+}
+
+/** Undefined where its path is longer than the kernel can tell: such a file is only captured as it is when it is looked at. */
+function nameOfOpen(fd: number): ByteString | undefined {
+  try {
+    return pathOf(fd)
+  } catch (error) {
+    if (errnoOf(error) !== 'ENAMETOOLONG') throw error
+    return undefined
   }
 }
 
