@@ -45,6 +45,12 @@ interface Body {
   readonly holes: readonly Hole[]
 }
 
+/** A small file's bytes. */
+export interface Copy {
+  readonly bytes: Buffer
+  readonly holes: readonly Hole[]
+}
+
 export interface Content extends Body {
   readonly consistency: Consistency
   /** Of the file from which the content was read, before it was read. */
@@ -87,9 +93,8 @@ export class ContentReader {
     const isWhole = length === Number(stat.size) && !lease.isBroken()
     lease.release()
     if (!isWhole) return 'broken'
-    return request.isRefused(this.#buffer.subarray(0, length))
-      ? 'refused'
-      : { ...this.#cut(length, file, request), consistency: 'stable', stat }
+    const whole = this.#buffer.subarray(0, length)
+    return request.isRefused(whole) ? 'refused' : { ...this.#cut(whole, file.holes, request), consistency: 'stable', stat }
   }
 
   #readUnleased(request: ReadRequest): Content | Failure {
@@ -121,6 +126,19 @@ export class ContentReader {
     return this.#stream(new SparseFile(request.fd, request.stat, false), request.stat, request, never)
   }
 
+  /** Reads it into memory of its own, whatever becomes of it meanwhile, to be cut later. */
+  copyOnce(request: ReadRequest): Copy | 'broken' {
+    const file = new SparseFile(request.fd, request.stat, false)
+    const length = this.#fill(file, WHOLE_READ_BYTES_MAX, request.sizes, never)
+    // It has grown beyond what can be held.
+    if (length === WHOLE_READ_BYTES_MAX) return 'broken'
+    return { bytes: Buffer.from(this.#buffer.subarray(0, length)), holes: file.holes }
+  }
+
+  cutCopy({ bytes, holes }: Copy, request: ReadRequest): Body {
+    return this.#cut(bytes, holes, request)
+  }
+
   #streamUnleased(request: ReadRequest): Content | Failure {
     const { fd, stat } = request
     const body = this.readOnce(request)
@@ -138,10 +156,11 @@ export class ContentReader {
       const file = new SparseFile(fd, stat, false)
       const length = this.#fill(file, WHOLE_READ_BYTES_MAX, sizes, never)
       const after = this.#statOf(fd)
-      const isSame = firstDigest === digestOf(this.#buffer.subarray(0, length))
+      const whole = this.#buffer.subarray(0, length)
+      const isSame = firstDigest === digestOf(whole)
       const isWhole = isSame && length === Number(stat.size) && isSameState(stat, after)
       if (isWhole || tries === TRIES_MAX) {
-        return { ...this.#cut(length, file, request), consistency: isWhole ? 'unverified' : 'torn', stat }
+        return { ...this.#cut(whole, file.holes, request), consistency: isWhole ? 'unverified' : 'torn', stat }
       }
       stat = after
     }
@@ -166,9 +185,9 @@ export class ContentReader {
     return length
   }
 
-  /** What is in the buffer, as content. */
-  #cut(length: number, { holes }: SparseFile, request: ReadRequest): Body {
-    const whole = this.#buffer.subarray(0, length)
+  /** Bytes that are a whole file, as content. */
+  #cut(whole: Buffer, holes: readonly Hole[], request: ReadRequest): Body {
+    const { length } = whole
     const chunker = new Chunker(request.sizes, forcedCuts(whole, length))
     const chunks: ChunkRef[] = []
     for (let start = 0; start < length; start = chunker.position) {

@@ -79,8 +79,9 @@ export class Examiner {
     const fd = openSpot(spot)
     try {
       const opened = this.#calls.statAt(fd, '')
-      if (opened === undefined || !isSameState(opened, stat)) return { kind: 'busy' }
-      const outcome = this.#captureFile(job, { fd, stat, isPinned: false }, isOnlyUnstable)
+      const isThat = opened !== undefined && (job.asIs ? isSameFile(opened, stat) : isSameState(opened, stat))
+      if (!isThat) return { kind: 'busy' }
+      const outcome = this.#captureFile(job, { fd, stat: opened, isPinned: false }, isOnlyUnstable)
       return isOnlyUnstable && outcome.kind === 'busy' ? { kind: 'still-open' } : outcome
     } finally {
       this.#calls.close(fd)

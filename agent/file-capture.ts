@@ -36,8 +36,13 @@ export interface Workplace {
 export const CHANGED_MEANWHILE = new Set(['ENOENT', 'ENOTDIR', 'ELOOP', 'ESTALE', 'ENXIO', 'EISDIR', 'EINVAL'])
 
 /** Ships what the collector does not have of a side's content, unless it is too large for that. */
-export function shipment({ outbox }: Workplace, id: number, { storedDigests, shipBytesMax }: Side, size: bigint): ReadRequest['take'] {
-  const had = splitDigests(storedDigests)
+export function shipment(
+  { outbox }: Workplace,
+  id: number,
+  { storedDigests, shipBytesMax }: Side,
+  size: bigint,
+  had = splitDigests(storedDigests),
+): ReadRequest['take'] {
   const isShipping = Number(size) <= shipBytesMax
   return (chunk, plain, isInterrupted) => {
     if (!isShipping || had.has(chunk.digest)) return true
@@ -70,7 +75,7 @@ export function recordable(xattrs: readonly Xattr[]): readonly Xattr[] {
   })
 }
 
-function splitDigests(joined: ByteString): Set<Digest> {
+export function splitDigests(joined: ByteString): Set<Digest> {
   const digests = new Set<Digest>()
   for (let at = 0; at < joined.length; at += DIGEST_BYTES) digests.add(joined.slice(at, at + DIGEST_BYTES) as Digest)
   return digests

@@ -8,7 +8,7 @@
 import { libc } from '../shared/libc.ts'
 
 /** Per thread, in the memory shared with the warden: whether it works on a batch, and the descriptors of its leases. */
-export const LEASES_PER_THREAD = 2
+const LEASES_PER_THREAD = 2
 export const WORDS_PER_THREAD = 1 + LEASES_PER_THREAD
 /** Word 0 counts what the warden has to wake up for, word 1 asks it to end; the threads follow. */
 export const WARDEN_WORDS = 2

@@ -11,13 +11,15 @@
  * Source: sqlite.org/walformat.html, sections 2 and 4.
  */
 import { closeSync, readSync } from 'node:fs'
+import type { Digest } from '../shared/digest.ts'
 import { errnoOf, reasonOf } from '../shared/errors.ts'
+import { WHOLE_READ_BYTES_MAX } from '../shared/limits.ts'
 import { nameOf, type RelativePath, relativePath } from '../shared/path.ts'
 import { rootProblem } from './ancestry.ts'
 import { type Beneath, linuxCalls, type Obstacle, openSpot, statSpot } from './beneath.ts'
 import type { ExaminePairJob, Outcome, PairPart, Side } from './capture-job.ts'
 import type { Content, Failure, ReadRequest } from './content-reader.ts'
-import { CHANGED_MEANWHILE, fileVersion, shipment, TOO_MANY_CHUNKS, type Workplace } from './file-capture.ts'
+import { CHANGED_MEANWHILE, fileVersion, shipment, splitDigests, TOO_MANY_CHUNKS, type Workplace } from './file-capture.ts'
 import { fileStat, isSameFile, isSameState, isUnchanged, kindOf } from './file-stat.ts'
 import type { Lease } from './lease.ts'
 import type { Stat } from './system-calls.ts'
@@ -34,6 +36,8 @@ const LOG_HEADER_BYTES = 32
 const TRIES_MAX = 5
 /** The clock by which older filesystems stamp their files ticks this slowly: two writes within a tick look like one. */
 const TICK_MS = 10
+/** What a file may grow while it is read, to be read as a whole still. */
+const GROWTH_BYTES = 1 << 20
 const TICKS_MAX = 5
 
 interface Opened {
@@ -67,8 +71,10 @@ export function baseOfLog(beneath: Beneath, path: RelativePath): RelativePath | 
 export function examinePair(place: Workplace, job: ExaminePairJob): Outcome {
   const startedMs = performance.now()
   try {
+    // What one try has shipped is not shipped by the next.
+    const had = splitDigests(job.base.storedDigests + job.wal.storedDigests)
     for (let tries = 0; tries < TRIES_MAX; tries++) {
-      using look = new PairLook(place, job)
+      using look = new PairLook(place, job, had)
       const found = look.look()
       if (found === 'again') continue
       return 'kind' in found ? found : { kind: 'pair', ...found, durationMs: performance.now() - startedMs }
@@ -93,11 +99,13 @@ class PairLook {
   readonly #calls = linuxCalls()
   readonly #place: Workplace
   readonly #job: ExaminePairJob
+  readonly #had: Set<Digest>
   readonly #held = new DisposableStack()
 
-  constructor(place: Workplace, job: ExaminePairJob) {
+  constructor(place: Workplace, job: ExaminePairJob, had: Set<Digest>) {
     this.#place = place
     this.#job = job
+    this.#had = had
   }
 
   look(): Found {
@@ -173,9 +181,9 @@ class PairLook {
   }
 
   #readWithLog(opened: Opened, wal: Opened, root: number): Found {
+    const base = { fd: opened.fd, stat: this.#stampedStat(opened.fd) }
     const header = headOf(wal.fd, LOG_HEADER_BYTES)
     if (header.length < LOG_HEADER_BYTES) return 'again'
-    const base = { fd: opened.fd, stat: this.#stampedStat(opened.fd) }
     const isSame = isKnown(this.#job.base, base.stat)
     const baseContent = isSame ? undefined : this.#snapshot(this.#job.base, base, root)
     const walContent = this.#snapshot(this.#job.wal, wal, root)
@@ -185,7 +193,7 @@ class PairLook {
     return this.#parts(base, baseContent?.() ?? 'same', wal, walContent())
   }
 
-  /** Takes the content now; where it is a clone, it is read when it is asked for. */
+  /** Takes the content now; where it is a clone or a small file, it is cut only when it is asked for. */
   #snapshot(side: Side, opened: Opened, root: number): () => Content | Failure {
     const { reader, reflinks } = this.#place
     const request = this.#request(side, opened, root)
@@ -196,8 +204,13 @@ class PairLook {
       this.#held.defer(() => closeSync(clone))
       return () => toContent(reader.readFixed(clone, request))
     }
-    const content = toContent(reader.readOnce(request))
-    return () => content
+    if (opened.stat.size > WHOLE_READ_BYTES_MAX - GROWTH_BYTES) {
+      const content = toContent(reader.readOnce(request))
+      return () => content
+    }
+    // Cutting and compressing waits until it is known that the log did not begin anew.
+    const copy = reader.copyOnce(request)
+    return () => (copy === 'broken' ? copy : toContent(reader.cutCopy(copy, request)))
   }
 
   #parts(
@@ -221,7 +234,7 @@ class PairLook {
 
   #request(side: Side, { fd, stat }: Opened, root: number): ReadRequest {
     const { sizes } = this.#place
-    const take = shipment(this.#place, this.#job.id, side, stat.size)
+    const take = shipment(this.#place, this.#job.id, side, stat.size, this.#had)
     return { fd, stat, lease: undefined, root, sizes, isRefused: () => false, take }
   }
 

@@ -41,16 +41,17 @@ export class CaptureSite {
     return this.request({ kind: 'examine', ...side(name), asIs: false, pin: undefined, ...options })
   }
 
-  request(request: CaptureRequest, onChunk: () => void = () => {}): Promise<Captured> {
+  /** What `onChunk` returns is waited for before much more is captured. */
+  request(request: CaptureRequest, onChunk: () => Promise<void> | undefined = () => undefined): Promise<Captured> {
     const chunks = new Map<Digest, Buffer>()
     return new Promise((resolve) => {
       const client = {
         taken: (
           { digest }: { readonly digest: Digest },
           { compressed, bytes }: { readonly compressed: boolean; readonly bytes: Uint8Array },
-        ): undefined => {
+        ): Promise<void> | undefined => {
           chunks.set(digest, compressed ? zstdDecompressSync(bytes) : Buffer.from(bytes))
-          onChunk()
+          return onChunk()
         },
         ended: (outcome: Outcome): void => resolve({ outcome, chunks }),
       }
