@@ -147,6 +147,11 @@ export class History implements HistorySource {
       yield { ...entry, lost: this.#catalog.isLost(agent, entry.position) }
   }
 
+  async lastWhole(agent: Label, volume: Label, path: RelativePath, at: Position): Promise<HybridTime | undefined> {
+    const entry = await this.#catalog.lastWhole(agent, volume, path, at)
+    return entry === undefined ? undefined : this.#catalog.summary(agent, entry.position)?.time
+  }
+
   async *log(agent: Label, volume: Label, query: LogQuery): AsyncGenerator<LogEntry> {
     await this.#facts(agent, volume)
     const after = query.from === undefined ? BEFORE_ALL : await this.#positionOrStart(agent, query.from)

@@ -55,6 +55,7 @@ export class Replica {
   readonly #catalog: Catalog
   readonly #history: History
   readonly #log: Log
+  readonly #special: boolean
   readonly #cursor: ReplicaCursor
   readonly #agents = new Map<Label, AgentReplica>()
   readonly #problems = new ReplicaProblems()
@@ -64,11 +65,13 @@ export class Replica {
   #sliceStart = 0
   #stop: AbortSignal | undefined
 
-  constructor(parts: { directory: string; catalog: Catalog; history: History; log: Log }) {
+  /** `special`: with fifos, sockets and device nodes. */
+  constructor(parts: { directory: string; catalog: Catalog; history: History; log: Log; special: boolean }) {
     this.directory = parts.directory
     this.#catalog = parts.catalog
     this.#history = parts.history
     this.#log = parts.log
+    this.#special = parts.special
     makeDirectory(parts.directory)
     this.#cursor = new ReplicaCursor(parts.directory)
   }
@@ -223,7 +226,7 @@ export class Replica {
     if (known !== undefined) return known
     const root = this.pathOf(name, volume)
     if (!existsSync(root)) makeDirectory(root)
-    const files = new Materializer(root, (digest) => this.#readChunk(digest), { setuid: false })
+    const files = new Materializer(root, (digest) => this.#readChunk(digest), { setuid: false, special: this.#special })
     const parts = { agent: name, volume, files, catalog: this.#catalog, problems: this.#problems, log: this.#log }
     const opened = new ReplicaVolume({ ...parts, breathe: () => this.#breathe() })
     agent.volumes.set(volume, opened)

@@ -22,8 +22,8 @@ class RunningReplica {
   readonly #stop = new AbortController()
   readonly #running: Promise<void>
 
-  constructor(store: Store, directory: string) {
-    this.replica = new Replica({ directory, catalog: store.catalog, history: store.history, log: silentLog })
+  constructor(store: Store, directory: string, special = false) {
+    this.replica = new Replica({ directory, catalog: store.catalog, history: store.history, log: silentLog, special })
     this.#running = this.replica.run(this.#stop.signal)
     onTestFinished(() => this.stop())
   }
@@ -42,7 +42,8 @@ class RunningReplica {
 async function restored(store: Store, writer: JournalWriter): Promise<ReturnType<typeof walkTree>> {
   const to = join(scratchDirectory(), 'restored')
   const point = await store.history.point(writer.agent, VOLUME, { kind: 'head' })
-  await restore(store.history, { agent: writer.agent, volume: VOLUME, path: '' as RelativePath, point, to, dryRun: false, setuid: false })
+  const how = { dryRun: false, setuid: false, special: false, torn: false }
+  await restore(store.history, { agent: writer.agent, volume: VOLUME, path: '' as RelativePath, point, to, ...how })
   return walkTree(to)
 }
 
