@@ -396,7 +396,38 @@ def decode_version(r):
         extensions.append({"tag": tag, "value": r.string(1 << 20)})
     if extensions:
         version["extensions"] = extensions
+    version.update(additions(version, {extension["tag"]: extension["value"] for extension in extensions}))
     return version
+
+
+def additions(version, values):
+    """What the extension fields say; one that is not as it should be counts as absent."""
+    found = {}
+    for tag, decode in ((128, decode_holes), (129, decode_writer)):
+        try:
+            if tag in values:
+                found.update(decode(Reader(values[tag]), version))
+        except Damage:
+            pass
+    if 130 in values:
+        found["inferred"] = True
+    return found
+
+
+def decode_holes(r, version):
+    holes, end = [], 0
+    for _ in range(r.varint(10000)):
+        offset = end + r.varint()
+        length = r.varint()
+        end = offset + length
+        if length == 0 or end > version.get("size", 0):
+            raise Damage("bad hole")
+        holes.append([offset, length])
+    return {"holes": holes} if holes else {}
+
+
+def decode_writer(r, _):
+    return {"writer": {"pid": r.varint(0xFFFFFFFF), "uid": r.varint(0xFFFFFFFF), "executable": r.string(4096)}}
 
 
 def decode_record(data):
@@ -628,6 +659,7 @@ def list_tree(repository, agent, volume, at):
         entry.update({name: version[name] for name in ("kind", "mode", "uid", "gid", "mtimeNs", "links")})
         entry["xattrs"] = [[xattr["name"], xattr["value"]] for xattr in version["xattrs"]]
         entry.update({name: version[name] for name in ("consistency", "size", "target", "device") if name in version})
+        entry.update({name: version[name] for name in ("holes", "writer", "inferred") if name in version})
         if version["kind"] == "file":
             entry["digest"] = version["digest"].hex()
         if set_by in lost:
@@ -664,7 +696,7 @@ def extract(repository, agent, volume, target, at):
                 repository.damaged(f"{plain(path)}: {error}")
                 continue
             with open(place, "xb") as file:
-                file.write(content)
+                write_sparse(file, content, version.get("holes", []))
             finish(place, version)
             if key is not None:
                 first[key] = place
@@ -672,6 +704,20 @@ def extract(repository, agent, volume, target, at):
             print(f"{plain(path)}: left out", file=sys.stderr)
     for place, version in reversed(directories):
         finish(place, version)
+
+
+def write_sparse(file, content, holes):
+    """Leaves out what is zero in a hole that is named."""
+    at = 0
+    for offset, length in holes:
+        file.write(content[at:offset])
+        at = offset + length
+        if any(content[offset:at]):
+            file.write(content[offset:at])
+        else:
+            file.seek(length, os.SEEK_CUR)
+    file.write(content[at:])
+    file.truncate(len(content))
 
 
 def finish(place, version):
