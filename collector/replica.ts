@@ -14,7 +14,7 @@ import { makeDirectory } from '../shared/files.ts'
 import { libc } from '../shared/libc.ts'
 import type { Log } from '../shared/log.ts'
 import type { Label, RelativePath } from '../shared/path.ts'
-import { comparePositions, type Position } from '../shared/record.ts'
+import { comparePositions, type Position, type RecordSummary } from '../shared/record.ts'
 import type { Catalog } from './catalog.ts'
 import { Follow } from './follow.ts'
 import type { History } from './history.ts'
@@ -22,7 +22,6 @@ import { Materializer } from './materialize.ts'
 import { ReplicaCursor } from './replica-cursor.ts'
 import { ReplicaProblems } from './replica-problems.ts'
 import { ReplicaVolume } from './replica-volume.ts'
-import { TouchedPaths } from './touched-paths.ts'
 
 /** Records taken in one round. */
 const ROUND_RECORDS = 2000
@@ -186,18 +185,20 @@ export class Replica {
       agent.trusted = true
       return false
     }
-    const touched = new TouchedPaths(
-      (volume, path, position) => this.#catalog.versionBy(name, volume, path, position)?.kind === 'directory',
-    )
+    const records = new Map<Label, RecordSummary[]>()
     let last: Position = agent.applied
     let count = 0
     for await (const record of this.#catalog.summaries(name, agent.applied, head)) {
-      touched.add(record)
+      if (record.kind !== 'epoch') {
+        const ofVolume = records.get(record.volume)
+        if (ofVolume === undefined) records.set(record.volume, [record])
+        else ofVolume.push(record)
+      }
       last = { epoch: record.epoch, seq: record.seq }
       if (++count >= ROUND_RECORDS) break
     }
     const basis = { applied: agent.applied, until: last, trusted: agent.trusted }
-    for (const [volume, paths] of touched.byVolume) await this.#volumeOf(name, agent, volume).apply(paths, basis)
+    for (const [volume, ofVolume] of records) await this.#volumeOf(name, agent, volume).apply(ofVolume, basis)
     agent.applied = last
     this.progress.signal()
     if (Date.now() - agent.durableAt > CURSOR_MS) this.#makeDurable(name, agent)
