@@ -144,6 +144,11 @@ export class Catalog {
     return value === undefined ? undefined : readVersion(value)
   }
 
+  /** Whether a record changed a path: made it a version, or ended it. */
+  changed(agent: Label, volume: Label, path: RelativePath, position: Position): boolean {
+    return this.#db.getSync(keys.version(agent, volume, path, position)) !== undefined
+  }
+
   #version(agent: Label, volume: Label, path: RelativePath, position: Position): Version {
     const version = this.versionBy(agent, volume, path, position)
     if (version === undefined)

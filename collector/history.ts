@@ -157,8 +157,12 @@ export class History implements HistorySource {
     const after = query.from === undefined ? BEFORE_ALL : await this.#positionOrStart(agent, query.from)
     const until = await this.#position(agent, query.until ?? { kind: 'head' })
     for await (const record of this.#catalog.summaries(agent, after, until)) {
-      if (!concerns(record, volume, query.path)) continue
       const position = { epoch: record.epoch, seq: record.seq }
+      const isConcerned =
+        concerns(record, volume, query.path) ||
+        // What ended, moved or swept the directories above it.
+        (mayReach(record, volume, query.path) && this.#catalog.changed(agent, volume, query.path, position))
+      if (!isConcerned) continue
       const version = record.kind === 'put' ? this.#catalog.versionBy(agent, volume, record.path, position) : undefined
       yield { record, version, lost: record.kind === 'put' && this.#catalog.isLost(agent, position) }
     }
@@ -200,6 +204,21 @@ export class History implements HistorySource {
     const place = this.#catalog.chunk(name)
     if (place === undefined) throw new PacsimileError('damage', `Chunk ${digestHex(name)} is in no pack`)
     return this.#repository.readChunk(place, name)
+  }
+}
+
+/** Whether a record may have changed a path by what it did to a directory above. */
+function mayReach(record: RecordSummary, volume: Label, path: RelativePath): boolean {
+  switch (record.kind) {
+    case 'put':
+    case 'remove':
+      return record.volume === volume && isWithin(path, record.path)
+    case 'rename':
+      return record.volume === volume && (isWithin(path, record.path) || isWithin(path, record.to))
+    case 'sweep':
+      return record.volume === volume
+    default:
+      return false
   }
 }
 

@@ -9,6 +9,7 @@ import type { ListedEntry } from '../../collector/history-source.ts'
 import { NO_DIGEST } from '../../shared/digest.ts'
 import { relativePath } from '../../shared/path.ts'
 import type { Version } from '../../shared/version.ts'
+import { withAdditions } from '../../shared/version-extensions.ts'
 import { directoryVersion, fileVersion } from '../support/agent-parts.ts'
 import { at, FakeHistory, FIRST_MS, IMAGES, LAST_MS, serveHistory } from '../support/fake-history.ts'
 import { LAUNCHER, launch } from '../support/launcher.ts'
@@ -131,6 +132,35 @@ describe('log', () => {
     const json = await launch('log', 'pacs1:images', '--json', '--data', data)
     expect(lines(json.stdout)[0]).toMatchObject({ op: 'put', path: '2.dcm', lost: true, version: { kind: 'file', size: 1 } })
     expect(lines(json.stdout)[2]).toMatchObject({ op: 'gap', from: '2026-11-24T09:00:00.000Z', cause: 'asleep' })
+  })
+
+  it('shows who wrote a version, what it was sure of and whether it was inferred, and says the same in JSON', async () => {
+    const history = new FakeHistory()
+    const writer = { pid: 4711, uid: 104, executable: '/usr/sbin/Orthanc' }
+    const put = (seq: number, path: string, version: Version): void => {
+      const record = { ...header, seq, time: at(FIRST_MS + seq), kind: 'put', path: relativePath(path) } as const
+      history.records.push({ record, version, lost: false })
+    }
+    const sparse = fileVersion('a sparse file', { consistency: 'crash-consistent' })
+    put(2, 'a.dcm', withAdditions(sparse, { writer, holes: [{ offset: 2, length: 5 }] }))
+    put(3, 'b.dcm', withAdditions(fileVersion('x', { consistency: 'torn' }), { writer: { ...writer, executable: '' } }))
+    put(4, 'd', withAdditions(directoryVersion(), { isInferred: true }))
+    const data = await serveHistory(history)
+    const { stdout } = await launch('log', 'pacs1:images', '--data', data)
+    expect(stdout.split('\n').slice(1, -1)).toEqual([
+      expect.stringMatching(/ put file +13 B +crash-consistent +a\.dcm {2}by \/usr\/sbin\/Orthanc \(104\), pid 4711$/),
+      expect.stringMatching(/ put file +1 B +torn +b\.dcm {2}by uid 104, pid 4711$/),
+      expect.stringMatching(/ put directory +- +- +d {2}\(inferred\)$/),
+    ])
+    // A path begins within the first 80 of 100 columns.
+    for (const line of stdout.split('\n').slice(2, -1)) expect(line.search(/ (b\.dcm|d) /)).toBeLessThan(80)
+    const json = lines((await launch('log', 'pacs1:images', '--json', '--data', data)).stdout)
+    expect(json.map((line) => line['version'])).toMatchObject([
+      { consistency: 'crash-consistent', writer, inferred: false, holes: 5 },
+      { consistency: 'torn', writer: { ...writer, executable: '' }, inferred: false },
+      { inferred: true },
+    ])
+    expect(json[1]).not.toHaveProperty('version.holes')
   })
 
   it('shows what came after --from, and ends with 4 where nothing did', async () => {

@@ -5,7 +5,7 @@ import fc from 'fast-check'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { Materializer } from '../../collector/materialize.ts'
 import { PacsimileError } from '../../shared/errors.ts'
-import { childOf, ROOT } from '../../shared/path.ts'
+import { childOf, type RelativePath, ROOT } from '../../shared/path.ts'
 import { directoryVersion, JournalWriter, symlinkVersion, VOLUME } from '../support/journal-writer.ts'
 import { RunningReplica, restoredHead } from '../support/running-replica.ts'
 import { scratchDirectory } from '../support/scratch.ts'
@@ -306,6 +306,29 @@ describe('a directory that is renamed', () => {
     expect(readdirSync(site.root)).toEqual(['large'])
     expect(readdirSync(join(site.root, 'large/99'))).toHaveLength(1000)
   }, 120_000)
+})
+
+describe('the log of a path', () => {
+  it('tells of what happened to the directories above it, where that changed the path', async () => {
+    const store = await Store.open()
+    const writer = new JournalWriter()
+    study(writer, 'd')
+    writer.put('e', directoryVersion())
+    writer.rename('d', 'f')
+    writer.put('d', directoryVersion())
+    writer.rename('e', 'd')
+    writer.remove('f')
+    await store.send(writer)
+    const log = async (path: string): Promise<string[]> => {
+      const query = { path: path as RelativePath, from: undefined, until: undefined }
+      const found = []
+      for await (const { record } of store.history.log(writer.agent, VOLUME, query)) found.push(record.kind)
+      return found
+    }
+    expect(await log('d/series/1')).toEqual(['put', 'rename'])
+    expect(await log('f/series/1')).toEqual(['rename', 'remove'])
+    expect(await log('f/series/nothing')).toEqual([])
+  })
 })
 
 const NAMES = ['a', 'b', 'c', 'd', 'e']
