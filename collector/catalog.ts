@@ -163,6 +163,12 @@ export class Catalog {
     return this.#db.getSync(keys.lost(agent, position)) !== undefined
   }
 
+  /** Whether the agent ever declared content lost. */
+  async hasLost(agent: Label): Promise<boolean> {
+    for await (const _ of this.#entries(ranges.lost(agent), { limit: 1 })) return true
+    return false
+  }
+
   summary(agent: Label, position: Position): RecordSummary | undefined {
     const value = this.#db.getSync(keys.summary(agent, position))
     return value === undefined ? undefined : decodeSummary(value)

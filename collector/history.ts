@@ -12,6 +12,7 @@ import type { ChunkRef } from '../shared/version.ts'
 import type { Catalog, Damage, VolumeFacts } from './catalog.ts'
 import type { ChunkCache } from './chunk-cache.ts'
 import type { ChunkResult, HistorySource, ListedEntry, LogEntry, LogQuery, Window } from './history-source.ts'
+import { isContentLost } from './lost-content.ts'
 import { includedUntil, type Point, type PointRequest } from './point.ts'
 import type { Repository } from './repository/repository.ts'
 
@@ -143,8 +144,9 @@ export class History implements HistorySource {
 
   async *tree(agent: Label, volume: Label, path: RelativePath, at: Position): AsyncGenerator<ListedEntry> {
     await this.#facts(agent, volume)
+    const mayBeLost = await this.#catalog.hasLost(agent)
     for await (const entry of this.#catalog.treeAt(agent, volume, path, at))
-      yield { ...entry, lost: this.#catalog.isLost(agent, entry.position) }
+      yield { ...entry, lost: mayBeLost && (await isContentLost(this.#catalog, agent, volume, entry)) }
   }
 
   async lastWhole(agent: Label, volume: Label, path: RelativePath, at: Position): Promise<HybridTime | undefined> {

@@ -16,6 +16,7 @@ import type { TreeEntry } from '../shared/tree.ts'
 import { type FileVersion, sameContent, type Version } from '../shared/version.ts'
 import { sameHoles } from '../shared/version-extensions.ts'
 import type { Catalog } from './catalog.ts'
+import { isContentLost } from './lost-content.ts'
 import type { Materializer } from './materialize.ts'
 import { MovedDirectories } from './moved-directories.ts'
 import type { ReplicaProblems } from './replica-problems.ts'
@@ -177,7 +178,7 @@ export class ReplicaVolume {
         this.#directories.add(path)
       } else {
         const shown = await this.#standIn(entry)
-        if (this.#catalog.isLost(this.#agent, shown.position))
+        if (await isContentLost(this.#catalog, this.#agent, this.#volume, shown))
           throw new PacsimileError('incomplete', 'the agent could not keep this content until it was acknowledged')
         await this.#write(shown, basis)
       }
@@ -220,7 +221,6 @@ export class ReplicaVolume {
 
   /** Makes the path a hard link of another name of the same file that is up to date. */
   async #linkToSibling(path: RelativePath, version: Version, basis: RoundBasis): Promise<boolean> {
-    if (isTorn(version)) return false
     for (const other of await this.#catalog.hardLinks(this.#agent, this.#volume, version)) {
       const sibling = other === path ? undefined : this.#newest(other)
       if (sibling === undefined || isTorn(sibling.version) || this.#problems.mayConcern(this.#agent, this.#volume, other)) continue

@@ -308,6 +308,31 @@ describe('a directory that is renamed', () => {
   }, 120_000)
 })
 
+describe('content that was lost', () => {
+  it('is known to be so wherever renames bring it, and is no damage', async () => {
+    const store = await Store.open()
+    const writer = new JournalWriter()
+    study(writer, 'd')
+    const { record } = writer.file('d/series/lost', Buffer.from('could not be kept'))
+    if (record.kind !== 'put' || record.version.kind !== 'file') throw new Error('not a file')
+    writer.rename('d', 'e')
+    writer.append({ kind: 'lost', volume: VOLUME, path: record.path, lostSeq: record.seq })
+    writer.put('f', directoryVersion())
+    writer.rename('e/series', 'f/series')
+    await store.send(writer)
+    const lost = async (): Promise<string[]> => {
+      const found = []
+      for await (const entry of store.history.tree(writer.agent, VOLUME, ROOT, writer.end)) if (entry.lost) found.push(entry.path)
+      return found
+    }
+    expect(await lost()).toEqual(['f/series/lost'])
+    // Put again, it is lost no more.
+    writer.file('f/series/lost', Buffer.from('kept this time'))
+    await store.send(writer)
+    expect(await lost()).toEqual([])
+  })
+})
+
 describe('the log of a path', () => {
   it('tells of what happened to the directories above it, where that changed the path', async () => {
     const store = await Store.open()

@@ -479,7 +479,7 @@ def parent_of(path):
 
 
 def fold(records):
-    """path -> (position, version)."""
+    """path -> (position, version, position of the put that brought the version)."""
     tree = {}
 
     def drop(directory, itself=True):
@@ -493,7 +493,7 @@ def fold(records):
             path, version = record["path"], record["version"]
             if version["kind"] != "directory" and path in tree and tree[path][1]["kind"] == "directory":
                 drop(path, itself=False)
-            tree[path] = (position, version)
+            tree[path] = (position, version, position)
         elif kind == "remove":
             drop(record["path"])
         elif kind == "rename":
@@ -505,8 +505,8 @@ def fold(records):
                 continue
             drop(source)
             drop(to)
-            for path, (_, version) in moved.items():
-                tree[to + path[len(source) :]] = (position, version)
+            for path, (_, version, origin) in moved.items():
+                tree[to + path[len(source) :]] = (position, version, origin)
         elif kind == "sweep":
             since = (record["epoch"], record["since"])
             keep = set()
@@ -654,7 +654,7 @@ def plain(value, name=None):
 def list_tree(repository, agent, volume, at):
     position, lost, tree = repository.tree(agent, volume, at)
     first, entries = {}, []
-    for path, (set_by, version) in tree.items():
+    for path, (set_by, version, origin) in tree.items():
         entry = {"path": path, "epoch": set_by[0], "seq": set_by[1]}
         entry.update({name: version[name] for name in ("kind", "mode", "uid", "gid", "mtimeNs", "links")})
         entry["xattrs"] = [[xattr["name"], xattr["value"]] for xattr in version["xattrs"]]
@@ -662,7 +662,7 @@ def list_tree(repository, agent, volume, at):
         entry.update({name: version[name] for name in ("holes", "writer", "inferred") if name in version})
         if version["kind"] == "file":
             entry["digest"] = version["digest"].hex()
-        if set_by in lost:
+        if origin in lost:
             entry["lost"] = True
         key = hard_link_key(version)
         if key in first and key is not None:
@@ -678,7 +678,7 @@ def extract(repository, agent, volume, target, at):
     target = os.fsencode(target)
     os.mkdir(target, 0o700)
     first, directories = {}, []
-    for path, (set_by, version) in tree.items():
+    for path, (_, version, origin) in tree.items():
         place = os.path.join(target, path) if path else target
         key = hard_link_key(version)
         if version["kind"] == "directory":
@@ -689,7 +689,7 @@ def extract(repository, agent, volume, target, at):
             os.link(first[key], place, follow_symlinks=False)
         elif version["kind"] == "symlink":
             os.symlink(version["target"], place)
-        elif version["kind"] == "file" and set_by not in lost:
+        elif version["kind"] == "file" and origin not in lost:
             try:
                 content = repository.content(version)
             except Damage as error:
