@@ -235,6 +235,31 @@ describe('restore', () => {
     expect(readFileSync(join(to, 'a.dcm'), 'utf8')).toBe('aaaa')
   })
 
+  it('leaves out what is torn or special, says how to have it and when it was whole, and has it when asked', async () => {
+    const history = archive()
+    history.entries.push(
+      stored(history, 'db', 'parts of two moments', { consistency: 'torn' }),
+      entry('pipe', { kind: 'fifo', mode: 0o622, uid: 0, gid: 0, mtimeNs: 1n, ctimeNs: 1n, inode: 3n, links: 1, xattrs: [] }),
+    )
+    history.whole = at(FIRST_MS)
+    const data = await serveHistory(history)
+    const [without, whole] = [join(scratchDirectory(), 'without'), join(scratchDirectory(), 'with')]
+    const left = await launch('restore', 'pacs1:images', '--at', 'now', '--to', without, '--data', data)
+    expect(left.status).toBe(8)
+    expect(left.stderr).toContain('2 paths could not be restored:\n')
+    expect(left.stderr).toMatch(
+      / {4}db: its content was torn .*--torn restores it.*; the last whole version is of 2026-11-24 10:00:00.000 /,
+    )
+    expect(left.stderr).toContain('    pipe: a fifo is recorded; --special recreates it\n')
+    expect(left.stderr).not.toContain('changed while being read')
+    const all = await launch('restore', 'pacs1:images', '--at', 'now', '--to', whole, '--torn', '--special', '--data', data)
+    expect(all.status).toBe(0)
+    expect(all.stderr).toContain('1 file changed while being read at the time')
+    expect(readFileSync(join(whole, 'db'), 'utf8')).toBe('parts of two moments')
+    expect(lstatSync(join(whole, 'pipe')).isFIFO()).toBe(true)
+    expect((await launch('cat', 'pacs1:images/db', '--data', data)).stderr).toContain('warning: pacs1:images/db changed while')
+  })
+
   it('does not end well while the repository is known to be damaged, and says where', async () => {
     const history = archive()
     history.damage.push({ file: '/r/packs/01/1.pack', offset: 77, reason: 'wrong checksum' })
