@@ -65,6 +65,10 @@ export function adminRoutes(parts: AdminParts): LocalRoutes {
       const asked = parse(TREE, body)
       return encodeEntries(history.tree(asked.agent, asked.volume, asked.path, asked.at))
     },
+    async lastWhole(body) {
+      const asked = parse(TREE, body)
+      return { time: await history.lastWhole(asked.agent, asked.volume, asked.path, asked.at) }
+    },
     log(body) {
       const asked = parse(LOG, body)
       return encodeLog(history.log(asked.agent, asked.volume, { path: asked.path, from: asked.from, until: asked.until }))

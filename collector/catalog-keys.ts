@@ -90,6 +90,7 @@ export const ranges = {
   agents: prefixRange('a'),
   damage: prefixRange('d'),
   allSummaries: (agent: Label): KeyRange => prefixRange(`s${agent}\0`),
+  lost: (agent: Label): KeyRange => prefixRange(`l${agent}\0`),
   epochs: (agent: Label): KeyRange => prefixRange(`e${agent}\0`),
   volumes: (agent: Label): KeyRange => prefixRange(`w${agent}\0`),
   coverage: (agent: Label, volume: Label): KeyRange => prefixRange(volumePrefix('o', agent, volume)),

@@ -144,6 +144,11 @@ export class Catalog {
     return value === undefined ? undefined : readVersion(value)
   }
 
+  /** Whether a record changed a path: made it a version, or ended it. */
+  changed(agent: Label, volume: Label, path: RelativePath, position: Position): boolean {
+    return this.#db.getSync(keys.version(agent, volume, path, position)) !== undefined
+  }
+
   #version(agent: Label, volume: Label, path: RelativePath, position: Position): Version {
     const version = this.versionBy(agent, volume, path, position)
     if (version === undefined)
@@ -158,6 +163,12 @@ export class Catalog {
     return this.#db.getSync(keys.lost(agent, position)) !== undefined
   }
 
+  /** Whether the agent ever declared content lost. */
+  async hasLost(agent: Label): Promise<boolean> {
+    for await (const _ of this.#entries(ranges.lost(agent), { limit: 1 })) return true
+    return false
+  }
+
   summary(agent: Label, position: Position): RecordSummary | undefined {
     const value = this.#db.getSync(keys.summary(agent, position))
     return value === undefined ? undefined : decodeSummary(value)
@@ -170,14 +181,18 @@ export class Catalog {
 
   // ---- ranges ------------------------------------------------------------------------------------------------------
 
-  async *#entries(range: KeyRange, options: { reverse?: boolean; limit?: number } = {}): AsyncGenerator<[Buffer, Buffer]> {
+  /** `batch`: entries read ahead; few where each may be large and the first may be enough. */
+  async *#entries(
+    range: KeyRange,
+    { batch = 1000, ...options }: { reverse?: boolean; limit?: number; batch?: number } = {},
+  ): AsyncGenerator<[Buffer, Buffer]> {
     const iterator = this.#db.iterator({ ...range, ...options })
     const next = (): Promise<[Buffer, Buffer][]> =>
-      iterator.nextv(1000).catch((error: unknown) => {
+      iterator.nextv(batch).catch((error: unknown) => {
         throw levelError(error, 'Reading the catalog')
       })
     try {
-      for (let batch = await next(); batch.length > 0; batch = await next()) yield* batch
+      for (let found = await next(); found.length > 0; found = await next()) yield* found
     } finally {
       await iterator.close()
     }
@@ -233,6 +248,22 @@ export class Catalog {
 
   async entryAt(agent: Label, volume: Label, path: RelativePath, at: Position): Promise<TreeEntry | undefined> {
     for await (const entry of this.#newestUntil(ranges.versionsOf(agent, volume, path), agent, volume, at)) return entry
+    return undefined
+  }
+
+  /**
+   * The path as it last was a file whose content was neither torn nor lost, at or before a position and since it is a file;
+   * undefined where it was not.
+   */
+  async lastWhole(agent: Label, volume: Label, path: RelativePath, at: Position): Promise<TreeEntry | undefined> {
+    const newestFirst = { reverse: true, batch: 8 }
+    for await (const [key, value] of this.#entries(ranges.versionsOf(agent, volume, path), newestFirst)) {
+      const { position } = readVersionKey(key, agent, volume)
+      if (comparePositions(position, at) > 0) continue
+      const version = readVersion(value)
+      if (version?.kind !== 'file') return undefined
+      if (version.consistency !== 'torn' && !this.isLost(agent, position)) return { path, position, version }
+    }
     return undefined
   }
 

@@ -12,6 +12,7 @@ import { PacsimileError, reasonOf } from '../shared/errors.ts'
 import type { Label, RelativePath } from '../shared/path.ts'
 import type { ChunkRef } from '../shared/version.ts'
 import type { Catalog, Damage } from './catalog.ts'
+import { isContentLost } from './lost-content.ts'
 import { replay } from './replay.ts'
 import { FRAME_HEADER_BYTES } from './repository/frame.ts'
 import type { FrameFile, FrameFileKind, ScannedFrame } from './repository/frame-file.ts'
@@ -188,7 +189,7 @@ async function affectedVersions(
         if (version.kind !== 'file') continue
         const reason = version.chunks.map((chunk) => whyBroken(chunk)).find((found) => found !== undefined)
         if (reason === undefined) continue
-        if (catalog.isLost(agent, position)) lostByAgent += 1
+        if (await isContentLost(catalog, agent, volume.name, { path, position })) lostByAgent += 1
         else
           affected.push({
             agent,

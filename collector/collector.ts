@@ -57,7 +57,9 @@ export async function collect(
   const damage = await catalog.damage()
   const cache = new ChunkCache(CHUNK_CACHE_BYTES)
   const history = new History(catalog, repository, { cache, damage })
-  const replica = config.replica ? new Replica({ directory: join(dataDir, 'replica'), catalog, history, log }) : undefined
+  const replica = config.replica
+    ? new Replica({ directory: join(dataDir, 'replica'), catalog, history, log, special: config.replicaSpecial })
+    : undefined
   const ingest = new Ingest({ repository, catalog, cache, log, onCommit: (agents) => replica?.hint(agents) })
 
   // Each part is stopped only when what feeds it has ended: the port, then ingest, then the replica.

@@ -26,6 +26,8 @@ const SCHEMA = z.strictObject({
   keyFile: z.string().min(1).optional(),
   /** Whether a live replica is kept. */
   replica: z.boolean().default(true),
+  /** Whether it has fifos, sockets and device nodes; devices need root. */
+  replicaSpecial: z.boolean().default(false),
   logLevel: z.enum(LOG_LEVELS).default('info'),
 })
 

@@ -57,6 +57,8 @@ export interface HistorySource extends AsyncDisposable {
   point(agent: Label, volume: Label, request: PointRequest): Promise<Point>
   /** The path and all below it at a position, depth first, names in byte order. Empty where the path is not there. */
   tree(agent: Label, volume: Label, path: RelativePath, at: Position): AsyncIterable<ListedEntry>
+  /** When the path was last given content that was not torn, at or before a position; undefined where it was not since it is a file. */
+  lastWhole(agent: Label, volume: Label, path: RelativePath, at: Position): Promise<HybridTime | undefined>
   /** Records of a volume, oldest first. */
   log(agent: Label, volume: Label, query: LogQuery): AsyncIterable<LogEntry>
   window(agent: Label, volume: Label): Promise<Window>

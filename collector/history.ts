@@ -12,6 +12,7 @@ import type { ChunkRef } from '../shared/version.ts'
 import type { Catalog, Damage, VolumeFacts } from './catalog.ts'
 import type { ChunkCache } from './chunk-cache.ts'
 import type { ChunkResult, HistorySource, ListedEntry, LogEntry, LogQuery, Window } from './history-source.ts'
+import { isContentLost } from './lost-content.ts'
 import { includedUntil, type Point, type PointRequest } from './point.ts'
 import type { Repository } from './repository/repository.ts'
 
@@ -143,8 +144,14 @@ export class History implements HistorySource {
 
   async *tree(agent: Label, volume: Label, path: RelativePath, at: Position): AsyncGenerator<ListedEntry> {
     await this.#facts(agent, volume)
+    const mayBeLost = await this.#catalog.hasLost(agent)
     for await (const entry of this.#catalog.treeAt(agent, volume, path, at))
-      yield { ...entry, lost: this.#catalog.isLost(agent, entry.position) }
+      yield { ...entry, lost: mayBeLost && (await isContentLost(this.#catalog, agent, volume, entry)) }
+  }
+
+  async lastWhole(agent: Label, volume: Label, path: RelativePath, at: Position): Promise<HybridTime | undefined> {
+    const entry = await this.#catalog.lastWhole(agent, volume, path, at)
+    return entry === undefined ? undefined : this.#catalog.summary(agent, entry.position)?.time
   }
 
   async *log(agent: Label, volume: Label, query: LogQuery): AsyncGenerator<LogEntry> {
@@ -152,8 +159,12 @@ export class History implements HistorySource {
     const after = query.from === undefined ? BEFORE_ALL : await this.#positionOrStart(agent, query.from)
     const until = await this.#position(agent, query.until ?? { kind: 'head' })
     for await (const record of this.#catalog.summaries(agent, after, until)) {
-      if (!concerns(record, volume, query.path)) continue
       const position = { epoch: record.epoch, seq: record.seq }
+      const isConcerned =
+        concerns(record, volume, query.path) ||
+        // What ended, moved or swept the directories above it.
+        (mayReach(record, volume, query.path) && this.#catalog.changed(agent, volume, query.path, position))
+      if (!isConcerned) continue
       const version = record.kind === 'put' ? this.#catalog.versionBy(agent, volume, record.path, position) : undefined
       yield { record, version, lost: record.kind === 'put' && this.#catalog.isLost(agent, position) }
     }
@@ -195,6 +206,21 @@ export class History implements HistorySource {
     const place = this.#catalog.chunk(name)
     if (place === undefined) throw new PacsimileError('damage', `Chunk ${digestHex(name)} is in no pack`)
     return this.#repository.readChunk(place, name)
+  }
+}
+
+/** Whether a record may have changed a path by what it did to a directory above. */
+function mayReach(record: RecordSummary, volume: Label, path: RelativePath): boolean {
+  switch (record.kind) {
+    case 'put':
+    case 'remove':
+      return record.volume === volume && isWithin(path, record.path)
+    case 'rename':
+      return record.volume === volume && (isWithin(path, record.path) || isWithin(path, record.to))
+    case 'sweep':
+      return record.volume === volume
+    default:
+      return false
   }
 }
 

@@ -25,17 +25,22 @@ import {
 import type { ByteString } from '../shared/bytes.ts'
 import { type Digest, StreamingDigest } from '../shared/digest.ts'
 import { errnoOf, PacsimileError } from '../shared/errors.ts'
-import { TEMPORARY_PREFIX, writeFully } from '../shared/files.ts'
+import { TEMPORARY_PREFIX } from '../shared/files.ts'
 import { libc } from '../shared/libc.ts'
 import { childOf, parentOf, pathBuffer, type RelativePath, ROOT } from '../shared/path.ts'
-import type { FileVersion, Version, Xattr } from '../shared/version.ts'
+import type { DeviceVersion, FileVersion, PlainVersion, SymlinkVersion, Version, Xattr } from '../shared/version.ts'
+import { holesOf } from '../shared/version-extensions.ts'
+import { HoleWriter } from './hole-writer.ts'
 import { SafeDirectory } from './safe-directory.ts'
+import { changeModeUnopened, makeSpecialNode, type SpecialKind } from './special-node.ts'
 
 export type ReadChunk = (name: Digest, length: number) => Buffer | Promise<Buffer>
 
 export interface MaterializeOptions {
-  /** Give regular files their setuid and setgid bits. */
+  /** Give files what runs them with the rights of others: setuid and setgid bits, capabilities. */
   readonly setuid: boolean
+  /** Make fifos, sockets and device nodes; without it there is nothing where they were. */
+  readonly special: boolean
   /** Told of what a path could not be given; the path itself is there. */
   readonly onShortcoming?: (shortcoming: Shortcoming) => void
 }
@@ -43,11 +48,14 @@ export interface MaterializeOptions {
 /** Something that a file should have and could not be given. */
 export interface Shortcoming {
   readonly path: RelativePath
-  readonly what: 'owner' | 'mode' | 'xattr' | 'special-file'
+  readonly what: 'owner' | 'mode' | 'xattr'
   readonly reason: string
 }
 
 const SETUID_SETGID = 0o6000
+/** What a file may do that runs, as setuid bits are. */
+const CAPABILITIES = 'security.capability'
+type SpecialVersion = DeviceVersion | PlainVersion
 /** Namespaces of xattrs that are removed where the version has none: a default ACL of a directory gives its files one. */
 const INHERITED_XATTRS = ['user.', 'system.posix_acl_']
 /** Namespaces of xattrs that only a privileged process may set. */
@@ -87,15 +95,13 @@ export class Materializer {
         await this.#putFile(path, version)
         return
       case 'symlink':
-        this.#replace(path, (temporary) => symlinkSync(pathBuffer(version.target), pathBuffer(temporary)), version)
+        this.#putSymlink(path, version)
         return
       case 'fifo':
       case 'socket':
       case 'character-device':
       case 'block-device':
-        // What was there before is gone, also where what has come cannot be made.
-        this.removeAll(path)
-        this.#options.onShortcoming?.({ path, what: 'special-file', reason: `a ${version.kind} is recorded but not recreated` })
+        this.#putSpecial(path, version, version.kind)
     }
   }
 
@@ -113,13 +119,15 @@ export class Materializer {
     const fd = openSync(pathBuffer(temporary), constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW, 0o600)
     try {
       try {
+        const writer = new HoleWriter(fd, holesOf(version))
         for (const chunk of version.chunks) {
           const read = this.#readChunk(chunk.digest, chunk.length)
           const bytes = read instanceof Promise ? await read : read
           content.add(bytes)
-          writeFully(fd, bytes)
+          writer.write(bytes)
         }
         content.end()
+        writer.end()
         this.#setMetadata(path, fd, temporary, version)
       } finally {
         closeSync(fd)
@@ -137,8 +145,11 @@ export class Materializer {
     this.#setOwner(path, version, () => fchownSync(fd, version.uid, version.gid))
     this.#removeOtherXattrs(at, version.xattrs)
     this.#setXattrs(path, at, version.xattrs)
-    const mode = version.kind === 'file' && !this.#options.setuid ? version.mode & ~SETUID_SETGID : version.mode
-    this.#attempt(path, 'mode', () => fchmodSync(fd, mode))
+    this.#attempt(path, 'mode', () => fchmodSync(fd, this.#modeOf(version)))
+  }
+
+  #modeOf(version: Version): number {
+    return version.kind === 'directory' || this.#options.setuid ? version.mode : version.mode & ~SETUID_SETGID
   }
 
   #setOwner(path: RelativePath, version: Version, set: () => void): void {
@@ -149,6 +160,7 @@ export class Materializer {
 
   #setXattrs(path: RelativePath, at: ByteString, xattrs: readonly Xattr[]): void {
     for (const { name, value } of xattrs) {
+      if (name === CAPABILITIES && !this.#options.setuid) continue
       if (!this.#mayChown && PRIVILEGED_XATTRS.some((prefix) => name.startsWith(prefix))) {
         this.#options.onShortcoming?.({ path, what: 'xattr', reason: `${name} needs root` })
       } else {
@@ -200,18 +212,58 @@ export class Materializer {
     }
   }
 
+  /**
+   * Gives a directory, with all below it, another name; what had that name is gone. False, and nothing done, where `from`
+   * is no directory here.
+   */
+  renameDirectory(from: RelativePath, to: RelativePath): boolean {
+    this.#directory.trim()
+    if (this.#kindOrNothing(from) !== 'directory') return false
+    const parent = parentOf(to)
+    if (parent !== undefined) this.#directory.make(parent)
+    this.removeAll(to)
+    this.#directory.forget(from)
+    renameSync(pathBuffer(this.#directory.at(from)), pathBuffer(this.#directory.at(to)))
+    return true
+  }
+
   isSameFile(a: RelativePath, b: RelativePath): boolean {
     const first = lstatSync(pathBuffer(this.#directory.at(a)), { bigint: true, throwIfNoEntry: false })
     const second = lstatSync(pathBuffer(this.#directory.at(b)), { bigint: true, throwIfNoEntry: false })
     return first !== undefined && second !== undefined && first.ino === second.ino && first.dev === second.dev
   }
 
-  #replace(path: RelativePath, make: (temporary: ByteString) => void, version: Version): void {
+  #putSymlink(path: RelativePath, version: SymlinkVersion): void {
     const temporary = this.#temporaryBeside(path)
-    make(temporary)
+    symlinkSync(pathBuffer(version.target), pathBuffer(temporary))
+    this.#finishByName(path, temporary, version)
+  }
+
+  #putSpecial(path: RelativePath, version: SpecialVersion, kind: SpecialKind): void {
+    if (!this.#options.special) {
+      // What was there before is gone, also where what has come is not made.
+      this.removeAll(path)
+      return
+    }
+    const temporary = this.#temporaryBeside(path)
+    try {
+      makeSpecialNode(temporary, kind, 'device' in version ? version.device : 0n)
+    } catch (error) {
+      // What was there is gone all the same.
+      this.removeAll(path)
+      throw error
+    }
+    this.#finishByName(path, temporary, version)
+  }
+
+  /** Metadata of what must not be opened, then its name. */
+  #finishByName(path: RelativePath, temporary: ByteString, version: SymlinkVersion | SpecialVersion): void {
     try {
       this.#setOwner(path, version, () => lchownSync(pathBuffer(temporary), version.uid, version.gid))
+      this.#removeOtherXattrs(temporary, version.xattrs)
       this.#setXattrs(path, temporary, version.xattrs)
+      // A symlink has no mode of its own.
+      if (version.kind !== 'symlink') this.#attempt(path, 'mode', () => changeModeUnopened(temporary, this.#modeOf(version)))
       libc?.setModified(temporary, version.mtimeNs)
       this.#moveInto(temporary, path)
     } catch (error) {
@@ -246,11 +298,15 @@ export class Materializer {
 
   /** Whether something is there; false also where a directory above it is missing. */
   has(path: RelativePath): boolean {
+    return this.#kindOrNothing(path) !== 'nothing'
+  }
+
+  #kindOrNothing(path: RelativePath): 'directory' | 'other' | 'nothing' {
     try {
-      return this.#kindAt(path) !== 'nothing'
+      return this.#kindAt(path)
     } catch (error) {
       if (errnoOf(error) === undefined) throw error
-      return false
+      return 'nothing'
     }
   }
 

@@ -2,7 +2,7 @@
  * History asked of a running collector through its admin socket.
  */
 import { z } from 'zod'
-import { hybridTime } from '../shared/clock.ts'
+import { type HybridTime, hybridTime } from '../shared/clock.ts'
 import { digestHex } from '../shared/digest.ts'
 import { callLocal, streamLocal } from '../shared/local-api.ts'
 import type { Label, RelativePath } from '../shared/path.ts'
@@ -26,6 +26,7 @@ const POINT = z.object({
   gap: gap.optional(),
   whole: z.boolean(),
 })
+const LAST_WHOLE = z.object({ time: time.optional() })
 const VOLUMES = z.array(z.object({ agent: label, volume: label }))
 const WINDOW = z.object({
   agent: label,
@@ -90,6 +91,11 @@ export class RemoteHistory implements HistorySource {
 
   tree(agent: Label, volume: Label, path: RelativePath, at: Position): AsyncIterable<ListedEntry> {
     return decodeEntries(this.#stream('tree', { agent, volume, path, at }))
+  }
+
+  async lastWhole(agent: Label, volume: Label, path: RelativePath, at: Position): Promise<HybridTime | undefined> {
+    const found = await this.#call('lastWhole', { agent, volume, path, at }, LAST_WHOLE)
+    return found.time
   }
 
   log(agent: Label, volume: Label, query: LogQuery): AsyncIterable<LogEntry> {

@@ -34,6 +34,13 @@ export class ReplicaProblems {
     return problems !== undefined && (problems.overflowed || problems.listed.has(path))
   }
 
+  /** Whether anything at or below a path, or a directory above it, may be wrong on disk. */
+  mayConcernTree(agent: Label, volume: Label, path: RelativePath): boolean {
+    const problems = this.#volumes.get(`${agent}\0${volume}`)
+    if (problems === undefined) return false
+    return problems.overflowed || [...problems.listed.keys()].some((listed) => isWithin(listed, path) || isWithin(path, listed))
+  }
+
   /** @returns whether it is the volume's first */
   note(agent: Label, volume: Label, path: RelativePath, reason: string): boolean {
     const key = `${agent}\0${volume}`

@@ -1,20 +1,26 @@
 /**
  * One volume of the replica: makes its files what the newest tree says, for the paths that a round touched or for all.
  *
+ * A directory that a round's records rename is renamed in the files first, and only what changed in it besides is written.
+ * Of a file whose newest content is torn the files hold the last whole version, where there is one: a stand-in is to work.
+ *
  * Invariant: a path that cannot be written is listed and costs nothing else; only a disk that fails as a whole ends the
  * round. It prevents one bad name from keeping a whole archive out of the replica.
  */
 import { errnoOf, PacsimileError, reasonOf } from '../shared/errors.ts'
 import { TEMPORARY_PREFIX } from '../shared/files.ts'
 import type { Log } from '../shared/log.ts'
-import { childOf, type Label, parentOf, type RelativePath, ROOT, showPath } from '../shared/path.ts'
-import { comparePositions, type Position } from '../shared/record.ts'
+import { childOf, isWithin, type Label, parentOf, type RelativePath, ROOT, showPath } from '../shared/path.ts'
+import { comparePositions, type Position, type RecordSummary } from '../shared/record.ts'
 import type { TreeEntry } from '../shared/tree.ts'
 import { type FileVersion, sameContent, type Version } from '../shared/version.ts'
+import { sameHoles } from '../shared/version-extensions.ts'
 import type { Catalog } from './catalog.ts'
+import { isContentLost } from './lost-content.ts'
 import type { Materializer } from './materialize.ts'
+import { MovedDirectories } from './moved-directories.ts'
 import type { ReplicaProblems } from './replica-problems.ts'
-import type { VolumeTouched } from './touched-paths.ts'
+import { TouchedPaths } from './touched-paths.ts'
 
 /** What a round rests on. */
 export interface RoundBasis {
@@ -45,11 +51,17 @@ export class ReplicaVolume {
   readonly #problems: ReplicaProblems
   readonly #log: Log
   readonly #breathe: () => Promise<void>
-  /** Paths that were written as records beyond their round made them, and which: what is on disk is not what `applied` says. */
+  /**
+   * Paths that were written or removed as records beyond their round made them, and up to which: what is on disk is not
+   * what `applied` says.
+   */
   readonly #ahead = new Map<RelativePath, Position>()
   /** Of the round: directories that were written into, and paths that are up to date. */
   #directories = new Set<RelativePath>()
   #done = new Set<RelativePath>()
+  /** Of the round: what was renamed on disk, and what else its records touched. */
+  #moved = new MovedDirectories()
+  #touched = this.#nothingTouched()
 
   constructor(parts: ReplicaVolumeParts) {
     this.#agent = parts.agent
@@ -69,9 +81,14 @@ export class ReplicaVolume {
     this.#files.close()
   }
 
-  /** Brings the touched paths up to date. @throws when the disk fails as a whole, or it is time to stop */
-  async apply(touched: VolumeTouched, basis: RoundBasis): Promise<void> {
+  /** Brings what the records touched up to date. @throws when the disk fails as a whole, or it is time to stop */
+  async apply(records: readonly RecordSummary[], basis: RoundBasis): Promise<void> {
     this.#begin()
+    for (const record of records) {
+      const isMoved = record.kind === 'rename' && (await this.#moveOnDisk(record, basis))
+      this.#touched.add(record, isMoved)
+    }
+    const touched = this.#touched
     for (const path of touched.paths) await this.#bring(path, basis)
     for (const path of touched.subtrees) {
       await this.#bring(path, basis)
@@ -82,7 +99,7 @@ export class ReplicaVolume {
     }
     // What was a directory before it was removed or replaced, and is one again, may still hold what was in it then.
     for (const path of touched.whole ? [ROOT] : touched.ended) {
-      if (path === ROOT || this.#newest(path)?.version.kind === 'directory') await this.#removeOthers(path)
+      if (path === ROOT || this.#newest(path)?.version.kind === 'directory') await this.#removeOthers(path, basis)
     }
     if (!basis.trusted) for (const directory of this.#directories) this.#guarded(directory, () => this.#removeTemporaries(directory))
     this.#finishDirectories()
@@ -96,7 +113,7 @@ export class ReplicaVolume {
     this.#problems.forget(this.#agent, this.#volume)
     const basis = { applied: until, until, trusted: false }
     for await (const entry of this.#catalog.treeAt(this.#agent, this.#volume, ROOT, until)) await this.#bring(entry.path, basis)
-    await this.#removeOthers(ROOT)
+    await this.#removeOthers(ROOT, basis)
     this.#finishDirectories()
   }
 
@@ -111,6 +128,38 @@ export class ReplicaVolume {
   #begin(): void {
     this.#directories = new Set()
     this.#done = new Set()
+    this.#moved = new MovedDirectories()
+    this.#touched = this.#nothingTouched()
+  }
+
+  #nothingTouched(): TouchedPaths {
+    return new TouchedPaths((path, position) => this.#catalog.versionBy(this.#agent, this.#volume, path, position)?.kind === 'directory')
+  }
+
+  /**
+   * Renames a directory on disk as a record did in the tree. False where it is not known for certain that the disk holds
+   * under the old name what the tree held before: the record's subtree is then brought path by path.
+   */
+  async #moveOnDisk(record: Extract<RecordSummary, { kind: 'rename' }>, basis: RoundBasis): Promise<boolean> {
+    const { path: from, to } = record
+    if (!basis.trusted || this.#problems.mayConcernTree(this.#agent, this.#volume, from)) return false
+    for (const ahead of this.#ahead.keys()) if (isWithin(ahead, from) || isWithin(from, ahead)) return false
+    // A record that found nothing there, or whose names lie within each other, moved no directory.
+    if (this.#catalog.versionBy(this.#agent, this.#volume, to, record)?.kind !== 'directory') return false
+    const source = this.#moved.sourceOf(from)
+    if (source === undefined) return false
+    const before = await this.#catalog.entryAt(this.#agent, this.#volume, source, basis.applied)
+    if (before?.version.kind !== 'directory') return false
+    try {
+      if (!this.#files.renameDirectory(from, to)) return false
+    } catch (error) {
+      if (isOfWholeDisk(error)) throw error
+      return false
+    }
+    this.#moved.add({ from, to, record })
+    for (const ahead of this.#ahead.keys()) if (isWithin(ahead, to)) this.#ahead.delete(ahead)
+    this.#problems.clear(this.#agent, this.#volume, to, true)
+    return true
   }
 
   #newest(path: RelativePath): TreeEntry | undefined {
@@ -123,14 +172,15 @@ export class ReplicaVolume {
     if (parent !== undefined) this.#directories.add(parent)
     try {
       if (entry === undefined) {
-        this.#files.removeAll(path)
+        this.#remove(path, basis)
       } else if (entry.version.kind === 'directory') {
         this.#files.makeDirectory(path)
         this.#directories.add(path)
-      } else if (this.#catalog.isLost(this.#agent, entry.position)) {
-        throw new PacsimileError('incomplete', 'the agent could not keep this content until it was acknowledged')
       } else {
-        await this.#write(entry, basis)
+        const shown = await this.#standIn(entry)
+        if (await isContentLost(this.#catalog, this.#agent, this.#volume, shown))
+          throw new PacsimileError('incomplete', 'the agent could not keep this content until it was acknowledged')
+        await this.#write(shown, basis)
       }
       this.#done.add(path)
       this.#problems.clear(this.#agent, this.#volume, path, entry?.version.kind !== 'directory')
@@ -139,6 +189,19 @@ export class ReplicaVolume {
       this.#note(path, error)
     }
     await this.#breathe()
+  }
+
+  #remove(path: RelativePath, basis: RoundBasis): void {
+    // What record ended it is not asked: it may be one beyond the round.
+    const head = this.#catalog.chainEnd(this.#agent)
+    if (head !== undefined && comparePositions(head, basis.until) > 0) this.#ahead.set(path, head)
+    this.#files.removeAll(path)
+  }
+
+  /** What the files hold of an entry: itself, or instead of torn content the last whole version of the path. */
+  async #standIn(entry: TreeEntry): Promise<TreeEntry> {
+    if (!isTorn(entry.version)) return entry
+    return (await this.#catalog.lastWhole(this.#agent, this.#volume, entry.path, entry.position)) ?? entry
   }
 
   async #write(entry: TreeEntry, basis: RoundBasis): Promise<void> {
@@ -160,8 +223,8 @@ export class ReplicaVolume {
   async #linkToSibling(path: RelativePath, version: Version, basis: RoundBasis): Promise<boolean> {
     for (const other of await this.#catalog.hardLinks(this.#agent, this.#volume, version)) {
       const sibling = other === path ? undefined : this.#newest(other)
-      if (sibling === undefined || this.#problems.mayConcern(this.#agent, this.#volume, other)) continue
-      if (!this.#done.has(other) && !(basis.trusted && comparePositions(sibling.position, basis.applied) <= 0)) continue
+      if (sibling === undefined || isTorn(sibling.version) || this.#problems.mayConcern(this.#agent, this.#volume, other)) continue
+      if (!this.#isUpToDate(sibling, basis)) continue
       try {
         this.#files.link(other, path)
         return true
@@ -172,14 +235,29 @@ export class ReplicaVolume {
     return false
   }
 
+  #isUpToDate({ path, position }: TreeEntry, { trusted, applied }: RoundBasis): boolean {
+    if (this.#done.has(path) || (trusted && comparePositions(position, applied) <= 0)) return true
+    return this.#moved.isOf(position) && !this.#touched.covers(path)
+  }
+
   /** Whether only metadata changed since the path was last written. */
   async #hasContentAlready(path: RelativePath, version: FileVersion, basis: RoundBasis): Promise<boolean> {
     if (!basis.trusted || version.links > 1 || this.#problems.mayConcern(this.#agent, this.#volume, path)) return false
     // Most puts are of new files: a look at the disk spares asking the history.
     if (!this.#files.has(path)) return false
-    const onDisk = this.#ahead.get(path) ?? basis.applied
-    const before = (await this.#catalog.entryAt(this.#agent, this.#volume, path, onDisk))?.version
-    return before?.kind === 'file' && before.links < 2 && sameContent(before, version)
+    const before = await this.#onDisk(path, basis)
+    // Of torn content it is not known what the disk holds: a rename may have brought a stand-in along.
+    if (before?.kind !== 'file' || before.links > 1 || isTorn(before)) return false
+    return sameContent(before, version) && sameHoles(before, version)
+  }
+
+  /** What the path was made when it was last written. */
+  async #onDisk(path: RelativePath, basis: RoundBasis): Promise<Version | undefined> {
+    const ahead = this.#ahead.get(path)
+    const source = ahead === undefined ? this.#moved.sourceOf(path) : path
+    if (source === undefined) return undefined
+    const entry = await this.#catalog.entryAt(this.#agent, this.#volume, source, ahead ?? basis.applied)
+    return entry === undefined ? undefined : (await this.#standIn(entry)).version
   }
 
   /** Names that an interrupted write of ours left; a crash leaves them only where records since the cursor wrote. */
@@ -192,7 +270,7 @@ export class ReplicaVolume {
   }
 
   /** Removes what is in no tree; the directories that held it are finished anew. */
-  async #removeOthers(directory: RelativePath): Promise<void> {
+  async #removeOthers(directory: RelativePath, basis: RoundBasis): Promise<void> {
     let children: ReturnType<Materializer['list']> = []
     this.#guarded(directory, () => {
       children = this.#files.list(directory)
@@ -201,10 +279,10 @@ export class ReplicaVolume {
       const path = childOf(directory, child.name)
       const entry = this.#newest(path)
       if (entry === undefined) {
-        this.#guarded(path, () => this.#files.removeAll(path))
+        this.#guarded(path, () => this.#remove(path, basis))
         this.#directories.add(directory)
       } else if (child.isDirectory && entry.version.kind === 'directory') {
-        await this.#removeOthers(path)
+        await this.#removeOthers(path, basis)
       }
       await this.#breathe()
     }
@@ -228,10 +306,8 @@ export class ReplicaVolume {
   }
 
   #note(path: RelativePath, error: unknown): void {
-    const errno = errnoOf(error)
     // The disk as a whole: the round is tried again.
-    if (errno === 'ENOSPC' || errno === 'EDQUOT' || errno === 'EIO' || errno === 'EROFS') throw error
-    if (!(error instanceof PacsimileError) && errno === undefined) throw error
+    if (isOfWholeDisk(error)) throw error
     const reason = reasonOf(error)
     const isFirst = this.#problems.note(this.#agent, this.#volume, path, reason)
     if (isFirst)
@@ -242,4 +318,15 @@ export class ReplicaVolume {
         reason,
       })
   }
+}
+
+function isTorn(version: Version): boolean {
+  return version.kind === 'file' && version.consistency === 'torn'
+}
+
+/** Whether no other path can be written either: the disk fails as a whole, or it is no failure of a disk at all. */
+function isOfWholeDisk(error: unknown): boolean {
+  const errno = errnoOf(error)
+  if (errno === 'ENOSPC' || errno === 'EDQUOT' || errno === 'EIO' || errno === 'EROFS') return true
+  return !(error instanceof PacsimileError) && errno === undefined
 }

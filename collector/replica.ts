@@ -14,7 +14,7 @@ import { makeDirectory } from '../shared/files.ts'
 import { libc } from '../shared/libc.ts'
 import type { Log } from '../shared/log.ts'
 import type { Label, RelativePath } from '../shared/path.ts'
-import { comparePositions, type Position } from '../shared/record.ts'
+import { comparePositions, type Position, type RecordSummary } from '../shared/record.ts'
 import type { Catalog } from './catalog.ts'
 import { Follow } from './follow.ts'
 import type { History } from './history.ts'
@@ -22,7 +22,6 @@ import { Materializer } from './materialize.ts'
 import { ReplicaCursor } from './replica-cursor.ts'
 import { ReplicaProblems } from './replica-problems.ts'
 import { ReplicaVolume } from './replica-volume.ts'
-import { TouchedPaths } from './touched-paths.ts'
 
 /** Records taken in one round. */
 const ROUND_RECORDS = 2000
@@ -55,6 +54,7 @@ export class Replica {
   readonly #catalog: Catalog
   readonly #history: History
   readonly #log: Log
+  readonly #special: boolean
   readonly #cursor: ReplicaCursor
   readonly #agents = new Map<Label, AgentReplica>()
   readonly #problems = new ReplicaProblems()
@@ -64,11 +64,13 @@ export class Replica {
   #sliceStart = 0
   #stop: AbortSignal | undefined
 
-  constructor(parts: { directory: string; catalog: Catalog; history: History; log: Log }) {
+  /** `special`: with fifos, sockets and device nodes. */
+  constructor(parts: { directory: string; catalog: Catalog; history: History; log: Log; special: boolean }) {
     this.directory = parts.directory
     this.#catalog = parts.catalog
     this.#history = parts.history
     this.#log = parts.log
+    this.#special = parts.special
     makeDirectory(parts.directory)
     this.#cursor = new ReplicaCursor(parts.directory)
   }
@@ -183,18 +185,20 @@ export class Replica {
       agent.trusted = true
       return false
     }
-    const touched = new TouchedPaths(
-      (volume, path, position) => this.#catalog.versionBy(name, volume, path, position)?.kind === 'directory',
-    )
+    const records = new Map<Label, RecordSummary[]>()
     let last: Position = agent.applied
     let count = 0
     for await (const record of this.#catalog.summaries(name, agent.applied, head)) {
-      touched.add(record)
+      if (record.kind !== 'epoch') {
+        const ofVolume = records.get(record.volume)
+        if (ofVolume === undefined) records.set(record.volume, [record])
+        else ofVolume.push(record)
+      }
       last = { epoch: record.epoch, seq: record.seq }
       if (++count >= ROUND_RECORDS) break
     }
     const basis = { applied: agent.applied, until: last, trusted: agent.trusted }
-    for (const [volume, paths] of touched.byVolume) await this.#volumeOf(name, agent, volume).apply(paths, basis)
+    for (const [volume, ofVolume] of records) await this.#volumeOf(name, agent, volume).apply(ofVolume, basis)
     agent.applied = last
     this.progress.signal()
     if (Date.now() - agent.durableAt > CURSOR_MS) this.#makeDurable(name, agent)
@@ -223,7 +227,7 @@ export class Replica {
     if (known !== undefined) return known
     const root = this.pathOf(name, volume)
     if (!existsSync(root)) makeDirectory(root)
-    const files = new Materializer(root, (digest) => this.#readChunk(digest), { setuid: false })
+    const files = new Materializer(root, (digest) => this.#readChunk(digest), { setuid: false, special: this.#special })
     const parts = { agent: name, volume, files, catalog: this.#catalog, problems: this.#problems, log: this.#log }
     const opened = new ReplicaVolume({ ...parts, breathe: () => this.#breathe() })
     agent.volumes.set(volume, opened)

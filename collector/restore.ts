@@ -15,7 +15,7 @@ import { childOf, type Label, nameOf, type RelativePath, ROOT, rebase, showPath 
 import { type ChunkRef, hardLinkKey, type Version } from '../shared/version.ts'
 import type { ChunkResult, HistorySource, ListedEntry } from './history-source.ts'
 import { Materializer, type Shortcoming } from './materialize.ts'
-import type { Point } from './point.ts'
+import { type Point, showMoment } from './point.ts'
 
 export interface RestoreRequest {
   readonly agent: Label
@@ -26,8 +26,12 @@ export interface RestoreRequest {
   /** An empty or new directory. The content of a directory goes right into it; a file becomes TO/NAME. */
   readonly to: string
   readonly dryRun: boolean
-  /** Give regular files their setuid and setgid bits. */
+  /** Give files their setuid and setgid bits, and capabilities. */
   readonly setuid: boolean
+  /** Make fifos, sockets and device nodes. */
+  readonly special: boolean
+  /** Restore also what was torn when it was captured. */
+  readonly torn: boolean
 }
 
 export interface RestorePlan {
@@ -118,7 +122,11 @@ export async function restore(
   const { plan, entries } = await planRestore(source, request)
   const about = { agent: request.agent, volume: request.volume, path: request.path, to: request.to, dryRun: request.dryRun, ...plan }
   if (request.dryRun) {
-    const missing = entries.filter((entry) => entry.lost).map((entry) => ({ path: entry.path, reason: LOST }))
+    const missing: Missing[] = []
+    for (const entry of entries) {
+      const reason = await whyRefused(source, request, entry)
+      if (reason !== undefined) missing.push({ path: entry.path, reason })
+    }
     return { ...about, hardLinks: 0, seconds: (performance.now() - started) / 1000, missing, damaged: false, shortcomings: [] }
   }
   prepareTarget(request.to)
@@ -140,6 +148,23 @@ export async function restore(
 }
 
 const LOST = 'the agent could not keep this content until it was acknowledged'
+const TORN = 'its content was torn when captured (parts of several moments); --torn restores it all the same'
+
+/** Why a path is not even tried; undefined where it is. */
+async function whyRefused(source: HistorySource, request: RestoreRequest, entry: ListedEntry): Promise<string | undefined> {
+  const { path, version, lost } = entry
+  if (lost) return LOST
+  if (isRefusedAsTorn(request, version)) {
+    const whole = await source.lastWhole(request.agent, request.volume, path, entry.position)
+    return whole === undefined ? TORN : `${TORN}; the last whole version is of ${showMoment(millisecondsOf(whole))}`
+  }
+  const isSpecial = version.kind !== 'file' && version.kind !== 'directory' && version.kind !== 'symlink'
+  return isSpecial && !request.special ? `a ${version.kind} is recorded; --special recreates it` : undefined
+}
+
+function isRefusedAsTorn({ torn }: RestoreRequest, version: Version): boolean {
+  return !torn && version.kind === 'file' && version.consistency === 'torn'
+}
 
 function prepareTarget(directory: string): void {
   try {
@@ -176,6 +201,7 @@ class Restoration {
     this.#onProgress = onProgress
     this.#target = new Materializer(request.to, (name, length) => this.#nextChunk(name, length), {
       setuid: request.setuid,
+      special: request.special,
       onShortcoming: (shortcoming) => this.shortcomings.push(shortcoming),
     })
   }
@@ -217,7 +243,9 @@ class Restoration {
 
   async #writeBatch(batch: readonly ListedEntry[]): Promise<void> {
     const refsOf = ({ version, lost }: ListedEntry): readonly ChunkRef[] =>
-      version.kind === 'file' && !lost && this.#linkFor(version) === undefined ? version.chunks : []
+      version.kind === 'file' && !lost && !isRefusedAsTorn(this.#request, version) && this.#linkFor(version) === undefined
+        ? version.chunks
+        : []
     const plan = batch.map((entry) => ({ entry, refs: refsOf(entry) }))
     this.#contents = this.#source.chunks(plan.flatMap(({ refs }) => refs))[Symbol.asyncIterator]()
     for (const { entry, refs } of plan) {
@@ -261,12 +289,9 @@ class Restoration {
       })
       return
     }
-    if (entry.lost) {
-      this.missing.push({ path: entry.path, reason: LOST })
-      return
-    }
-    if (version.kind !== 'file' && version.kind !== 'symlink') {
-      this.missing.push({ path: entry.path, reason: `a ${version.kind} is recorded, but not recreated` })
+    const refused = await whyRefused(this.#source, this.#request, entry)
+    if (refused !== undefined) {
+      this.missing.push({ path: entry.path, reason: refused })
       return
     }
     try {

@@ -61,7 +61,8 @@ function swept(entries: Iterable<TreeEntry>, since: Position): Set<RelativePath>
   const old = new Set<RelativePath>()
   for (const { path, position } of entries) {
     if (comparePositions(position, since) < 0) old.add(path)
-    else for (let holder = parentOf(path); holder !== undefined && old.delete(holder); holder = parentOf(holder));
+    // All the way up: between two directories one may be missing, where a part of the tree is all that is known.
+    else for (let holder = parentOf(path); holder !== undefined; holder = parentOf(holder)) old.delete(holder)
   }
   return old
 }

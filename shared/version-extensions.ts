@@ -63,6 +63,12 @@ export function holesOf(version: Version): readonly Hole[] {
   return read(version.extensions, HOLES, (from) => decodeHoles(from, size)) ?? []
 }
 
+/** Whether two versions of equal content have the same holes. */
+export function sameHoles(a: Version, b: Version): boolean {
+  const [ofA, ofB] = [holesOf(a), holesOf(b)]
+  return ofA.length === ofB.length && ofA.every(({ offset, length }, i) => ofB[i]?.offset === offset && ofB[i].length === length)
+}
+
 export function writerOf(version: Version): Writer | undefined {
   return read(version.extensions, WRITER, (from) => ({
     pid: from.varint(0xffff_ffff),

@@ -8,6 +8,7 @@ import { type ByteReader, type ByteString, type ByteWriter } from './bytes.ts'
 import { DIGEST_BYTES, type Digest, digest, digestHex } from './digest.ts'
 import { PacsimileError } from './errors.ts'
 import { CHUNK_BYTES_MAX, CHUNKS_PER_VERSION_MAX, PATH_BYTES_MAX, XATTRS_BYTES_MAX, XATTRS_MAX } from './limits.ts'
+import { sameHoles } from './version-extensions.ts'
 
 export const FILE_KINDS = ['file', 'directory', 'symlink', 'fifo', 'socket', 'character-device', 'block-device'] as const
 export type FileKind = (typeof FILE_KINDS)[number]
@@ -204,10 +205,11 @@ export function sameContent(a: Version, b: Version): boolean {
   return a.kind === b.kind
 }
 
-/** Whether two versions would restore to the same file: content, mode, owner, mtime, xattrs. */
+/** Whether two versions would restore to the same file: content and holes, mode, owner, mtime, xattrs. */
 export function sameVersion(a: Version, b: Version): boolean {
   return (
     sameContent(a, b) &&
+    sameHoles(a, b) &&
     a.mode === b.mode &&
     a.uid === b.uid &&
     a.gid === b.gid &&

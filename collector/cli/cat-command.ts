@@ -16,7 +16,7 @@ import { showBytes } from './amounts.ts'
 import { entryFields } from './entry-row.ts'
 import { sayJson } from './json.ts'
 import { AT_HELP, jsonOption, MOMENT, sourceOptions, TARGET, withExamples } from './options.ts'
-import { readerKeepsUp } from './output.ts'
+import { readerKeepsUp, warn } from './output.ts'
 import { openSource } from './source.ts'
 import { parseTarget, showTarget, type Target } from './target.ts'
 
@@ -45,6 +45,8 @@ export function catCommand(yargs: Argv): Argv {
         sayJson({ ...entryFields(file), content: await contentOf(source, file) })
         return
       }
+      if (file.version.consistency === 'torn')
+        warn(`${showTarget(place)} changed while it was captured: this content may never have existed as a whole`)
       for await (const bytes of verified(source, file)) {
         process.stdout.write(bytes)
         await readerKeepsUp()

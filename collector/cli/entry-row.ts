@@ -7,6 +7,7 @@
 import { digestHex } from '../../shared/digest.ts'
 import { nameOf, type RelativePath, showPath } from '../../shared/path.ts'
 import type { Version } from '../../shared/version.ts'
+import { holesOf, isInferred, writerOf } from '../../shared/version-extensions.ts'
 import type { ListedEntry } from '../history-source.ts'
 import { showLocalTime } from '../point.ts'
 import { showBytes } from './amounts.ts'
@@ -94,6 +95,17 @@ export function versionFields(version: Version): object {
             value: Buffer.from(value, 'latin1').toString('base64'),
           })),
         }),
+    ...originFields(version),
+  }
+}
+
+function originFields(version: Version): object {
+  const holes = holesOf(version).reduce((sum, { length }) => sum + length, 0)
+  const writer = writerOf(version)
+  return {
+    ...(holes === 0 ? {} : { holes }),
+    ...(writer === undefined ? {} : { writer: { pid: writer.pid, uid: writer.uid, ...bytesFields('executable', writer.executable) } }),
+    inferred: isInferred(version),
   }
 }
 

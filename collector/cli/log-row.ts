@@ -7,14 +7,19 @@
 import { millisecondsOf } from '../../shared/clock.ts'
 import { type RelativePath, showPath } from '../../shared/path.ts'
 import type { RecordSummary } from '../../shared/record.ts'
+import type { Version } from '../../shared/version.ts'
+import { isInferred, writerOf } from '../../shared/version-extensions.ts'
 import type { LogEntry } from '../history-source.ts'
 import { showLocalTime } from '../point.ts'
 import { showBytes } from './amounts.ts'
 import { versionFields } from './entry-row.ts'
 import { bytesFields, isoTime, spanFields } from './json.ts'
 
-/** Fixed, because a log is too long to be measured before its first line is shown. */
-const WIDTHS = [30, 10, 14, 8, 16]
+/**
+ * Fixed, because a log is too long to be measured before its first line is shown; narrow, so that a path begins within
+ * the first 80 columns. What is longer moves the rest of its line.
+ */
+const WIDTHS = [30, 8, 13, 8, 10]
 export const LOG_TITLES = ['TIME', 'SEQ', 'WHAT', 'SIZE', 'CONSISTENCY', 'PATH']
 
 /** Cells as a line of the log's fixed columns. */
@@ -30,8 +35,17 @@ export function logRow({ record, version, lost }: LogEntry): string[] {
     version === undefined ? record.kind : `${record.kind} ${version.kind}`,
     version?.kind === 'file' ? showBytes(version.size) : '-',
     lost ? 'content lost' : version?.kind === 'file' ? version.consistency : '-',
-    subjectOf(record),
+    `${subjectOf(record)}${version === undefined ? '' : originOf(version)}`,
   ]
+}
+
+/** Behind the path: who wrote the version, and whether the path itself was never seen. */
+function originOf(version: Version): string {
+  const writer = writerOf(version)
+  const inferred = isInferred(version) ? '  (inferred)' : ''
+  if (writer === undefined) return inferred
+  const { executable, uid, pid } = writer
+  return `  by ${executable === '' ? `uid ${uid}` : `${showPath(executable)} (${uid})`}${pid === 0 ? '' : `, pid ${pid}`}${inferred}`
 }
 
 function subjectOf(record: RecordSummary): string {

@@ -40,12 +40,18 @@ export function restoreCommand(yargs: Argv): Argv {
             requiresArg: true,
           })
           .option('dry-run', { type: 'boolean', describe: 'Only say what would be restored', default: false })
-          .option('setuid', { type: 'boolean', describe: 'Give files their setuid and setgid bits', default: false }),
+          .option('setuid', { type: 'boolean', describe: 'Give files their setuid and setgid bits and their capabilities', default: false })
+          .option('special', { type: 'boolean', describe: 'Recreate fifos, sockets and, as root, device nodes', default: false })
+          .option('torn', {
+            type: 'boolean',
+            describe: 'Restore also files that changed while they were captured: their content may never have existed as a whole',
+            default: false,
+          }),
         'restore pacs1:images --at "2026-11-24 02:59:59" --to /srv/restored',
         'restore pacs1:images/2026/11 --at "10m ago" --to /tmp/november --dry-run',
         'restore pacs1:images --at now --to /srv/restored --repository /mnt/copy',
       ),
-    async ({ data, repository, keyFile, json, target, at, to, dryRun, setuid }) => {
+    async ({ data, repository, keyFile, json, target, at, to, dryRun, setuid, special, torn }) => {
       const place = parseTarget(target)
       // A moment that cannot be understood is said before anything is opened.
       const moment = parsePoint(at)
@@ -56,9 +62,9 @@ export function restoreCommand(yargs: Argv): Argv {
         for (const line of [`Restoring ${target} as it was at ${first}`, ...more]) note(line)
         for (const warning of pointWarnings(point)) warn(warning)
       }
-      const report = await restored(source, { ...place, point, to: resolve(to), dryRun, setuid })
+      const report = await restored(source, { ...place, point, to: resolve(to), dryRun, setuid, special, torn })
       if (json) sayJson(restoreFields(report))
-      else sayReport(report, target)
+      else sayReport(report, target, torn)
       process.exitCode = exitOf(report, source.damage.length > 0)
     },
   )
@@ -80,7 +86,7 @@ function exitOf(report: RestoreReport, isRepositoryDamaged: boolean): number {
   return report.missing.length > 0 ? ERRORS.incomplete.exit : 0
 }
 
-function sayReport(report: RestoreReport, target: string): void {
+function sayReport(report: RestoreReport, target: string, withTorn: boolean): void {
   const moment = showMoment(report.momentMs)
   if (report.dryRun) {
     say(`Would restore ${target} as of ${moment} into ${report.to}: ${amountOf(report)}`)
@@ -89,7 +95,7 @@ function sayReport(report: RestoreReport, target: string): void {
     say(`Restored ${target} as of ${moment} into ${report.to}:`)
     say(`${amountOf(report)}, in ${showDuration(report.seconds * 1000)}${rate}, every byte verified`)
   }
-  sayDoubts(report)
+  sayDoubts(report, withTorn)
   if (report.missing.length === 0) return
   note(paint('red', `${showCount(report.missing.length, 'path')} could not be restored:`, process.stderr))
   for (const { path, reason } of report.missing.slice(0, LISTED_MAX)) note(`    ${showPath(path)}: ${reason}`)
@@ -109,8 +115,9 @@ function amountOf(report: RestoreReport): string {
   ].join(', ')
 }
 
-function sayDoubts(report: RestoreReport): void {
-  if (report.torn > 0)
+function sayDoubts(report: RestoreReport, withTorn: boolean): void {
+  // Those that were refused are listed among what is missing.
+  if (report.torn > 0 && withTorn)
     warn(`${showCount(report.torn, 'file')} changed while being read at the time: the content may never have existed as a whole`)
   if (report.unverified > 0)
     warn(`${showCount(report.unverified, 'file')} could not be proven to be whole when captured (a writer had it open)`)

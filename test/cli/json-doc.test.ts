@@ -18,6 +18,7 @@ import { serveLocal } from '../../shared/local-api.ts'
 import { relativePath } from '../../shared/path.ts'
 import type { Change } from '../../shared/record.ts'
 import type { Version } from '../../shared/version.ts'
+import { withAdditions } from '../../shared/version-extensions.ts'
 import { fileVersion } from '../support/agent-parts.ts'
 import { at, FakeHistory, FIRST_MS, IMAGES, LAST_MS, PACS, serveHistory } from '../support/fake-history.ts'
 import { answer } from '../support/launcher.ts'
@@ -48,7 +49,10 @@ function fieldsOf(...answers: unknown[]): string[] {
 const UNREADABLE = relativePath('x\xff')
 const METADATA = { mode: 0o644, uid: 0, gid: 0, mtimeNs: 1n, ctimeNs: 1n, inode: 1n, links: 1 }
 const VERSIONS: Version[] = [
-  fileVersion('x', { xattrs: [{ name: 'user.n', value: 'v' }] }),
+  withAdditions(fileVersion('x', { xattrs: [{ name: 'user.n', value: 'v' }] }), {
+    holes: [{ offset: 0, length: 1 }],
+    writer: { pid: 7, uid: 8, executable: '/x\xff' },
+  }),
   { kind: 'symlink', ...METADATA, xattrs: [], target: 'to\xff' },
   { kind: 'block-device', ...METADATA, xattrs: [], device: 5n },
 ]

@@ -9,6 +9,7 @@ import type { ListedEntry } from '../../collector/history-source.ts'
 import { NO_DIGEST } from '../../shared/digest.ts'
 import { relativePath } from '../../shared/path.ts'
 import type { Version } from '../../shared/version.ts'
+import { withAdditions } from '../../shared/version-extensions.ts'
 import { directoryVersion, fileVersion } from '../support/agent-parts.ts'
 import { at, FakeHistory, FIRST_MS, IMAGES, LAST_MS, serveHistory } from '../support/fake-history.ts'
 import { LAUNCHER, launch } from '../support/launcher.ts'
@@ -133,6 +134,35 @@ describe('log', () => {
     expect(lines(json.stdout)[2]).toMatchObject({ op: 'gap', from: '2026-11-24T09:00:00.000Z', cause: 'asleep' })
   })
 
+  it('shows who wrote a version, what it was sure of and whether it was inferred, and says the same in JSON', async () => {
+    const history = new FakeHistory()
+    const writer = { pid: 4711, uid: 104, executable: '/usr/sbin/Orthanc' }
+    const put = (seq: number, path: string, version: Version): void => {
+      const record = { ...header, seq, time: at(FIRST_MS + seq), kind: 'put', path: relativePath(path) } as const
+      history.records.push({ record, version, lost: false })
+    }
+    const sparse = fileVersion('a sparse file', { consistency: 'crash-consistent' })
+    put(2, 'a.dcm', withAdditions(sparse, { writer, holes: [{ offset: 2, length: 5 }] }))
+    put(3, 'b.dcm', withAdditions(fileVersion('x', { consistency: 'torn' }), { writer: { ...writer, executable: '' } }))
+    put(4, 'd', withAdditions(directoryVersion(), { isInferred: true }))
+    const data = await serveHistory(history)
+    const { stdout } = await launch('log', 'pacs1:images', '--data', data)
+    expect(stdout.split('\n').slice(1, -1)).toEqual([
+      expect.stringMatching(/ put file +13 B +crash-consistent +a\.dcm {2}by \/usr\/sbin\/Orthanc \(104\), pid 4711$/),
+      expect.stringMatching(/ put file +1 B +torn +b\.dcm {2}by uid 104, pid 4711$/),
+      expect.stringMatching(/ put directory +- +- +d {2}\(inferred\)$/),
+    ])
+    // A path begins within the first 80 of 100 columns.
+    for (const line of stdout.split('\n').slice(2, -1)) expect(line.search(/ (b\.dcm|d) /)).toBeLessThan(80)
+    const json = lines((await launch('log', 'pacs1:images', '--json', '--data', data)).stdout)
+    expect(json.map((line) => line['version'])).toMatchObject([
+      { consistency: 'crash-consistent', writer, inferred: false, holes: 5 },
+      { consistency: 'torn', writer: { ...writer, executable: '' }, inferred: false },
+      { inferred: true },
+    ])
+    expect(json[1]).not.toHaveProperty('version.holes')
+  })
+
   it('shows what came after --from, and ends with 4 where nothing did', async () => {
     const data = await serveHistory(records(3))
     const all = await launch('log', 'pacs1:images', '--from', '2020-01-01', '--json', '--data', data)
@@ -203,6 +233,31 @@ describe('restore', () => {
     expect(done.status).toBe(status)
     expect(done.stderr).toMatch(/1 path could not be restored:\n {4}bad: /)
     expect(readFileSync(join(to, 'a.dcm'), 'utf8')).toBe('aaaa')
+  })
+
+  it('leaves out what is torn or special, says how to have it and when it was whole, and has it when asked', async () => {
+    const history = archive()
+    history.entries.push(
+      stored(history, 'db', 'parts of two moments', { consistency: 'torn' }),
+      entry('pipe', { kind: 'fifo', mode: 0o622, uid: 0, gid: 0, mtimeNs: 1n, ctimeNs: 1n, inode: 3n, links: 1, xattrs: [] }),
+    )
+    history.whole = at(FIRST_MS)
+    const data = await serveHistory(history)
+    const [without, whole] = [join(scratchDirectory(), 'without'), join(scratchDirectory(), 'with')]
+    const left = await launch('restore', 'pacs1:images', '--at', 'now', '--to', without, '--data', data)
+    expect(left.status).toBe(8)
+    expect(left.stderr).toContain('2 paths could not be restored:\n')
+    expect(left.stderr).toMatch(
+      / {4}db: its content was torn .*--torn restores it.*; the last whole version is of 2026-11-24 10:00:00.000 /,
+    )
+    expect(left.stderr).toContain('    pipe: a fifo is recorded; --special recreates it\n')
+    expect(left.stderr).not.toContain('changed while being read')
+    const all = await launch('restore', 'pacs1:images', '--at', 'now', '--to', whole, '--torn', '--special', '--data', data)
+    expect(all.status).toBe(0)
+    expect(all.stderr).toContain('1 file changed while being read at the time')
+    expect(readFileSync(join(whole, 'db'), 'utf8')).toBe('parts of two moments')
+    expect(lstatSync(join(whole, 'pipe')).isFIFO()).toBe(true)
+    expect((await launch('cat', 'pacs1:images/db', '--data', data)).stderr).toContain('warning: pacs1:images/db changed while')
   })
 
   it('does not end well while the repository is known to be damaged, and says where', async () => {

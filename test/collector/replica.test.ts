@@ -3,48 +3,15 @@ import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'no
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
-import { Replica } from '../../collector/replica.ts'
 import { ReplicaCursor } from '../../collector/replica-cursor.ts'
-import { restore } from '../../collector/restore.ts'
 import { PacsimileError } from '../../shared/errors.ts'
 import { TEMPORARY_PREFIX } from '../../shared/files.ts'
 import { libc } from '../../shared/libc.ts'
-import { silentLog } from '../../shared/log.ts'
-import type { RelativePath } from '../../shared/path.ts'
-import { comparePositions } from '../../shared/record.ts'
 import { directoryVersion, JournalWriter, symlinkVersion, VOLUME } from '../support/journal-writer.ts'
+import { RunningReplica, restoredHead } from '../support/running-replica.ts'
 import { scratchDirectory } from '../support/scratch.ts'
 import { Store } from '../support/store.ts'
 import { walkTree } from '../support/tree-walk.ts'
-
-class RunningReplica {
-  readonly replica: Replica
-  readonly #stop = new AbortController()
-  readonly #running: Promise<void>
-
-  constructor(store: Store, directory: string) {
-    this.replica = new Replica({ directory, catalog: store.catalog, history: store.history, log: silentLog })
-    this.#running = this.replica.run(this.#stop.signal)
-    onTestFinished(() => this.stop())
-  }
-
-  async reach(writer: JournalWriter): Promise<void> {
-    this.replica.hint([writer.agent])
-    while (comparePositions(this.replica.applied(writer.agent), writer.end) < 0) await this.replica.progress.next(50)
-  }
-
-  async stop(): Promise<void> {
-    this.#stop.abort()
-    await this.#running
-  }
-}
-
-async function restored(store: Store, writer: JournalWriter): Promise<ReturnType<typeof walkTree>> {
-  const to = join(scratchDirectory(), 'restored')
-  const point = await store.history.point(writer.agent, VOLUME, { kind: 'head' })
-  await restore(store.history, { agent: writer.agent, volume: VOLUME, path: '' as RelativePath, point, to, dryRun: false, setuid: false })
-  return walkTree(to)
-}
 
 const NAMES = ['a', 'b', 'c']
 const place = fc.array(fc.constantFrom(...NAMES), { minLength: 1, maxLength: 3 }).map((names) => names.join('/'))
@@ -107,7 +74,7 @@ describe('the replica', () => {
               await store.send(writer)
               await running.reach(writer)
           }
-          if (writer.written.length > before && !(await accepts(store, writer, before))) {
+          if (writer.written.length > before && !(await store.accepts(writer))) {
             // The collector refuses a place that cannot exist; the agent would not have written it.
             writer.undo(before)
           }
@@ -115,7 +82,7 @@ describe('the replica', () => {
         await store.send(writer)
         await running.reach(writer)
         const root = walkTree(join(directory, writer.agent, VOLUME))
-        expect(root).toEqual(await restored(store, writer))
+        expect(root).toEqual(await restoredHead(store, writer))
         await running.stop()
         await store.stop()
       }),
@@ -241,16 +208,3 @@ describe('the replica', () => {
     for (const writer of writers) expect(new ReplicaCursor(directory).read(writer.agent)).toBeUndefined()
   })
 })
-
-/** Whether the records since `from` have places that can exist, by the fold of what was written before. */
-async function accepts(store: Store, writer: JournalWriter, from: number): Promise<boolean> {
-  const { CatalogBatch } = await import('../../collector/catalog-batch.ts')
-  const end = store.catalog.chainEnd(writer.agent)
-  const batch = new CatalogBatch(store.catalog)
-  try {
-    for (const { record, bytes } of writer.written.slice(end?.seq ?? 0)) await batch.addRecord(writer.agent, record, bytes)
-    return from >= 0
-  } catch {
-    return false
-  }
-}

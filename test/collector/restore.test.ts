@@ -27,6 +27,8 @@ async function restoreAt(
     to,
     dryRun: false,
     setuid: false,
+    special: false,
+    torn: false,
     ...change,
   })
 }
@@ -173,7 +175,7 @@ describe('restore', () => {
     const to = join(scratch, 'to')
     mkdirSync(to)
     const { Materializer } = await import('../../collector/materialize.ts')
-    const files = new Materializer(to, () => Buffer.from('x'), { setuid: false })
+    const files = new Materializer(to, () => Buffer.from('x'), { setuid: false, special: false })
     symlinkSync(outside, join(to, 'd'))
     const writer = new JournalWriter()
     await expect(files.put('d/f' as RelativePath, writer.fileVersion(Buffer.from('x')))).rejects.toThrow('is in the way')

@@ -396,7 +396,38 @@ def decode_version(r):
         extensions.append({"tag": tag, "value": r.string(1 << 20)})
     if extensions:
         version["extensions"] = extensions
+    version.update(additions(version, {extension["tag"]: extension["value"] for extension in extensions}))
     return version
+
+
+def additions(version, values):
+    """What the extension fields say; one that is not as it should be counts as absent."""
+    found = {}
+    for tag, decode in ((128, decode_holes), (129, decode_writer)):
+        try:
+            if tag in values:
+                found.update(decode(Reader(values[tag]), version))
+        except Damage:
+            pass
+    if 130 in values:
+        found["inferred"] = True
+    return found
+
+
+def decode_holes(r, version):
+    holes, end = [], 0
+    for _ in range(r.varint(10000)):
+        offset = end + r.varint()
+        length = r.varint()
+        end = offset + length
+        if length == 0 or end > version.get("size", 0):
+            raise Damage("bad hole")
+        holes.append([offset, length])
+    return {"holes": holes} if holes else {}
+
+
+def decode_writer(r, _):
+    return {"writer": {"pid": r.varint(0xFFFFFFFF), "uid": r.varint(0xFFFFFFFF), "executable": r.string(4096)}}
 
 
 def decode_record(data):
@@ -448,7 +479,7 @@ def parent_of(path):
 
 
 def fold(records):
-    """path -> (position, version)."""
+    """path -> (position, version, position of the put that brought the version)."""
     tree = {}
 
     def drop(directory, itself=True):
@@ -462,7 +493,7 @@ def fold(records):
             path, version = record["path"], record["version"]
             if version["kind"] != "directory" and path in tree and tree[path][1]["kind"] == "directory":
                 drop(path, itself=False)
-            tree[path] = (position, version)
+            tree[path] = (position, version, position)
         elif kind == "remove":
             drop(record["path"])
         elif kind == "rename":
@@ -474,8 +505,8 @@ def fold(records):
                 continue
             drop(source)
             drop(to)
-            for path, (_, version) in moved.items():
-                tree[to + path[len(source) :]] = (position, version)
+            for path, (_, version, origin) in moved.items():
+                tree[to + path[len(source) :]] = (position, version, origin)
         elif kind == "sweep":
             since = (record["epoch"], record["since"])
             keep = set()
@@ -623,14 +654,15 @@ def plain(value, name=None):
 def list_tree(repository, agent, volume, at):
     position, lost, tree = repository.tree(agent, volume, at)
     first, entries = {}, []
-    for path, (set_by, version) in tree.items():
+    for path, (set_by, version, origin) in tree.items():
         entry = {"path": path, "epoch": set_by[0], "seq": set_by[1]}
         entry.update({name: version[name] for name in ("kind", "mode", "uid", "gid", "mtimeNs", "links")})
         entry["xattrs"] = [[xattr["name"], xattr["value"]] for xattr in version["xattrs"]]
         entry.update({name: version[name] for name in ("consistency", "size", "target", "device") if name in version})
+        entry.update({name: version[name] for name in ("holes", "writer", "inferred") if name in version})
         if version["kind"] == "file":
             entry["digest"] = version["digest"].hex()
-        if set_by in lost:
+        if origin in lost:
             entry["lost"] = True
         key = hard_link_key(version)
         if key in first and key is not None:
@@ -646,7 +678,7 @@ def extract(repository, agent, volume, target, at):
     target = os.fsencode(target)
     os.mkdir(target, 0o700)
     first, directories = {}, []
-    for path, (set_by, version) in tree.items():
+    for path, (_, version, origin) in tree.items():
         place = os.path.join(target, path) if path else target
         key = hard_link_key(version)
         if version["kind"] == "directory":
@@ -657,14 +689,14 @@ def extract(repository, agent, volume, target, at):
             os.link(first[key], place, follow_symlinks=False)
         elif version["kind"] == "symlink":
             os.symlink(version["target"], place)
-        elif version["kind"] == "file" and set_by not in lost:
+        elif version["kind"] == "file" and origin not in lost:
             try:
                 content = repository.content(version)
             except Damage as error:
                 repository.damaged(f"{plain(path)}: {error}")
                 continue
             with open(place, "xb") as file:
-                file.write(content)
+                write_sparse(file, content, version.get("holes", []))
             finish(place, version)
             if key is not None:
                 first[key] = place
@@ -672,6 +704,20 @@ def extract(repository, agent, volume, target, at):
             print(f"{plain(path)}: left out", file=sys.stderr)
     for place, version in reversed(directories):
         finish(place, version)
+
+
+def write_sparse(file, content, holes):
+    """Leaves out what is zero in a hole that is named."""
+    at = 0
+    for offset, length in holes:
+        file.write(content[at:offset])
+        at = offset + length
+        if any(content[offset:at]):
+            file.write(content[offset:at])
+        else:
+            file.seek(length, os.SEEK_CUR)
+    file.write(content[at:])
+    file.truncate(len(content))
 
 
 def finish(place, version):

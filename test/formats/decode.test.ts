@@ -5,7 +5,7 @@
  */
 import { execFileSync, spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { formatSlot, sealSlot } from '../../collector/repository/key-slot.ts'
@@ -14,7 +14,7 @@ import { directoryVersion, JournalWriter, symlinkVersion } from '../support/jour
 import { scratchDirectory } from '../support/scratch.ts'
 import { Store } from '../support/store.ts'
 import { walkTree } from '../support/tree-walk.ts'
-import { copiedRepository, GOLDEN, goldenRepository } from './examples.ts'
+import { copiedRepository, GOLDEN, GOLDEN_EXTENSIONS, goldenExtensions, goldenRepository } from './examples.ts'
 import { plainTree } from './plain.ts'
 
 const PROGRAM = join(import.meta.dirname, 'decode.py')
@@ -53,6 +53,16 @@ describe.skipIf(!isUsable() && process.env['CI'] === undefined)('an independent 
       expect(status).toBe(0)
       expect(value()).toEqual({ agent, volume, epoch, seq, tree })
     }
+  })
+
+  it('finds the same in extension fields, and leaves holes as holes', () => {
+    const key = `--key-file=${join(GOLDEN_EXTENSIONS, 'repository.key')}`
+    const directory = join(GOLDEN_EXTENSIONS, 'repository')
+    expect(decode(directory, key, 'tree', 'pacs1', 'images').value()).toMatchObject({ tree: goldenExtensions().tree })
+    const to = join(scratchDirectory(), 'tree')
+    expect(decode(directory, key, 'extract', 'pacs1', 'images', to).status).toBe(0)
+    expect(readFileSync(join(to, 'full-hole'), 'utf8')).toBe('content')
+    expect(statSync(join(to, 'all-hole'))).toMatchObject({ size: 8192, blocks: 0 })
   })
 
   it('opens it with the recovery key', () => {

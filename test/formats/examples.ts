@@ -6,10 +6,15 @@ import type { Plain } from './plain.ts'
 
 export const GOLDEN = join(import.meta.dirname, 'v1')
 
+/** The same of versions with extension fields, added to version 1 later. */
+export const GOLDEN_EXTENSIONS = join(import.meta.dirname, 'v1-extensions')
+
 export interface GoldenItem {
   readonly hex: string
   /** Of a record. */
   readonly hash?: string
+  /** Of a record of the extensions: what the fields of its version say. */
+  readonly says?: Plain
   readonly value: { readonly kind: string; readonly [name: string]: Plain }
 }
 
@@ -31,8 +36,13 @@ export interface Expected {
   readonly points: readonly ExpectedPoint[]
 }
 
-function read(name: string): unknown {
-  return JSON.parse(readFileSync(join(GOLDEN, name), 'utf8'))
+function read(name: string, directory = GOLDEN): unknown {
+  return JSON.parse(readFileSync(join(directory, name), 'utf8'))
+}
+
+export function goldenExtensions(): { records: GoldenItem[]; tree: readonly { readonly path: string }[] } {
+  const records = read('records.json', GOLDEN_EXTENSIONS) as GoldenItem[]
+  return { records, tree: read('tree.json', GOLDEN_EXTENSIONS) as { path: string }[] }
 }
 
 export function goldenItems(name: 'records.json' | 'messages.json'): GoldenItem[] {

@@ -1,20 +1,21 @@
 /** What version 1 wrote is read for ever, and written the same way. */
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { readFileSync } from 'node:fs'
+import { readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { checkRepository } from '../../collector/check.ts'
 import { OfflineHistory } from '../../collector/offline-history.ts'
 import { openKeys, type RepositorySecret } from '../../collector/repository/keys.ts'
 import { Repository, readDescription } from '../../collector/repository/repository.ts'
+import { restore } from '../../collector/restore.ts'
 import { digestFromHex, digestHex } from '../../shared/digest.ts'
 import { label, ROOT } from '../../shared/path.ts'
 import { decodeRecord, encodeRecord, recordHash } from '../../shared/record.ts'
 import { decodeMessage, encodeMessage } from '../../shared/wire.ts'
 import { scratchDirectory } from '../support/scratch.ts'
-import { copiedRepository, GOLDEN, goldenItems, goldenRepository } from './examples.ts'
-import { plain, plainTree } from './plain.ts'
+import { copiedRepository, GOLDEN, GOLDEN_EXTENSIONS, goldenExtensions, goldenItems, goldenRepository } from './examples.ts'
+import { plain, plainAdditions, plainTree } from './plain.ts'
 
 const REPOSITORY = join(GOLDEN, 'repository')
 const expected = goldenRepository()
@@ -42,6 +43,44 @@ describe('a golden record', () => {
       value.kind === 'put' ? [(value as unknown as { version: { kind: string } }).version.kind] : [],
     )
     expect(new Set(put)).toEqual(new Set(files))
+  })
+})
+
+describe('a golden version with extension fields', () => {
+  const { records, tree } = goldenExtensions()
+
+  it.each(records.map((item, i) => [`${i + 1}, ${item.value.kind}`, item] as const))('%s says what it said', (_, item) => {
+    const bytes = Buffer.from(item.hex, 'hex')
+    const record = decodeRecord(bytes)
+    expect(plain(record)).toEqual(item.value)
+    expect(encodeRecord(record).toString('hex')).toBe(item.hex)
+    expect(digestHex(recordHash(bytes))).toBe(item.hash)
+    expect(record.kind === 'put' ? plainAdditions(record.version) : {}).toEqual(item.says)
+  })
+
+  it('is there with each field, well-formed and not', () => {
+    const said = new Set(records.flatMap(({ says }) => Object.keys(says ?? {})))
+    expect(said).toEqual(new Set(['holes', 'writer', 'inferred']))
+    expect(tree.find(({ path }) => path === 'cut')).not.toHaveProperty('holes')
+  })
+
+  it('is read from its repository, and restored whole, its holes as holes', async () => {
+    const secret = { kind: 'key-file', file: join(GOLDEN_EXTENSIONS, 'repository.key') } as const
+    const directory = join(GOLDEN_EXTENSIONS, 'repository')
+    const key = openKeys(directory, readDescription(directory).id, secret)
+    await using history = await OfflineHistory.open(directory, key)
+    const place = { agent: label('pacs1', 'Agent'), volume: label('images', 'Volume'), path: ROOT }
+    const point = await history.point(place.agent, place.volume, { kind: 'head' })
+    const entries = []
+    for await (const entry of history.tree(place.agent, place.volume, ROOT, point.position)) entries.push(entry)
+    expect(plainTree(entries, () => false)).toEqual(tree)
+    const to = join(scratchDirectory(), 'out')
+    const how = { dryRun: false, setuid: false, special: false, torn: false }
+    const report = await restore(history, { ...place, point, to, ...how })
+    expect(report.missing).toEqual([])
+    expect(readFileSync(join(to, 'full-hole'), 'utf8')).toBe('content')
+    expect(readFileSync(join(to, 'all-hole'))).toEqual(Buffer.alloc(8192))
+    expect(statSync(join(to, 'all-hole')).blocks).toBe(0)
   })
 })
 

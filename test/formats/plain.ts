@@ -5,7 +5,8 @@
  */
 import { digestHex } from '../../shared/digest.ts'
 import type { TreeEntry } from '../../shared/tree.ts'
-import { hardLinkKey } from '../../shared/version.ts'
+import { hardLinkKey, type Version } from '../../shared/version.ts'
+import { holesOf, isInferred, writerOf } from '../../shared/version-extensions.ts'
 
 export type Plain = string | number | boolean | null | readonly Plain[] | { readonly [name: string]: Plain }
 
@@ -28,6 +29,16 @@ export function plain(value: unknown): Plain {
 function plainString(text: string): string {
   const isText = /[^\0-\xff]/.test(text) || /^[\x20-\x7e]*$/.test(text)
   return isText ? text : `hex:${Buffer.from(text, 'latin1').toString('hex')}`
+}
+
+/** What a version's extension fields say, as decode.py shows it; empty where there are none. */
+export function plainAdditions(version: Version): { readonly [name: string]: Plain } {
+  const [holes, writer] = [holesOf(version), writerOf(version)]
+  return {
+    ...(holes.length > 0 && { holes: holes.map(({ offset, length }) => [offset, length]) }),
+    ...(writer !== undefined && { writer: plain(writer) }),
+    ...(isInferred(version) && { inferred: true }),
+  }
 }
 
 /** As decode.py lists a tree. `isLost` says whether the content of what a record put was lost. */
@@ -53,6 +64,7 @@ export function plainTree(entries: Iterable<TreeEntry>, isLost: (epoch: number, 
       ...(version.kind === 'file' && { consistency: version.consistency, size: version.size, digest: digestHex(version.digest) }),
       ...(version.kind === 'symlink' && { target: version.target }),
       ...((version.kind === 'character-device' || version.kind === 'block-device') && { device: version.device }),
+      ...plainAdditions(version),
       ...(isLost(position.epoch, position.seq) && { lost: true }),
       ...(sameAs !== undefined && { sameAs }),
     })

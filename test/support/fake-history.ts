@@ -27,6 +27,8 @@ export class FakeHistory implements HistorySource {
   readonly damage: Damage[] = []
   readonly entries: ListedEntry[] = []
   readonly records: LogEntry[] = []
+  /** What is said of any path whose content is torn. */
+  whole: HybridTime | undefined
   readonly contents = new Map<Digest, Buffer>()
   now: Point = {
     position: { epoch: 1, seq: 9 },
@@ -62,6 +64,10 @@ export class FakeHistory implements HistorySource {
     for (const entry of this.entries) if (isWithin(entry.path, path)) yield entry
   }
 
+  lastWhole(): Promise<HybridTime | undefined> {
+    return Promise.resolve(this.whole)
+  }
+
   async *log(_agent: string, _volume: string, query: { readonly from: PointRequest | undefined }): AsyncGenerator<LogEntry> {
     const after = query.from?.kind === 'time' ? query.from.ms : 0
     for (const entry of this.records) if (millisecondsOf(entry.record.time) > after) yield entry
@@ -92,6 +98,7 @@ export async function serveHistory(history: FakeHistory, more: LocalRoutes = {})
     point: (body) => Promise.resolve().then(() => history.point('', '', (body as Body).at)),
     window: () => history.window(),
     tree: (body) => encodeEntries(history.tree('', '', (body as Body).path)),
+    lastWhole: async () => ({ time: await history.lastWhole() }),
     log: (body) => encodeLog(history.log('', '', { from: (body as Body).from })),
     chunks: (body) =>
       encodeChunks(

@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import { onTestFinished } from 'vitest'
 import { Catalog } from '../../collector/catalog.ts'
+import { CatalogBatch } from '../../collector/catalog-batch.ts'
 import { ChunkCache } from '../../collector/chunk-cache.ts'
 import { History } from '../../collector/history.ts'
 import { Ingest, type IngestSession } from '../../collector/ingest.ts'
@@ -11,7 +12,8 @@ import { DEFAULT_CHUNK_SIZES } from '../../shared/chunker.ts'
 import type { Digest } from '../../shared/digest.ts'
 import type { PacsimileError } from '../../shared/errors.ts'
 import { silentLog } from '../../shared/log.ts'
-import type { Label } from '../../shared/path.ts'
+import { type Label, ROOT } from '../../shared/path.ts'
+import { MemoryTree, type TreeEntry } from '../../shared/tree.ts'
 import type { ChainHead } from '../../shared/wire.ts'
 import type { JournalWriter } from './journal-writer.ts'
 import { scratchDirectory } from './scratch.ts'
@@ -111,5 +113,24 @@ export class Store {
     await this.ingest.submit({ session, records: records.map(({ bytes }) => bytes) })
     await answered
     return session
+  }
+
+  /** Whether what was written since the last call of `send` has places that can exist, by the fold of what was sent before. */
+  async accepts(writer: JournalWriter): Promise<boolean> {
+    const end = this.catalog.chainEnd(writer.agent)
+    const batch = new CatalogBatch(this.catalog)
+    try {
+      for (const { record, bytes } of writer.written.slice(end?.seq ?? 0)) await batch.addRecord(writer.agent, record, bytes)
+      return true
+    } catch {
+      return false
+    }
+  }
+
+  /** The fold of all that was written, sent or not. */
+  newestTree(writer: JournalWriter): TreeEntry[] {
+    const tree = new MemoryTree()
+    for (const { record } of writer.written) tree.apply(record)
+    return [...tree.within(ROOT)]
   }
 }
