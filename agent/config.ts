@@ -11,7 +11,7 @@ import { z } from 'zod'
 import { formatConfig, readConfig } from '../shared/config.ts'
 import { PacsimileError } from '../shared/errors.ts'
 import { createFileDurably, makeDirectory } from '../shared/files.ts'
-import { PATH_BYTES_MAX, SPOOL_BYTES_MAX } from '../shared/limits.ts'
+import { IGNORE_PATTERNS_MAX, PATH_BYTES_MAX, SPOOL_BYTES_MAX } from '../shared/limits.ts'
 import { LOG_LEVELS } from '../shared/log.ts'
 import { byteString, isWithin, type Label, label, relativePath, showPath } from '../shared/path.ts'
 
@@ -34,6 +34,8 @@ const directory = z
 const VOLUME = z.strictObject({
   name: labelled('The volume name'),
   path: directory,
+  /** What is not captured, in gitignore syntax; nothing by default. */
+  ignore: z.array(z.string().min(1).max(PATH_BYTES_MAX)).max(IGNORE_PATTERNS_MAX).default([]),
   /** Confirms that the directory with this inode is the volume, after it was moved or made anew. */
   acceptInode: z.number().int().positive().optional(),
 })

@@ -141,7 +141,7 @@ export class Guard {
     volume.begin(root, () => lost.abort())
     this.#looked.resolve()
     const directory = Buffer.from(volume.directory, 'latin1').toString('utf8')
-    await using watcher = await openWatcher({ directory, ignored: volume.ignored }, signal)
+    await using watcher = await openWatcher({ directory, ignored: volume.ignore.paths, ignorePatterns: volume.ignore.patterns }, signal)
     if (signal.aborted) return
     volume.mode = watcher.mode
     volume.reason = watcher.reason

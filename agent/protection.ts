@@ -37,7 +37,7 @@ import { Upkeep } from './upkeep.ts'
 import { Uplink } from './uplink.ts'
 import { Volume } from './volume.ts'
 import { sleep, Waiters } from './waiting.ts'
-import { ignoredPaths } from './watch/ignore.ts'
+import { IgnoreRules, ignoredPaths } from './watch/ignore.ts'
 import type { OpenWatcher } from './watch/watcher.ts'
 
 export interface ProtectionOptions {
@@ -87,7 +87,12 @@ export class Protection {
     this.spool = opened.spool
     this.#state = opened.state
     this.#terms = opened.terms
-    this.volumes = new Map(config.volume.map(({ name, path }) => [name, new Volume(name, byteString(path), ignoredPaths(path, stateDir))]))
+    this.volumes = new Map(
+      config.volume.map(({ name, path, ignore }) => {
+        const rules = new IgnoreRules({ paths: ignoredPaths(path, stateDir), patterns: ignore })
+        return [name, new Volume(name, byteString(path), rules)]
+      }),
+    )
     this.#capture = new Capture(log, () => this.#pursuit.wake())
     const { settle, volumes, journal, held } = this
     const state = this.#state

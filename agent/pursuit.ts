@@ -39,7 +39,7 @@ export interface PursuitParts {
 interface Pursued {
   readonly look: Due
   readonly volume: Volume
-  readonly knownSeq: number | undefined
+  readonly known: Known | undefined
   readonly removals: number
   readonly pinned: Set<Digest>
   readonly takings: readonly Promise<void>[]
@@ -107,7 +107,7 @@ export class Pursuit {
       const requests: [CaptureRequest, CaptureClient][] = []
       for (const [i, look] of looks.entries()) {
         if (look.volume !== volume.name) continue
-        if (root === undefined) this.#finish(look, { kind: 'done' }, false)
+        if (root === undefined || volume.isIgnored(look.path)) this.#finish(look, { kind: 'done' }, false)
         else requests.push([this.#request(look, known[i]), this.#client(look, known[i], removals, volume)])
       }
       if (root !== undefined && requests.length > 0) capture.dispatch(root, sizes, requests)
@@ -138,7 +138,7 @@ export class Pursuit {
         if (taking !== undefined) takings.push(taking)
         return taking
       },
-      ended: (outcome) => void this.#end({ look, knownSeq: known?.seq, removals, pinned, takings, volume }, outcome),
+      ended: (outcome) => void this.#end({ look, known, removals, pinned, takings, volume }, outcome),
     }
   }
 
@@ -150,6 +150,7 @@ export class Pursuit {
       case 'same':
       case 'still-open':
         volume.noteReadable(look.path)
+        if (isIgnored(pursued, outcome)) break
         await this.#record(pursued, outcome)
         return
       case 'root-lost':
@@ -167,14 +168,14 @@ export class Pursuit {
     this.#finish(look, { kind: outcome.kind === 'busy' ? 'busy' : 'done' }, false)
   }
 
-  async #record({ look, knownSeq, removals, pinned, takings }: Pursued, outcome: Finding['outcome']): Promise<void> {
+  async #record({ look, known, removals, pinned, takings }: Pursued, outcome: Finding['outcome']): Promise<void> {
     const { held, recorder } = this.#parts
     const { volume, path } = look
     let recorded: Recorded
     try {
       // Content that goes to the spool must be there before the record that names it.
       if (takings.length > 0) await Promise.all(takings)
-      recorded = await recorder.record({ volume, path, outcome, knownSeq, removals, pinned, hasWaited: false })
+      recorded = await recorder.record({ volume, path, outcome, knownSeq: known?.seq, removals, pinned, hasWaited: false })
     } catch (error) {
       held.unpin(pinned)
       this.#finish(look, { kind: 'done' }, false)
@@ -206,6 +207,12 @@ export class Pursuit {
     }
     if (touched !== undefined || inodes.length > 0) this.wake()
   }
+}
+
+/** What a path is shows only now: a rule may concern directories, or spare them. What went away is what it was. */
+function isIgnored({ look, known, volume }: Pursued, outcome: Finding['outcome']): boolean {
+  const kind = outcome.kind === 'version' ? outcome.version.kind : known?.version.kind
+  return kind !== undefined && volume.isIgnored(look.path, kind === 'directory')
 }
 
 function settledBy(outcome: Finding['outcome'], recorded: Recorded): Settled {

@@ -65,6 +65,9 @@ export const SPOOL_FREE_FLOOR = 0.05
 /** Records in one group commit of the agent's journal. */
 export const JOURNAL_BATCH_MAX = 1024
 
+/** Ignore patterns of one volume. */
+export const IGNORE_PATTERNS_MAX = 1000
+
 /** Paths of one volume that wait to be looked at because of events; beyond these the volume is scanned instead. */
 export const DIRTY_PATHS_MAX = 100_000
 /** Paths found by a scan that wait to be looked at; beyond these the scan waits. */

@@ -31,6 +31,7 @@ const DOORS: Record<string, readonly string[]> = {
   'chokidar': ['agent/watch/chokidar-worker.ts'],
   'classic-level': ['agent/database.ts', 'collector/catalog.ts'],
   'dicom-parser': ['shared/dicom.ts'],
+  'ignore': ['agent/watch/ignore.ts'],
   'koffi': ['shared/libc.ts', 'agent/watch/fanotify.ts'],
   'reflect-metadata': ['shared/certificate.ts'],
   'smol-toml': ['shared/config.ts'],
