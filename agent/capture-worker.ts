@@ -15,6 +15,7 @@ import { ContentReader } from './content-reader.ts'
 import { Examiner } from './examiner.ts'
 import { absolutePath, type VolumeRoot } from './file-stat.ts'
 import { Outbox } from './outbox.ts'
+import { standBack } from './priority.ts'
 
 if (parentPort === null) throw new TypeError('this module runs in a worker thread')
 const port = parentPort
@@ -22,6 +23,7 @@ const { bytesInFlight } = workerData as CaptureThreadData
 const outbox = new Outbox(port, bytesInFlight)
 const reader = new ContentReader()
 
+standBack()
 port.on('message', (message: CaptureMessage) => {
   if (message === 'end') port.close()
   else work(message)

@@ -14,6 +14,7 @@ import { createFileDurably, makeDirectory } from '../shared/files.ts'
 import { IGNORE_PATTERNS_MAX, PATH_BYTES_MAX, SPOOL_BYTES_MAX } from '../shared/limits.ts'
 import { LOG_LEVELS } from '../shared/log.ts'
 import { byteString, isWithin, type Label, label, relativePath, showPath } from '../shared/path.ts'
+import { PRIORITIES } from './priority.ts'
 
 const labelled = (what: string) =>
   z.string().transform((text, context): Label => {
@@ -47,6 +48,8 @@ const AGENT_CONFIG = z
     volume: z.array(VOLUME).min(1, 'at least one volume is needed'),
     spool: z.strictObject({ quotaBytes: z.number().int().nonnegative().default(SPOOL_BYTES_MAX) }).default({ quotaBytes: SPOOL_BYTES_MAX }),
     scan: z.strictObject({ everySeconds: z.number().int().min(1).default(300) }).default({ everySeconds: 300 }),
+    /** Whether the PACS goes first. */
+    priority: z.enum(PRIORITIES).default('idle'),
     logLevel: z.enum(LOG_LEVELS).default('info'),
   })
   .superRefine(({ volume: volumes }, context) => {

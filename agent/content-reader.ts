@@ -18,6 +18,7 @@ import { libc } from '../shared/libc.ts'
 import { LEASE_PIECE_BYTES, WHOLE_READ_BYTES_MAX } from '../shared/limits.ts'
 import { pathBuffer } from '../shared/path.ts'
 import type { ChunkRef, Consistency } from '../shared/version.ts'
+import { holdingUp } from './priority.ts'
 
 export interface ReadRequest {
   readonly absolute: ByteString
@@ -55,7 +56,7 @@ export class ContentReader {
       const stats = fstatSync(fd, { bigint: true })
       if (!isSameState(stats, request.expected)) return undefined
       const lease = libc?.takeReadLease(fd) ?? 'unsupported'
-      if (lease === 'granted') return this.#readLeased(fd, stats, request)
+      if (lease === 'granted') return holdingUp(() => this.#readLeased(fd, stats, request))
       const mayBeAsIs = !request.isOnlyIfStable && (request.asIs || (lease === 'unsupported' && isQuiet(stats)))
       return mayBeAsIs ? this.#readAsIs(fd, stats, request) : undefined
     } finally {

@@ -10,11 +10,13 @@ import { openLog } from '../shared/log.ts'
 import { notifySupervisor, stopSignal, watchdogMs } from '../shared/supervisor.ts'
 import { Agent } from './agent.ts'
 import { readAgentConfig } from './config.ts'
+import { choosePriority } from './priority.ts'
 
 /** Runs until it is told to stop. @returns the exit status @throws config-invalid, not-found before it has begun */
 export async function runAgent({ stateDir }: { readonly stateDir: string }): Promise<number> {
   const config = readAgentConfig(stateDir)
   const log = openLog('agent', config.logLevel)
+  choosePriority(config.priority)
   const stop = stopSignal(log)
   const watchdog = watchdogMs()
   const alive = watchdog === undefined ? undefined : setInterval(() => notifySupervisor('WATCHDOG=1', log), watchdog)

@@ -12,6 +12,7 @@ import { PATH_BYTES_MAX, SCAN_BATCHES_IN_FLIGHT } from '../shared/limits.ts'
 import { childOf, pathBuffer, type RelativePath, ROOT } from '../shared/path.ts'
 import { rootProblem } from './ancestry.ts'
 import { absolutePath, fileStat, statAt } from './file-stat.ts'
+import { standBack } from './priority.ts'
 import { encodeScanEntry, type ScanMessage, type ScanRequest, type ScanThreadData } from './scan-entry.ts'
 import { IgnoreRules } from './watch/ignore.ts'
 
@@ -97,4 +98,5 @@ function namesIn(directory: ByteString): ByteString[] {
     .sort()
 }
 
+standBack()
 port.on('message', (request: ScanRequest) => new Walk(request).run())

@@ -32,7 +32,7 @@ const DOORS: Record<string, readonly string[]> = {
   'classic-level': ['agent/database.ts', 'collector/catalog.ts'],
   'dicom-parser': ['shared/dicom.ts'],
   'ignore': ['agent/watch/ignore.ts'],
-  'koffi': ['shared/libc.ts', 'agent/watch/fanotify.ts'],
+  'koffi': ['shared/libc.ts', 'agent/watch/fanotify.ts', 'agent/priority.ts'],
   'reflect-metadata': ['shared/certificate.ts'],
   'smol-toml': ['shared/config.ts'],
   'winston': ['shared/log.ts'],

@@ -78,6 +78,7 @@ export class LoneAgent {
         volume: [{ name: label('images', 'volume'), path: this.volume, ignore: [...this.ignore], acceptInode: this.acceptInode }],
         spool: { quotaBytes: this.quotaBytes },
         scan: { everySeconds: this.everySeconds },
+        priority: 'normal',
         logLevel: 'info',
       },
       log: silentLog,
