@@ -5,12 +5,12 @@
  * from being captured twice under two names. Whether a volume's directory exists is asked when it is enrolled, never at
  * start: a disk that is not mounted yet must not keep the agent from protecting the others.
  */
-import { existsSync, statSync } from 'node:fs'
+import { statSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { formatConfig, readConfig } from '../shared/config.ts'
 import { PacsimileError } from '../shared/errors.ts'
-import { createFileDurably, makeDirectory } from '../shared/files.ts'
+import { createFileDurably, isPresent, makeDirectory } from '../shared/files.ts'
 import { IGNORE_PATTERNS_MAX, PATH_BYTES_MAX, SPOOL_BYTES_MAX } from '../shared/limits.ts'
 import { LOG_LEVELS } from '../shared/log.ts'
 import { byteString, isWithin, type Label, label, relativePath, showPath } from '../shared/path.ts'
@@ -87,7 +87,7 @@ function configFile(stateDir: string): string {
 
 /** Whether an agent is enrolled in this directory. */
 export function isConfigured(stateDir: string): boolean {
-  return existsSync(configFile(stateDir))
+  return isPresent(configFile(stateDir))
 }
 
 /** Checks what is to be written, and that the volumes are there. @throws config-invalid */

@@ -7,12 +7,12 @@
  * is written after an error. It prevents a full disk from turning into silently missing records.
  */
 import { randomBytes } from 'node:crypto'
-import { existsSync, readdirSync, renameSync, rmSync } from 'node:fs'
+import { accessSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { ClassicLevel } from 'classic-level'
 import type { ByteString } from '../shared/bytes.ts'
 import { PacsimileError, reasonOf } from '../shared/errors.ts'
-import { syncDirectory, TEMPORARY_PREFIX } from '../shared/files.ts'
+import { isPresent, syncDirectory, TEMPORARY_PREFIX } from '../shared/files.ts'
 
 export type Write =
   | { readonly type: 'put'; readonly key: ByteString; readonly value: Buffer }
@@ -42,10 +42,11 @@ export class Database {
     this.#level = level
   }
 
-  /** @throws locked, damage */
+  /** @throws locked, damage, io */
   static async open(directory: string): Promise<Database> {
+    checkReachable(directory)
     removeTemporary(directory)
-    if (!existsSync(directory)) {
+    if (!isPresent(directory)) {
       const temporary = join(dirname(directory), `${TEMPORARY_PREFIX}${basename(directory)}-${randomBytes(6).toString('hex')}`)
       const made = await openLevel(temporary)
       await made.close()
@@ -127,9 +128,22 @@ export class Database {
   }
 }
 
+/** LevelDB asks with access(2), which leaves out capabilities: what it cannot see it would begin anew, over what is there. */
+function checkReachable(directory: string): void {
+  try {
+    accessSync(dirname(directory))
+  } catch (error) {
+    throw new PacsimileError(
+      'io',
+      `Opening ${directory}: this user may not search the directories above it without its capabilities, which LevelDB does not use; allow it (chmod o+x)`,
+      { cause: error },
+    )
+  }
+}
+
 /** A database that cannot be opened is kept for whoever wants to look at it, under another name. */
 export function setAside(directory: string): void {
-  if (!existsSync(directory)) return
+  if (!isPresent(directory)) return
   const kept = `${directory}.damaged`
   rmSync(kept, { recursive: true, force: true })
   renameSync(directory, kept)
