@@ -72,6 +72,11 @@ export class Guard {
     this.#parts.rounds.want()
   }
 
+  /** A full scan, as soon as possible. */
+  rescan(): void {
+    this.#parts.rounds.want()
+  }
+
   /** Ends when the signal is given. */
   async run(): Promise<void> {
     const { volume, rounds, log, signal } = this.#parts

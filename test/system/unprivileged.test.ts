@@ -18,7 +18,7 @@ const CAPABILITIES = /^AmbientCapabilities=(.*)$/m.exec(UNIT)?.[1]?.split(' ') ?
 function standingOf(pid: number): { readonly user: number; readonly capabilities: number } {
   const text = readFileSync(`/proc/${pid}/status`, 'utf8')
   const [, user, held] = /^Uid:\t(\d+)[^]*^CapEff:\t([0-9a-f]+)$/m.exec(text) ?? []
-  return { user: Number(user), capabilities: [...Number(`0x${held}`).toString(2)].filter((bit) => bit === '1').length }
+  return { user: Number(user), capabilities: Number(`0x${held}`).toString(2).replaceAll('0', '').length }
 }
 
 async function startAs(user: number, capabilities: readonly string[], state: string): Promise<ChildProcess> {
