@@ -188,8 +188,9 @@ export class Agent {
 const SKEW_MS_MAX = 1000
 const CLOCK_LEAD_MS_MAX = 2000
 
-function alarmsOf({ journal, spool, volumes, clockSkewMs, clockLeadMs, forecast }: Protection): string[] {
+function alarmsOf({ journal, spool, volumes, clockSkewMs, clockLeadMs, forecast, ballast }: Protection): string[] {
   const alarms: string[] = []
+  if (ballast.isBelowFloor) alarms.push('less than 5 % is free on the filesystem of the state directory')
   if (journal.failure !== undefined) alarms.push(`the journal cannot be written: ${journal.failure.message}`)
   if (spool.failure !== undefined) alarms.push(`the spool cannot be written: ${spool.failure.message}`)
   else if (spool.isFull) alarms.push('the spool has no room: content of changing files may be lost until the collector is back')

@@ -47,6 +47,16 @@ export class Ballast {
     return { freeBytes: bavail * bsize, aboveFloorBytes: (bavail - blocks * SPOOL_FREE_FLOOR) * bsize, sizeBytes: blocks * bsize }
   }
 
+  /** Whether the filesystem has less left than anything of the agent's but its journal may use. */
+  get isBelowFloor(): boolean {
+    try {
+      return this.room.aboveFloorBytes < 0
+    } catch {
+      // What keeps it from being measured keeps the journal from being written, and is told there.
+      return false
+    }
+  }
+
   /** Whether the journal may be written again after it found no space: opening it again must still be possible then. */
   get isRoomToWrite(): boolean {
     const { freeBytes, sizeBytes } = this.room

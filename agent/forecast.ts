@@ -21,10 +21,15 @@ interface Sample {
 export class Forecast {
   #samples: Sample[] = []
 
+  /** Whether it is time to measure again. */
+  isDue(atMs: number): boolean {
+    const last = this.#samples.at(-1)
+    return last === undefined || atMs - last.atMs >= SAMPLE_MS
+  }
+
   /** `bytes` is what the spool holds, `roomBytes` what it may still take. */
   note(atMs: number, bytes: number, roomBytes: number): void {
-    const last = this.#samples.at(-1)
-    if (last !== undefined && atMs - last.atMs < SAMPLE_MS) return
+    if (!this.isDue(atMs)) return
     this.#samples = [...this.#samples.filter((sample) => sample.atMs >= atMs - WINDOW_MS), { atMs, bytes, roomBytes }]
   }
 

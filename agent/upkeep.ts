@@ -120,6 +120,7 @@ export class Upkeep {
 
   async #measure(): Promise<void> {
     const { protection, ballast, forecast, log } = this.#parts
+    if (!forecast.isDue(performance.now())) return
     try {
       forecast.note(performance.now(), protection.spool.bytes, await protection.spool.room())
       if (performance.now() - this.#ballastMs < BALLAST_MS || protection.journal.failure !== undefined) return

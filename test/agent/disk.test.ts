@@ -105,7 +105,7 @@ describe.skipIf(!isRoot)('the ballast', () => {
     disk.fill()
     const appending = journal.append(changes(60, 3000))
     await expect.poll(() => journal.failure?.message, { timeout: 10_000 }).toMatch(/^Opening/)
-    await expect(seqs(journal)).rejects.toThrow()
+    await expect(seqs(journal)).rejects.toThrow(/not open/)
     disk.free()
     await appending
     expect(await seqs(journal)).toEqual(upTo(80))
