@@ -3,16 +3,17 @@
  *
  * Order at first creation: made whole in a temporary directory, then renamed; a power cut during LevelDB's own first
  * creation can leave a database that never opens again.
- * Invariant: after any failed write the caller reopens before it writes again, because LevelDB acknowledges and loses what
- * is written after an error. It prevents a full disk from turning into silently missing records.
+ * Invariant: after any failed write nothing is written before it was reopened, because LevelDB acknowledges and loses what
+ * is written after an error; and only what LevelDB itself calls corrupt is called damage, never what the disk refuses. It
+ * prevents a full disk from turning into silently missing records, and a read-only one into a journal that is given up.
  */
 import { randomBytes } from 'node:crypto'
-import { existsSync, readdirSync, renameSync, rmSync } from 'node:fs'
+import { accessSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { ClassicLevel } from 'classic-level'
 import type { ByteString } from '../shared/bytes.ts'
-import { PacsimileError, reasonOf } from '../shared/errors.ts'
-import { syncDirectory, TEMPORARY_PREFIX } from '../shared/files.ts'
+import { errnoOf, PacsimileError, reasonOf } from '../shared/errors.ts'
+import { isPresent, syncDirectory, TEMPORARY_PREFIX } from '../shared/files.ts'
 
 export type Write =
   | { readonly type: 'put'; readonly key: ByteString; readonly value: Buffer }
@@ -32,33 +33,50 @@ const BYTES = {
   decode: (bytes: Buffer): ByteString => bytes.toString('latin1'),
 } as const
 
+/** Frees space that was kept for opening a database on a full disk; false when there is none to free. */
+export type MakeRoom = () => boolean
+
 /** Entries fetched by one call. */
 const PAGE_ENTRIES = 512
 
 export class Database {
   readonly #level: ClassicLevel<ByteString, Buffer>
+  readonly #makeRoom: MakeRoom
+  #failure: PacsimileError | undefined
 
-  private constructor(level: ClassicLevel<ByteString, Buffer>) {
+  private constructor(level: ClassicLevel<ByteString, Buffer>, makeRoom: MakeRoom) {
     this.#level = level
+    this.#makeRoom = makeRoom
   }
 
-  /** @throws locked, damage */
-  static async open(directory: string): Promise<Database> {
+  /** @throws locked, damage, space, io */
+  static open(directory: string, makeRoom: MakeRoom = () => false): Promise<Database> {
+    checkReachable(directory)
+    return again(makeRoom, async () => new Database(await Database.#begin(directory), makeRoom))
+  }
+
+  static async #begin(directory: string): Promise<ClassicLevel<ByteString, Buffer>> {
     removeTemporary(directory)
-    if (!existsSync(directory)) {
+    if (!isPresent(directory)) {
       const temporary = join(dirname(directory), `${TEMPORARY_PREFIX}${basename(directory)}-${randomBytes(6).toString('hex')}`)
       const made = await openLevel(temporary)
       await made.close()
       renameSync(temporary, directory)
       syncDirectory(dirname(directory))
     }
-    return new Database(await openLevel(directory))
+    return openLevel(directory)
   }
 
-  /** Closes and opens anew: what is readable then is what is on disk. @throws damage */
+  /** Why nothing can be written until it is reopened. */
+  get failure(): PacsimileError | undefined {
+    return this.#failure
+  }
+
+  /** Closes and opens anew: what is readable then is what is on disk. @throws damage, space, io */
   async reopen(): Promise<void> {
     await this.#level.close()
-    await openOrExplain(this.#level)
+    await again(this.#makeRoom, () => openOrExplain(this.#level))
+    this.#failure = undefined
   }
 
   get(key: ByteString): Promise<Buffer | undefined> {
@@ -70,14 +88,18 @@ export class Database {
   }
 
   /** All or nothing; with `sync` durable when it resolves. @throws space, io */
-  async write(writes: Write[], options: { readonly sync: boolean }): Promise<void> {
+  write(writes: Write[], options: { readonly sync: boolean }): Promise<void> {
+    return this.#change(() => this.#level.batch(writes, options))
+  }
+
+  async #change(change: () => Promise<void>): Promise<void> {
+    if (this.#failure !== undefined) throw this.#failure
     try {
-      await this.#level.batch(writes, options)
+      await change()
     } catch (error) {
       const reason = reasonOf(error)
-      throw new PacsimileError(/No space left/.test(reason) ? 'space' : 'io', `Writing ${this.#level.location}: ${reason}`, {
-        cause: error,
-      })
+      this.#failure = new PacsimileError(codeOf(reason), `Writing ${this.#level.location}: ${reason}`, { cause: error })
+      throw this.#failure
     }
   }
 
@@ -118,8 +140,9 @@ export class Database {
     }
   }
 
+  /** @throws space, io */
   clear(range: KeyRange): Promise<void> {
-    return this.#level.clear(range)
+    return this.#change(() => this.#level.clear(range))
   }
 
   close(): Promise<void> {
@@ -127,9 +150,22 @@ export class Database {
   }
 }
 
+/** LevelDB asks with access(2), which leaves out capabilities: what it cannot see it would begin anew, over what is there. */
+function checkReachable(directory: string): void {
+  try {
+    accessSync(dirname(directory))
+  } catch (error) {
+    throw new PacsimileError(
+      'io',
+      `Opening ${directory}: this user may not search the directories above it without its capabilities, which LevelDB does not use; allow it (chmod o+x)`,
+      { cause: error },
+    )
+  }
+}
+
 /** A database that cannot be opened is kept for whoever wants to look at it, under another name. */
 export function setAside(directory: string): void {
-  if (!existsSync(directory)) return
+  if (!isPresent(directory)) return
   const kept = `${directory}.damaged`
   rmSync(kept, { recursive: true, force: true })
   renameSync(directory, kept)
@@ -152,10 +188,26 @@ async function openOrExplain(level: ClassicLevel<ByteString, Buffer>): Promise<v
     if (code === 'LEVEL_LOCKED') {
       throw new PacsimileError('locked', `${level.location} is in use by another process`, { cause: error })
     }
-    if (/No space left|Permission denied|Input\/output error|Too many open files/.test(reason)) {
-      throw new PacsimileError('io', `Opening ${level.location}: ${reason}`, { cause: error })
-    }
-    throw new PacsimileError('damage', `${level.location} cannot be opened: ${reason}`, { cause: error })
+    if (IS_DAMAGE.test(reason)) throw new PacsimileError('damage', `${level.location} cannot be opened: ${reason}`, { cause: error })
+    throw new PacsimileError(codeOf(reason), `Opening ${level.location}: ${reason}`, { cause: error })
+  }
+}
+
+/** What LevelDB says of its own files. Everything else is the disk's word: it may pass. */
+const IS_DAMAGE = /Corruption|NotFound|Invalid argument|No such file/
+
+function codeOf(reason: string): 'space' | 'io' {
+  return /No space left|Disk quota exceeded/.test(reason) ? 'space' : 'io'
+}
+
+/** A second time, if the first found no space and some could be freed. */
+async function again<Result>(makeRoom: MakeRoom, attempt: () => Promise<Result>): Promise<Result> {
+  try {
+    return await attempt()
+  } catch (error) {
+    const isForSpace = error instanceof PacsimileError ? error.code === 'space' : errnoOf(error) === 'ENOSPC'
+    if (!isForSpace || !makeRoom()) throw error
+    return attempt()
   }
 }
 

@@ -104,6 +104,11 @@ export class Guard {
     this.#parts.rounds.want()
   }
 
+  /** A full scan, as soon as possible. */
+  rescan(): void {
+    this.#parts.rounds.want()
+  }
+
   /** Ends when the signal is given. */
   async run(): Promise<void> {
     const { volume, rounds, coverage, log, signal } = this.#parts
@@ -191,7 +196,10 @@ export class Guard {
     volume.begin(root, () => lost.abort())
     this.#looked.resolve()
     const directory = Buffer.from(volume.directory, 'latin1').toString('utf8')
-    await using watcher = await openWatcher({ volume: volume.name, directory, ignored: volume.ignored }, signal)
+    await using watcher = await openWatcher(
+      { volume: volume.name, directory, ignored: volume.ignore.paths, ignorePatterns: volume.ignore.patterns },
+      signal,
+    )
     if (signal.aborted) return
     volume.watcher = watcher
     volume.mode = watcher.mode

@@ -26,6 +26,8 @@ export interface ScanRequest {
   readonly isShallow: boolean
   /** Not looked at, with everything below. */
   readonly ignored: readonly RelativePath[]
+  /** In gitignore syntax: what they name is left out as well. */
+  readonly ignorePatterns: readonly string[]
 }
 
 /** From a scan thread. After the last one of a walk comes its end. */

@@ -12,7 +12,9 @@ import { PATH_BYTES_MAX, SCAN_BATCHES_IN_FLIGHT } from '../shared/limits.ts'
 import { childOf, pathBuffer, type RelativePath, ROOT } from '../shared/path.ts'
 import { rootProblem } from './ancestry.ts'
 import { absolutePath, fileStat, statAt } from './file-stat.ts'
+import { standBack } from './priority.ts'
 import { encodeScanEntry, type ScanMessage, type ScanRequest, type ScanThreadData } from './scan-entry.ts'
+import { IgnoreRules } from './watch/ignore.ts'
 
 if (parentPort === null) throw new TypeError('this module runs in a worker thread')
 const port = parentPort
@@ -24,12 +26,12 @@ const BATCH_BYTES = 64 * 1024
 
 class Walk {
   readonly #request: ScanRequest
-  readonly #ignored: ReadonlySet<RelativePath>
+  readonly #ignore: IgnoreRules
   readonly #entries = new ByteWriter(2 * BATCH_BYTES)
 
   constructor(request: ScanRequest) {
     this.#request = request
-    this.#ignored = new Set(request.ignored)
+    this.#ignore = new IgnoreRules({ paths: request.ignored, patterns: request.ignorePatterns })
   }
 
   run(): void {
@@ -43,12 +45,12 @@ class Walk {
   }
 
   #visit(path: RelativePath, depth: number): void {
-    if (this.#ignored.has(path) || this.#isCancelled) return
+    if (this.#isCancelled || this.#ignore.isIgnored(path, undefined)) return
     const { root, isShallow } = this.#request
     const absolute = absolutePath(root.directory, path)
     try {
       const stats = statAt(absolute)
-      if (stats === undefined) return
+      if (stats === undefined || this.#ignore.isIgnored(path, stats.isDirectory())) return
       if (stats.dev !== root.device && path !== ROOT) {
         this.#add(() => encodeScanEntry({ kind: 'foreign', path }, this.#entries))
         return
@@ -96,4 +98,5 @@ function namesIn(directory: ByteString): ByteString[] {
     .sort()
 }
 
+standBack()
 port.on('message', (request: ScanRequest) => new Walk(request).run())

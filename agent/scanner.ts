@@ -51,8 +51,10 @@ export class Scanner {
     if (volume.root === undefined) return tally
     // From its first news on: before, its thread may only have been starting.
     let resumedMs: number | undefined
-    const walk = thread.walk({ root: volume.root, path: top, isShallow, ignored: volume.ignored }, signal)
-    for await (const batch of differences(walk, new StateWalk(state, volume.name, top), top, isShallow)) {
+    const { paths: ignored, patterns: ignorePatterns } = volume.ignore
+    const walk = thread.walk({ root: volume.root, path: top, isShallow, ignored, ignorePatterns }, signal)
+    const known = new StateWalk(state, volume.name, top, volume.ignore)
+    for await (const batch of differences(walk, known, top, isShallow)) {
       resumedMs ??= performance.now()
       for (const difference of batch) this.#take(difference, volume, range, tally)
       pursuit.wake()

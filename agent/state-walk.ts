@@ -2,7 +2,8 @@
  * A walk through the captured side of a volume, page by page, for a scan to merge with the disk.
  *
  * Invariant: each page is the state as it is when it is fetched; no iterator stays open. It prevents a long scan from
- * comparing the disk with how things stood minutes ago.
+ * comparing the disk with how things stood minutes ago. What the volume ignores is left out, as the walk of the disk leaves
+ * it out: what was captured before a rule came would otherwise be missing at every scan.
  */
 import type { ByteString } from '../shared/bytes.ts'
 import type { Label, RelativePath } from '../shared/path.ts'
@@ -10,6 +11,7 @@ import { identityOf } from './file-stat.ts'
 import type { KnownEntry, KnownWalk } from './scan.ts'
 import type { State } from './state.ts'
 import { keyAfterWithin } from './state-keys.ts'
+import type { IgnoreRules } from './watch/ignore.ts'
 
 interface Item {
   readonly key: ByteString
@@ -22,15 +24,17 @@ export class StateWalk implements KnownWalk {
   readonly #state: State
   readonly #volume: Label
   readonly #within: RelativePath
+  readonly #ignore: IgnoreRules | undefined
   #page: Item[] = []
   #at = 0
   #from: ByteString | undefined
   #isAtEnd = false
 
-  constructor(state: State, volume: Label, within: RelativePath) {
+  constructor(state: State, volume: Label, within: RelativePath, ignore?: IgnoreRules) {
     this.#state = state
     this.#volume = volume
     this.#within = within
+    this.#ignore = ignore
   }
 
   peek(): KnownEntry | undefined | Promise<KnownEntry | undefined> {
@@ -44,7 +48,9 @@ export class StateWalk implements KnownWalk {
       const last = page.at(-1)
       if (last !== undefined) this.#from = `${last.key}\0`
       this.#page = page.flatMap(({ key, path, known }) =>
-        known === undefined ? [] : [{ key, entry: { path, identity: identityOf(known) } }],
+        known === undefined || this.#ignore?.isIgnored(path, known.version.kind === 'directory') === true
+          ? []
+          : [{ key, entry: { path, identity: identityOf(known) } }],
       )
       this.#at = 0
     }

@@ -13,7 +13,7 @@ import { PacsimileError } from '../shared/errors.ts'
 import type { Label, RelativePath } from '../shared/path.ts'
 import type { JournalRecord, WatchMode } from '../shared/record.ts'
 import type { Version } from '../shared/version.ts'
-import { Database, setAside, type Write } from './database.ts'
+import { Database, type MakeRoom, setAside, type Write } from './database.ts'
 import { KnownCache } from './known-cache.ts'
 import type { Place } from './place.ts'
 import { StateFold } from './state-fold.ts'
@@ -104,8 +104,8 @@ export class State {
   }
 
   /** `oldest` is the lowest seq that the journal can still replay. A state of another epoch, or a damaged one, is begun anew. */
-  static async open(directory: string, epoch: number, oldest: number): Promise<State> {
-    const database = await openOrBegin(directory)
+  static async open(directory: string, epoch: number, oldest: number, makeRoom?: MakeRoom): Promise<State> {
+    const database = await openOrBegin(directory, makeRoom)
     const mark = await database.get(MARK_KEY)
     const markedEpoch = mark?.length === MARK_BYTES ? Number(mark.readBigUInt64LE(0)) : 0
     const applied = mark?.length === MARK_BYTES ? Number(mark.readBigUInt64LE(8)) : 0
@@ -215,13 +215,13 @@ function stateItem(volume: Label, key: ByteString, value: Buffer): StateItem {
   return { key, path: pathOfKey(volume, key), known: decodeKnown(value) }
 }
 
-async function openOrBegin(directory: string): Promise<Database> {
+async function openOrBegin(directory: string, makeRoom?: MakeRoom): Promise<Database> {
   try {
-    return await Database.open(directory)
+    return await Database.open(directory, makeRoom)
   } catch (error) {
     if (!(error instanceof PacsimileError) || error.code !== 'damage') throw error
     setAside(directory)
-    return Database.open(directory)
+    return Database.open(directory, makeRoom)
   }
 }
 

@@ -32,6 +32,8 @@ export interface AgentStatus {
   readonly heldBytes: number
   readonly spoolBytes: number
   readonly spoolQuotaBytes: number
+  /** If it goes on growing as in the last minutes; absent while it does not. */
+  readonly spoolFullInSeconds?: number
   /** What needs a person, in words; empty when all is well. */
   readonly alarms: readonly string[]
   readonly volumes: readonly AgentVolumeStatus[]

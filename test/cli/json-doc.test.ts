@@ -193,6 +193,7 @@ describe('docs/json.md names exactly the fields of', () => {
       heldBytes: 0,
       spoolBytes: 0,
       spoolQuotaBytes: 1,
+      spoolFullInSeconds: 60,
       alarms: ['full'],
       volumes: [
         {

@@ -73,6 +73,7 @@ export class LoneAgent {
   quotaBytes = SPOOL_BYTES_MAX
   everySeconds = 300
   acceptInode: number | undefined
+  ignore: readonly string[] = []
   #agent: Agent | undefined
   #watcher: SpokenWatcher | undefined
   #stop: (() => Promise<void>) | undefined
@@ -92,10 +93,11 @@ export class LoneAgent {
       config: {
         name: label('agent1', 'agent'),
         collector: 'wss://127.0.0.1:1',
-        volume: [{ name: label('images', 'volume'), path: this.volume, acceptInode: this.acceptInode }],
+        volume: [{ name: label('images', 'volume'), path: this.volume, ignore: [...this.ignore], acceptInode: this.acceptInode }],
         spool: { quotaBytes: this.quotaBytes },
         watch: 'auto',
         scan: { everySeconds: this.everySeconds, reconcileSeconds: 3600 },
+        priority: 'normal',
         logLevel: 'info',
       },
       log: silentLog,
