@@ -32,6 +32,13 @@ const BYTES = {
   decode: (bytes: Buffer): ByteString => bytes.toString('latin1'),
 } as const
 
+export interface ScanPage {
+  readonly entries: readonly [Buffer, Buffer][]
+  readonly isLast: boolean
+}
+
+/** A page for a scan holds one entry more than these bytes at most. */
+const SCAN_PAGE_BYTES = 512 * 1024
 /** Entries fetched by one call. */
 const PAGE_ENTRIES = 512
 
@@ -43,16 +50,30 @@ export class Database {
   }
 
   /** @throws locked, damage */
-  static async open(directory: string): Promise<Database> {
+  static open(directory: string): Promise<Database> {
+    return Database.#begin(directory, false)
+  }
+
+  /** Other threads of this process may `join`. A database that may be reopened after a failed write must not be shared. */
+  static openShared(directory: string): Promise<Database> {
+    return Database.#begin(directory, true)
+  }
+
+  /** A second opening, in another thread, of what this process holds open. @throws damage */
+  static async join(directory: string): Promise<Database> {
+    return new Database(await openLevel(directory, true))
+  }
+
+  static async #begin(directory: string, isShared: boolean): Promise<Database> {
     removeTemporary(directory)
     if (!existsSync(directory)) {
       const temporary = join(dirname(directory), `${TEMPORARY_PREFIX}${basename(directory)}-${randomBytes(6).toString('hex')}`)
-      const made = await openLevel(temporary)
+      const made = await openLevel(temporary, false)
       await made.close()
       renameSync(temporary, directory)
       syncDirectory(dirname(directory))
     }
-    return new Database(await openLevel(directory))
+    return new Database(await openLevel(directory, isShared))
   }
 
   /** Closes and opens anew: what is readable then is what is on disk. @throws damage */
@@ -97,6 +118,20 @@ export class Database {
     }
   }
 
+  /**
+   * The same for scans: keys as they are stored, and a page ends early when it has many bytes. `isLast`: the range holds no more.
+   */
+  async scanPage(range: { readonly gte: ByteString; readonly lt: ByteString }, limit: number): Promise<ScanPage> {
+    const options = { keyEncoding: 'buffer', limit, highWaterMarkBytes: SCAN_PAGE_BYTES } as const
+    const iterator = this.#level.iterator<Buffer, Buffer>({ ...options, gte: BYTES.encode(range.gte), lt: BYTES.encode(range.lt) })
+    try {
+      const entries = await iterator.nextv(limit)
+      return { entries, isLast: entries.length === 0 }
+    } finally {
+      await iterator.close()
+    }
+  }
+
   /** All entries, page by page; each page is as it is when it is asked for. */
   async *pages(range: KeyRange): AsyncGenerator<[ByteString, Buffer][], void> {
     let page = await this.page(range)
@@ -136,8 +171,8 @@ export function setAside(directory: string): void {
   syncDirectory(dirname(directory))
 }
 
-async function openLevel(directory: string): Promise<ClassicLevel<ByteString, Buffer>> {
-  const level = new ClassicLevel<ByteString, Buffer>(directory, { keyEncoding: BYTES, valueEncoding: 'buffer' })
+async function openLevel(directory: string, multithreading: boolean): Promise<ClassicLevel<ByteString, Buffer>> {
+  const level = new ClassicLevel<ByteString, Buffer>(directory, { keyEncoding: BYTES, valueEncoding: 'buffer', multithreading })
   await openOrExplain(level)
   return level
 }
