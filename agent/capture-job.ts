@@ -22,6 +22,8 @@ export interface ExamineJob {
   readonly storedDigests: ByteString
   /** Read it even if it is open for writing. */
   readonly asIs: boolean
+  /** Read its content even if nothing says that it changed. */
+  readonly isDeep: boolean
   /** Content of a larger file is not shipped: it will be read from the file itself when it is wanted. */
   readonly shipBytesMax: number
 }

@@ -57,10 +57,12 @@ export class Examiner {
     if (stats === undefined) return this.#confirmed(job, { kind: 'gone', topmost: job.path })
     if (stats.dev !== this.#root.device) return { kind: 'foreign' }
     const isSame = job.known !== undefined && isUnchanged(job.known, fileStat(stats))
-    if (isSame && job.known?.doubt === 'none') return { kind: 'same' }
+    const isReadAgain = isSame && job.isDeep && stats.isFile()
+    if (isSame && job.known?.doubt === 'none' && !isReadAgain) return { kind: 'same' }
     if (!stats.isFile()) return this.#captureOther(job, stats)
     const isOnlyUnstable = isSame && job.known?.doubt === 'unstable'
     const outcome = this.#captureFile(job, stats, isOnlyUnstable)
+    if (isReadAgain && !isOnlyUnstable && hasStoredContent(outcome, job)) return { kind: 'same' }
     return isOnlyUnstable && outcome.kind === 'busy' ? { kind: 'still-open' } : outcome
   }
 
@@ -142,6 +144,13 @@ function readXattrs(absolute: ByteString): readonly Xattr[] {
     bytes += name.length + value.length
     return i < XATTRS_MAX && bytes <= XATTRS_BYTES_MAX && name.length <= NAME_BYTES_MAX
   })
+}
+
+/** Whether what was read is what was captured before. */
+function hasStoredContent(outcome: Outcome, { storedDigests, known }: ExamineJob): boolean {
+  if (outcome.kind !== 'version' || outcome.version.kind !== 'file' || known?.doubt !== 'none') return false
+  const { size, chunks } = outcome.version
+  return size === known.size && chunks.map(({ digest }) => digest).join('') === storedDigests
 }
 
 function splitDigests(joined: ByteString): Set<Digest> {

@@ -122,6 +122,7 @@ export class Pursuit {
       known: known === undefined ? undefined : identityOf(known),
       storedDigests: known === undefined ? '' : storedDigests(known),
       asIs: look.asIs,
+      isDeep: look.isDeep,
       shipBytesMax: this.#parts.held.shipBytesMax(look.origin),
     }
   }

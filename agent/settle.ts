@@ -92,10 +92,11 @@ export class Settle {
     return true
   }
 
-  /** A scan found a difference. The ticket is given back when a look that began after this has ended. */
-  found(place: Place, origin: Origin, ticket: Ticket, nowMs: number): void {
+  /** A scan found a difference. The ticket is given back when a look that began after this has ended; a deep one reads. */
+  found(place: Place, origin: Origin, ticket: Ticket, nowMs: number, isDeep = false): void {
     const known = this.#entries.get(placeKey(place))
     const entry = known ?? this.#add(place, origin, nowMs)
+    if (isDeep) entry.isDeep = true
     entry.tickets.push(ticket)
     if (entry.isLooking) {
       noteDuringLook(entry, nowMs)
@@ -130,7 +131,9 @@ export class Settle {
       entry.isLooking = true
       entry.looking = entry.tickets
       entry.tickets = []
-      due.push({ ...entry.place, origin: entry.origin, asIs: this.#mayBeAsIs(entry, nowMs) })
+      entry.isDeepLook = entry.isDeep
+      entry.isDeep = false
+      due.push({ ...entry.place, origin: entry.origin, asIs: this.#mayBeAsIs(entry, nowMs), isDeep: entry.isDeepLook })
     }
     return due
   }
@@ -179,6 +182,7 @@ export class Settle {
     if (settled.kind === 'busy') {
       entry.tickets = [...entry.looking, ...entry.tickets]
       entry.looking = []
+      if (entry.isDeepLook) entry.isDeep = true
       this.#retry(entry, nowMs)
       return []
     }

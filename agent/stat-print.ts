@@ -52,14 +52,6 @@ export function writePrint(identity: Identity, to: ByteWriter): void {
   }
 }
 
-export function isDoubtful(print: Buffer, at: number): boolean {
-  return print[at + DOUBT] !== 0
-}
-
-export function isDirectoryPrint(print: Buffer, at: number): boolean {
-  return isType(print.readUInt16LE(at + MODE), constants.S_IFDIR)
-}
-
 /** Whether the struct statx says what the print says, and the print is not in doubt. */
 export function isPrintOf(print: Buffer, at: number, statx: Buffer): boolean {
   const mode = print.readUInt16LE(at + MODE)

@@ -58,6 +58,7 @@ class Site {
       known: undefined,
       storedDigests: '',
       asIs: false,
+      isDeep: false,
       shipBytesMax: Number.POSITIVE_INFINITY,
       ...options,
     })
