@@ -13,7 +13,7 @@ import type { ByteString } from '../shared/bytes.ts'
 import { reasonOf } from '../shared/errors.ts'
 import { pathFromKey, pathKey, type RelativePath } from '../shared/path.ts'
 import { GroupWalk } from './group-walk.ts'
-import { isAbsence, nameOfKey, parentKey } from './scan-root.ts'
+import { isAbsence, isForeign, nameOfKey, parentKey } from './scan-root.ts'
 import { isPrintOf, isPrintOfRecord, isType } from './stat-print.ts'
 import { isWholeKnown, PRINT_AT, pathPrefix } from './state-keys.ts'
 import { BULKSTAT, STATX } from './system-calls.ts'
@@ -29,7 +29,7 @@ export class InodeScan {
   readonly #parts: WalkParts
   #at: number
   #until: number
-  /** Of the last path that was missing: its directory, and whether that is there. */
+  /** Of the last path that was told: its directory, and whether that is there. */
   #parent: { readonly key: ByteString; readonly isThere: boolean } | undefined
 
   constructor(parts: WalkParts, from: number, until: number) {
@@ -103,20 +103,22 @@ export class InodeScan {
     const { reader, inode } = known
     if (reader === undefined) return
     const { key } = reader
-    if (!isSame) this.#parts.outlet.found({ kind: 'changed', path: pathFromKey(key), isNewDirectory: false })
+    if (!isSame) this.#tell('changed', key)
     if (!isType(records.readUInt16LE(record + BULKSTAT.mode), constants.S_IFDIR)) return
     const times = await known.listedTimes(inode)
     if (times === undefined || !isListedAt(times, records, record)) await this.#list(key, BigInt(inode))
   }
 
   async #gone(known: GroupWalk): Promise<void> {
-    const { reader } = known
-    if (reader !== undefined) {
-      const { key } = reader
-      // Below what is gone itself nothing more is told; that is told on its own account.
-      if (key === '' || this.#hasParent(parentKey(key))) this.#parts.outlet.found({ kind: 'missing', path: pathFromKey(key) })
-    }
+    if (known.reader !== undefined) this.#tell('missing', known.reader.key)
     await known.next()
+  }
+
+  #tell(kind: 'changed' | 'missing', key: ByteString): void {
+    // Below what is gone or was moved nothing more is told; that is told on its own account.
+    if (key !== '' && !this.#hasParent(parentKey(key))) return
+    const path = pathFromKey(key)
+    this.#parts.outlet.found(kind === 'missing' ? { kind, path } : { kind, path, isNewDirectory: false })
   }
 
   #hasParent(key: ByteString): boolean {
@@ -150,8 +152,8 @@ export class InodeScan {
       }
       if (isClean && listed !== undefined) outlet.listed(listed)
     } catch (error) {
-      // A directory that is gone is missing from the inodes, or has changed where it was moved from.
-      if (!isAbsence(error)) outlet.found({ kind: 'closed', path: pathFromKey(key), reason: reasonOf(error) })
+      // A directory that is gone is missing from the inodes, or has changed where it was moved from; mounts are told by themselves.
+      if (!isAbsence(error) && !isForeign(error)) outlet.found({ kind: 'closed', path: pathFromKey(key), reason: reasonOf(error) })
     } finally {
       if (fd !== undefined) root.calls.close(fd)
     }

@@ -7,6 +7,7 @@
 
 import { closeSync, constants, openSync } from 'node:fs'
 import type { ByteString } from '../shared/bytes.ts'
+import { errnoOf } from '../shared/errors.ts'
 import { pathBuffer, ROOT } from '../shared/path.ts'
 import { absolutePath, type VolumeRoot } from './file-stat.ts'
 import { OPEN_DIRECTORY, OPEN_PATH, STATX, type SystemCalls, systemCalls } from './system-calls.ts'
@@ -16,7 +17,12 @@ const ABSENT = new Set(['ENOENT', 'ENOTDIR', 'ELOOP'])
 const WORD = 4
 
 export function isAbsence(error: unknown): boolean {
-  return error instanceof Error && 'code' in error && ABSENT.has(String(error.code))
+  return ABSENT.has(errnoOf(error) ?? '')
+}
+
+/** Whether another mount is on the way. */
+export function isForeign(error: unknown): boolean {
+  return errnoOf(error) === 'EXDEV'
 }
 
 export class ScanRoot implements Disposable {

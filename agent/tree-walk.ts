@@ -13,7 +13,7 @@ import { type Label, pathFromKey } from '../shared/path.ts'
 import type { Database } from './database.ts'
 import { keyAfter, LAST_KEY, Merge } from './scan.ts'
 import type { ScanOutlet } from './scan-outlet.ts'
-import { isAbsence, nameOfKey, parentKey, type ScanRoot } from './scan-root.ts'
+import { isAbsence, isForeign, nameOfKey, parentKey, type ScanRoot } from './scan-root.ts'
 import { isType } from './stat-print.ts'
 import type { Listed } from './state.ts'
 import { StateWalk } from './state-walk.ts'
@@ -284,7 +284,8 @@ export class TreeWalk {
   }
 
   #closed(key: ByteString, error: unknown): void {
-    this.#merge.unknown({ kind: 'closed', path: pathFromKey(key), reason: reasonOf(error) }, key)
+    const path = pathFromKey(key)
+    this.#merge.unknown(isForeign(error) ? { kind: 'foreign', path } : { kind: 'closed', path, reason: reasonOf(error) }, key)
   }
 
   /** No record can name it: told of the directory, of which the rest is looked at all the same. */

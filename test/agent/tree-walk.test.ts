@@ -43,17 +43,17 @@ function makeDeep(root: string, bytes: number): string {
 }
 
 describe('a walk by several threads', () => {
-  it.each([1, 2, 3, 4])('finds what a naive walk finds, after random changes (seed %i)', async (seed) => {
+  it.each([1, 2, 3])('finds what a naive walk finds, after random changes (seed %i)', async (seed) => {
     const tree = await openTree()
     const random = new Random(seed)
-    growTree(tree.root, random, 300, 8)
+    growTree(tree.root, random, 120, 6)
     const first = await tree.scan()
     expect(ofKind(first.differences, 'changed')).toEqual(tree.expected().changed)
     await tree.capture()
-    for (let round = 0; round < 4; round++) {
+    for (let round = 0; round < 3; round++) {
       changeTree(tree.root, random, 12)
       await expectExact(tree)
-      if (round % 2 === 1) await tree.capture()
+      if (round === 1) await tree.capture()
     }
     await tree.capture()
     expect((await tree.scan()).differences).toEqual([])
@@ -61,7 +61,7 @@ describe('a walk by several threads', () => {
 
   it('does a large tree in parts, and each part once', async () => {
     const tree = await openTree()
-    growTree(tree.root, new Random(5), 1500, 6)
+    growTree(tree.root, new Random(5), 1000, 4)
     await tree.capture()
     // How soon the other threads are there is the system's to say.
     await expect.poll(async () => (await tree.scan()).tasks, { timeout: 15_000 }).toBeGreaterThan(1)
@@ -212,7 +212,7 @@ describe('a walk by several threads', () => {
     }
     const { differences } = await tree.scan()
     expect(differences.map(({ kind, path: at }) => `${kind} ${at}`)).toEqual(['foreign bind', 'foreign file', 'foreign other'])
-    expect((await tree.scan({ path: path('bind/1') })).differences).toMatchObject([{ kind: 'closed', path: 'bind/1' }])
+    expect((await tree.scan({ path: path('bind/1') })).differences).toMatchObject([{ kind: 'foreign', path: 'bind/1' }])
     expect((await tree.scan({ path: ROOT, isShallow: true })).differences).toHaveLength(3)
   })
 })

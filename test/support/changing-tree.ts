@@ -1,7 +1,7 @@
 /** A random tree, and random changes of it: every kind of change that a scan must find, by the names that occur. */
 import {
   chmodSync,
-  existsSync,
+  type Dirent,
   linkSync,
   lstatSync,
   mkdirSync,
@@ -27,13 +27,15 @@ export function growTree(root: string, random: Random, directories: number, file
 
 export function changeTree(root: string, random: Random, changes: number): void {
   for (let i = 0; i < changes; i++) {
-    const places = everything(root)
-    const directories = [root, ...places.filter((place) => lstatSync(place).isDirectory())]
-    const files = places.filter((place) => lstatSync(place).isFile())
+    const places = readdirSync(root, { recursive: true, withFileTypes: true })
+    const pathsOf = (kept: (entry: Dirent) => boolean): string[] =>
+      places.filter((entry) => kept(entry)).map(({ parentPath, name }) => join(parentPath, name))
+    const directories = [root, ...pathsOf((entry) => entry.isDirectory())]
+    const files = pathsOf((entry) => entry.isFile())
     if (files.length === 0) return
     const directory = pick(directories, random)
     const file = pick(files, random)
-    const target = join(directory, `n${i}`)
+    const target = join(directory, `n${random.below(2 ** 30)}`)
     switch (random.below(13)) {
       case 0:
         writeFileSync(file, `changed ${i}`)
@@ -52,7 +54,7 @@ export function changeTree(root: string, random: Random, changes: number): void 
         break
       case 5:
         // A directory moves with all that is in it, but not into itself.
-        if (directory !== root && !existsSync(join(root, `m${i}`))) renameSync(directory, join(root, `m${i}`))
+        if (directory !== root) renameSync(directory, join(root, `m${random.below(2 ** 30)}`))
         break
       case 6:
         chmodSync(file, 0o600)
@@ -84,10 +86,6 @@ export function changeTree(root: string, random: Random, changes: number): void 
         }
     }
   }
-}
-
-function everything(root: string): string[] {
-  return readdirSync(root, { recursive: true, encoding: 'utf8' }).map((name) => join(root, name))
 }
 
 function pick<T>(from: readonly T[], random: Random): T {

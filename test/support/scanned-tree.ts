@@ -28,6 +28,8 @@ export interface ScanResult {
   /** Parts that the scan was done in. */
   readonly tasks: number
   readonly entries: number
+  /** Directories that were seen to hold exactly what is recorded. */
+  readonly listed: number
 }
 
 const BATCH = 500
@@ -62,9 +64,13 @@ export class ScannedTree {
     return this.#known
   }
 
-  /** As if everything had been captured as it is now. */
-  async capture(): Promise<void> {
-    const now = naiveWalk(this.root, this.ignored)
+  get stateDirectory(): string {
+    return this.#state.directory
+  }
+
+  /** As if everything had been captured as it is now, but for some paths of which nobody knows. */
+  async capture(unseen: readonly RelativePath[] = []): Promise<void> {
+    const now = new Map([...naiveWalk(this.root, this.ignored)].filter(([path]) => !unseen.includes(path)))
     const gone = [...this.#known.keys()].filter((path) => !now.has(path))
     const removed = gone.filter((path) => !gone.includes(parentOf(path) ?? path))
     const changes: Change[] = [
@@ -92,10 +98,12 @@ export class ScannedTree {
       bulkInodesMax,
     }
     const differences: Difference[] = []
-    let [method, reason, tasks, entries]: [ScanMethod, string, number, number] = ['walk', '', 0, 0]
+    let [method, reason]: [ScanMethod, string] = ['walk', '']
+    let [tasks, entries, listed] = [0, 0, 0]
     for await (const news of this.#thread.run(request, new AbortController().signal)) {
       if (news.kind === 'found') {
         differences.push(...news.differences)
+        listed += news.listed.length
         await this.#state.noteListed(VOLUME, news.listed)
       } else if (news.kind === 'entries') {
         tasks += 1
@@ -104,7 +112,7 @@ export class ScannedTree {
         ;({ method, reason } = news)
       }
     }
-    return { differences, method, reason, tasks, entries }
+    return { differences, method, reason, tasks, entries, listed }
   }
 
   /** What a scan has to find, by a naive comparison. */
