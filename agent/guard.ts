@@ -18,6 +18,7 @@ import { ScanThread } from './scan-threads.ts'
 import type { Scanner } from './scanner.ts'
 import type { Settle } from './settle.ts'
 import type { State } from './state.ts'
+import type { AgentScanReport } from './status.ts'
 import type { Volume } from './volume.ts'
 import { Alarm, sleep } from './waiting.ts'
 import type { OpenWatcher, WatchEvent, Watcher } from './watch/watcher.ts'
@@ -64,6 +65,11 @@ export class Guard {
   /** Resolves when everything that changed before this call is journalled. @throws incomplete */
   prove(): Promise<void> {
     return this.#parts.rounds.prove()
+  }
+
+  /** Resolves with what a full scan found that begins after this call. @throws incomplete */
+  scan(isDeep: boolean): Promise<AgentScanReport> {
+    return this.#parts.rounds.scan(isDeep)
   }
 
   /** A full scan is to close a gap that is open since `gap.from`. */

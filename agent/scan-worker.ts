@@ -81,7 +81,7 @@ async function run(parts: WalkParts, request: ScanRequest, task: ScanTask, refus
 }
 
 async function runAll(parts: WalkParts, request: ScanRequest, refusal: string | undefined): Promise<void> {
-  const reason = refusal ?? (await whyWalk(parts, request))
+  const reason = request.isDeep ? 'a deep scan walks' : (refusal ?? (await whyWalk(parts, request)))
   const key = pathKey(request.path)
   if (reason !== undefined) {
     parts.outlet.method('walk', reason)
@@ -115,8 +115,7 @@ function bulkRefusal({ calls, fd }: ScanRoot): string | undefined {
 }
 
 /** Why a walk is better although the inodes could be listed. */
-async function whyWalk({ root, database, volume }: WalkParts, { isDeep, bulkInodesMax }: ScanRequest): Promise<string | undefined> {
-  if (isDeep) return 'a deep scan walks'
+async function whyWalk({ root, database, volume }: WalkParts, { bulkInodesMax }: ScanRequest): Promise<string | undefined> {
   if (bulkInodesMax === 0) return 'a walk is due'
   if (root.calls.filesystemOf(root.fd).inodesUsed > bulkInodesMax) return 'the filesystem holds far more than the volume'
   const { entries } = await database.scanPage(rangeOfPrefix(listedPrefix(volume)), 1)

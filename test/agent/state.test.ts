@@ -5,6 +5,7 @@ import { Database } from '../../agent/database.ts'
 import type { Journal } from '../../agent/journal.ts'
 import { keyAfter, LAST_KEY } from '../../agent/scan.ts'
 import { State } from '../../agent/state.ts'
+import { MARK_KEY } from '../../agent/state-keys.ts'
 import { StateWalk } from '../../agent/state-walk.ts'
 import { hybridTime } from '../../shared/clock.ts'
 import { pathFromKey, pathKey, type RelativePath, ROOT } from '../../shared/path.ts'
@@ -115,6 +116,24 @@ describe('the state', () => {
     expect(anew.applied).toBe(oldest - 1)
     expect(anew.facts(VOLUME)).toBeUndefined()
     expect(anew.coveredBefore(VOLUME)).toBe(until)
+  })
+
+  it.each([
+    ['of another layout', (mark: Buffer): Buffer => Buffer.concat([Buffer.from([99]), mark.subarray(1)])],
+    ['of the first layout', (mark: Buffer): Buffer => mark.subarray(8)],
+  ])('is begun anew when it is %s', async (_, older) => {
+    const directory = scratchDirectory()
+    const journal = await openJournal(directory)
+    const state = await openState(directory)
+    await append(journal, state, [FIRST, put('a', fileVersion('1'))])
+    await state.close()
+    const database = await Database.open(join(directory, 'state'))
+    const mark = await database.get(MARK_KEY)
+    await database.write([{ type: 'put', key: MARK_KEY, value: older(mark ?? Buffer.alloc(0)) }], { sync: true })
+    await database.close()
+    const anew = await openState(directory)
+    expect(await pathsOf(anew)).toEqual([])
+    expect(anew.applied).toBe(0)
   })
 
   it('owes a sweep from the first volume record of an epoch until the sweep', async () => {
