@@ -18,7 +18,7 @@ import { beginEpoch, type Epoch, type EpochEnd, readEpoch } from './epoch.ts'
 import type { EpochOver } from './handshake.ts'
 import { greatestEpochIn } from './journal.ts'
 import { Protection } from './protection.ts'
-import type { AgentStatus, AgentVolumeStatus } from './status.ts'
+import type { AgentScanReport, AgentStatus, AgentVolumeStatus } from './status.ts'
 import type { Volume } from './volume.ts'
 import { SUPERVISED } from './supervise.ts'
 import { sleep } from './waiting.ts'
@@ -81,7 +81,10 @@ export class Agent {
     this.#protection = protection
     try {
       // The journal's lock is held: only one agent can come here.
-      this.#socket ??= await serveLocal(agentSocket(this.#options.stateDir), { status: () => Promise.resolve(this.status()) })
+      this.#socket ??= await serveLocal(agentSocket(this.#options.stateDir), {
+        status: () => Promise.resolve(this.status()),
+        scan: (body) => this.#scan(body),
+      })
       if (isFirst) onReady()
       const over = await protection.run(stop)
       if (over !== undefined) this.#beginAfter(over, protection)
@@ -185,6 +188,12 @@ export class Agent {
   get isAlive(): boolean {
     const volumes = [...(this.#protection?.volumes.values() ?? [])]
     return volumes.every(({ watcher }) => (watcher?.silentMs ?? 0) <= SILENCE_MS_MAX)
+  }
+
+  async #scan(body: unknown): Promise<{ readonly volumes: readonly AgentScanReport[] }> {
+    if (this.#protection === undefined) throw new PacsimileError('agent-unreachable', 'The agent is starting')
+    const isDeep = typeof body === 'object' && body !== null && 'deep' in body && body.deep === true
+    return { volumes: await this.#protection.scan(isDeep) }
   }
 
   status(): AgentStatus {

@@ -36,6 +36,13 @@ const BYTES = {
 /** Frees space that was kept for opening a database on a full disk; false when there is none to free. */
 export type MakeRoom = () => boolean
 
+export interface ScanPage {
+  readonly entries: readonly [Buffer, Buffer][]
+  readonly isLast: boolean
+}
+
+/** A page for a scan holds one entry more than these bytes at most. */
+const SCAN_PAGE_BYTES = 512 * 1024
 /** Entries fetched by one call. */
 const PAGE_ENTRIES = 512
 
@@ -52,19 +59,30 @@ export class Database {
   /** @throws locked, damage, space, io */
   static open(directory: string, makeRoom: MakeRoom = () => false): Promise<Database> {
     checkReachable(directory)
-    return again(makeRoom, async () => new Database(await Database.#begin(directory), makeRoom))
+    return again(makeRoom, async () => new Database(await Database.#begin(directory, false), makeRoom))
   }
 
-  static async #begin(directory: string): Promise<ClassicLevel<ByteString, Buffer>> {
+  /** Other threads of this process may `join`. A database that may be reopened after a failed write must not be shared. */
+  static openShared(directory: string, makeRoom: MakeRoom = () => false): Promise<Database> {
+    checkReachable(directory)
+    return again(makeRoom, async () => new Database(await Database.#begin(directory, true), makeRoom))
+  }
+
+  /** A second opening, in another thread, of what this process holds open. @throws damage */
+  static async join(directory: string): Promise<Database> {
+    return new Database(await openLevel(directory, true), () => false)
+  }
+
+  static async #begin(directory: string, isShared: boolean): Promise<ClassicLevel<ByteString, Buffer>> {
     removeTemporary(directory)
     if (!isPresent(directory)) {
       const temporary = join(dirname(directory), `${TEMPORARY_PREFIX}${basename(directory)}-${randomBytes(6).toString('hex')}`)
-      const made = await openLevel(temporary)
+      const made = await openLevel(temporary, false)
       await made.close()
       renameSync(temporary, directory)
       syncDirectory(dirname(directory))
     }
-    return openLevel(directory)
+    return openLevel(directory, isShared)
   }
 
   /** Why nothing can be written until it is reopened. */
@@ -114,6 +132,20 @@ export class Database {
         if (page.length === limit) break
       }
       return page
+    } finally {
+      await iterator.close()
+    }
+  }
+
+  /**
+   * The same for scans: keys as they are stored, and a page ends early when it has many bytes. `isLast`: the range holds no more.
+   */
+  async scanPage(range: { readonly gte: ByteString; readonly lt: ByteString }, limit: number): Promise<ScanPage> {
+    const options = { keyEncoding: 'buffer', limit, highWaterMarkBytes: SCAN_PAGE_BYTES } as const
+    const iterator = this.#level.iterator<Buffer, Buffer>({ ...options, gte: BYTES.encode(range.gte), lt: BYTES.encode(range.lt) })
+    try {
+      const entries = await iterator.nextv(limit)
+      return { entries, isLast: entries.length === 0 }
     } finally {
       await iterator.close()
     }
@@ -172,8 +204,8 @@ export function setAside(directory: string): void {
   syncDirectory(dirname(directory))
 }
 
-async function openLevel(directory: string): Promise<ClassicLevel<ByteString, Buffer>> {
-  const level = new ClassicLevel<ByteString, Buffer>(directory, { keyEncoding: BYTES, valueEncoding: 'buffer' })
+async function openLevel(directory: string, multithreading: boolean): Promise<ClassicLevel<ByteString, Buffer>> {
+  const level = new ClassicLevel<ByteString, Buffer>(directory, { keyEncoding: BYTES, valueEncoding: 'buffer', multithreading })
   await openOrExplain(level)
   return level
 }

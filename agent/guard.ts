@@ -22,6 +22,7 @@ import { ScanThread } from './scan-threads.ts'
 import type { Scanner } from './scanner.ts'
 import type { Settle } from './settle.ts'
 import type { State } from './state.ts'
+import type { AgentScanReport } from './status.ts'
 import type { Volume } from './volume.ts'
 import { sleep } from './waiting.ts'
 import type { OpenWatcher, WatchEvent, Watcher } from './watch/watcher.ts'
@@ -96,6 +97,11 @@ export class Guard {
     const mark = watcher.mark()
     await this.settled(limit)
     if (!limit.aborted) watcher.settled(mark)
+  }
+
+  /** Resolves with what a full scan found that begins after this call. @throws incomplete */
+  scan(isDeep: boolean): Promise<AgentScanReport> {
+    return this.#parts.rounds.scan(isDeep)
   }
 
   /** A full scan is to close a gap that is open since `gap.from`. */
@@ -320,7 +326,7 @@ export class Guard {
         if (!rename.isRecorded) this.#rescans.add({ path: rename.to, isShallow: false })
         this.#rescans.progress()
       }
-      settle.found({ volume: volume.name, path: place }, 'event', { answered }, performance.now(), true)
+      settle.found({ volume: volume.name, path: place }, 'event', { answered }, performance.now(), { isUrgent: true })
     }
     lookAt(to)
   }

@@ -39,6 +39,7 @@ import type { SessionParts } from './session.ts'
 import { Settle } from './settle.ts'
 import { Spool } from './spool.ts'
 import { State } from './state.ts'
+import type { AgentScanReport } from './status.ts'
 import { readTerms, type Terms, writeTerms } from './terms.ts'
 import { Upkeep } from './upkeep.ts'
 import { Uplink } from './uplink.ts'
@@ -183,7 +184,7 @@ export class Protection {
   }
 
   #lookAt(place: Place): void {
-    this.settle.found(place, 'event', { answered() {} }, performance.now(), true)
+    this.settle.found(place, 'event', { answered() {} }, performance.now(), { isUrgent: true })
     this.#pursuit.wake()
   }
 
@@ -264,6 +265,11 @@ export class Protection {
     this.held.release(head.seq)
     this.#acks.wake()
     this.#pursuit.wake()
+  }
+
+  /** Resolves when all volumes have been scanned. @throws incomplete */
+  scan(isDeep: boolean): Promise<AgentScanReport[]> {
+    return Promise.all(this.#guards.map((guard) => guard.scan(isDeep)))
   }
 
   async #prove(volume: string): Promise<void> {

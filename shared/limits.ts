@@ -98,7 +98,9 @@ export const WHOLE_READ_BYTES_MAX = 8 * MiB
 export const LEASE_PIECE_BYTES = 256 * KiB
 /** Captured bytes under way from one capture thread before it waits. */
 export const CAPTURE_BYTES_IN_FLIGHT = 32 * MiB
-/** Batches of directory entries under way from one scan thread before it waits. */
+/** Threads of one scan. */
+export const SCAN_THREADS_MAX = 4
+/** Batches of differences under way from the threads of one scan before they wait. */
 export const SCAN_BATCHES_IN_FLIGHT = 8
 /** Unreadable paths, and filesystems not entered, that are listed by name. */
 export const PATHS_LISTED_MAX = 100
