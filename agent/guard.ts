@@ -34,7 +34,7 @@ export interface GuardParts {
   readonly openWatcher: OpenWatcher
   /** What the journal does not know of the time before this start, unless watching went on meanwhile. */
   readonly openGap: OpenGap | undefined
-  /** Records that the volume is watched as it now is. */
+  /** Records that the volume is watched as it now is, where the journal does not say so. */
   readonly noteMode: () => Promise<void>
   readonly rounds: Rounds
   readonly coverage: Coverage
@@ -234,8 +234,8 @@ export class Guard {
 
   /** The journal says how the volume is watched, and what was missed before. */
   async #begin(watcher: Watcher): Promise<void> {
-    const { volume, openGap, rounds, state, noteMode } = this.#parts
-    if (state.facts(volume.name)?.mode !== watcher.mode) await noteMode()
+    const { openGap, rounds, noteMode } = this.#parts
+    await noteMode()
     if (!this.#hasBegun && openGap !== undefined && !watcher.isContinuous) rounds.owe(openGap)
     this.#hasBegun = true
   }

@@ -82,6 +82,7 @@ export class Protection {
   readonly #guards: readonly Guard[]
   readonly #renames = new Renames()
   readonly #acks = new Waiters()
+  readonly #volumesNoted = Promise.withResolvers<void>()
   readonly #watching = new AbortController()
   readonly #running = new AbortController()
   readonly #over = Promise.withResolvers<EpochOver | undefined>()
@@ -211,7 +212,11 @@ export class Protection {
       acceptInode,
       openWatcher,
       openGap: this.#openGap(name),
-      noteMode: async () => void (await recorder.note([{ kind: 'volume', volume: name, root: volume.directory, mode: volume.mode }])),
+      noteMode: async () => {
+        await this.#volumesNoted.promise
+        const { directory: root, mode } = volume
+        if (state.facts(name)?.mode !== mode) await recorder.note([{ kind: 'volume', volume: name, root, mode }])
+      },
       rounds,
       coverage,
       pins: this.pins,
@@ -344,6 +349,7 @@ export class Protection {
 
   async #start(signal: AbortSignal): Promise<void> {
     await this.#recorder.note(this.#volumeRecords())
+    this.#volumesNoted.resolve()
     await Promise.all(this.#guards.map((guard) => guard.hasLooked))
     const connecting = this.uplink.run(signal)
     await Promise.race([connecting, this.uplink.firstAttempt(FIRST_ATTEMPT_MS, signal)])

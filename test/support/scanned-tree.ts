@@ -95,6 +95,7 @@ export class ScannedTree {
       isShallow,
       isDeep,
       ignored: this.ignored,
+      ignorePatterns: [],
       bulkInodesMax,
     }
     const differences: Difference[] = []
