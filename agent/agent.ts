@@ -224,7 +224,7 @@ export class Agent {
       spoolQuotaBytes: spool.quotaBytes,
       ...(fullInSeconds === undefined ? {} : { spoolFullInSeconds: fullInSeconds }),
       alarms: [...(this.#failure === undefined ? [] : [`nothing is protected: ${this.#failure.message}`]), ...alarmsOf(protection)],
-      volumes: [...protection.volumes.values()].map(volumeStatus),
+      volumes: [...protection.volumes.values()].map((volume) => volumeStatus(volume, this.#failure)),
     }
   }
 }
@@ -255,14 +255,14 @@ function alarmsOf({ journal, spool, volumes, clockSkewMs, clockLeadMs, forecast,
   return alarms
 }
 
-function volumeStatus(volume: Volume): AgentVolumeStatus {
+function volumeStatus(volume: Volume, failure: PacsimileError | undefined): AgentVolumeStatus {
   const { name, directory, mode, phase, reason, lastScan, unannounced, gaps, unreadable, foreign } = volume
   return {
     name,
     path: showPath(directory),
     mode,
-    state: phase,
-    reason,
+    state: failure === undefined ? phase : 'paused',
+    reason: failure?.message ?? reason,
     ...(lastScan === undefined ? {} : { lastScan }),
     ...(volume.coveredMs === undefined ? {} : { coveredUntilMs: volume.coveredMs }),
     silentMs: Math.round(volume.watcher?.silentMs ?? 0),

@@ -22,7 +22,7 @@ const LEAP_MS_MIN = 2000
 const READING_MS_MAX = 100
 
 /** What happened between two readings, in words. */
-export function leapsBetween(before: ClockReading, after: ClockReading): string[] {
+function leapsBetween(before: ClockReading, after: ClockReading): string[] {
   const bootMs = after.boottimeMs - before.boottimeMs
   const sleptMs = bootMs - (after.monotonicMs - before.monotonicMs)
   const setMs = after.wallMs - before.wallMs - bootMs

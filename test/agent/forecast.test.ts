@@ -1,5 +1,7 @@
+import { randomBytes } from 'node:crypto'
 import { describe, expect, it } from 'vitest'
 import { Forecast } from '../../agent/forecast.ts'
+import { LoneAgent } from '../support/lone-agent.ts'
 
 const MB = 1e6
 
@@ -69,4 +71,25 @@ describe('the forecast of a full spool', () => {
     for (let i = 0; i <= 100_000; i++) forecast.note(i * 10, i * 1000, 1e9)
     expect(forecast.fullInSeconds).toBe(10_000)
   })
+})
+
+describe('an agent without its collector', () => {
+  it('says when its spool will be full, and raises an alarm before it is', async () => {
+    const agent = new LoneAgent()
+    agent.quotaBytes = 20 * MB
+    await agent.startAndWatch()
+    expect(agent.status).not.toHaveProperty('spoolFullInSeconds')
+    let written = 0
+    await expect
+      .poll(
+        () => {
+          agent.write(`f${written}`, randomBytes(50_000).toString('base64'))
+          agent.tell(`f${written++}`)
+          return agent.status?.spoolFullInSeconds
+        },
+        { timeout: 60_000, interval: 500 },
+      )
+      .toBeGreaterThan(0)
+    expect(agent.status?.alarms).toEqual([expect.stringMatching(/^the spool will be full in about \d+ minutes$/)])
+  }, 90_000)
 })

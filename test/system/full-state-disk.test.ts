@@ -1,7 +1,9 @@
 /** A real agent whose own disk fills up while it captures, and cannot be written when it starts. */
+import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import type { AgentStatus } from '../../agent/status.ts'
 import { Installation } from '../support/installation.ts'
 import { SmallDisk } from '../support/small-disk.ts'
@@ -9,6 +11,7 @@ import { walkTree } from '../support/tree-walk.ts'
 import { differences } from '../support/truth.ts'
 import { Random } from '../support/workload.ts'
 
+const EXECUTABLE = join(import.meta.dirname, '../../collector/cli/pacsimile')
 const DISK_BYTES = 96 << 20
 
 interface Site {
@@ -37,7 +40,7 @@ function write(source: string, round: number, random: Random): void {
   }
 }
 
-function statusOf({ installation }: Site): AgentStatus {
+function statusOf({ installation }: Pick<Site, 'installation'>): AgentStatus {
   return installation.json('agent', 'status', '--state', installation.stateOf('pacs1')) as AgentStatus
 }
 
@@ -100,3 +103,60 @@ describe.skipIf(process.getuid?.() !== 0)('an agent whose disk is read-only when
     await installation.stopAll()
   })
 })
+
+describe.skipIf(spawnSync('strace', ['--version']).status !== 0)(
+  'an agent whose state cannot be written, nor for a while be opened again',
+  () => {
+    it('begins again from what is durable, without a new start of its process, and says meanwhile that it protects nothing', async () => {
+      const installation = await Installation.make()
+      installation.startCollector()
+      await installation.until('status', '--data', installation.data)
+      const source = join(installation.directory, 'source')
+      installation.enroll('pacs1', source)
+      const stateDir = installation.stateOf('pacs1')
+      const [log, lock] = [join(stateDir, 'state', '000005.log'), join(stateDir, 'state', 'LOCK')]
+      const faults = ['write:error=ENOSPC:when=6+', 'openat:error=EROFS:when=3..6'].flatMap((fault) => ['-e', `inject=${fault}`])
+      const command = [
+        '-f',
+        '-qq',
+        '-o',
+        join(installation.directory, 'trace'),
+        '-P',
+        log,
+        '-P',
+        lock,
+        '-e',
+        'trace=write,openat',
+        ...faults,
+      ]
+      const child = spawn('strace', [...command, EXECUTABLE, 'agent', 'run', '--state', stateDir], {
+        stdio: 'ignore',
+        // A group of its own, because strace does not end before the agent does.
+        detached: true,
+        // strace counts calls for each thread.
+        env: { ...process.env, UV_THREADPOOL_SIZE: '1' },
+      })
+      onTestFinished(async () => {
+        if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return
+        process.kill(-child.pid, 'SIGKILL')
+        await once(child, 'exit')
+      })
+      await installation.wait('pacs1')
+      const site = { installation, source }
+      const started = statusOf(site).startedMs
+      let written = 0
+      await expect
+        .poll(
+          () => {
+            writeFileSync(join(source, `f${written++}`), 'content')
+            return statusOf(site)
+          },
+          { timeout: 30_000, interval: 200 },
+        )
+        .toMatchObject({ alarms: [expect.stringMatching(/nothing is protected: .*Read-only/)], volumes: [{ state: 'paused' }] })
+      await installation.wait('pacs1')
+      expect(differences(walkTree(source), walkTree(installation.replicaOf('pacs1')))).toEqual([])
+      expect(statusOf(site)).toMatchObject({ startedMs: started, epoch: 1, alarms: [], volumes: [{ state: 'watching', gaps: 1 }] })
+    })
+  },
+)
