@@ -1,7 +1,8 @@
 import { mkdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { canMount, FILESYSTEM_KINDS, Filesystem } from '../support/filesystem.ts'
+import { makeFilesystem } from '../support/filesystem.ts'
+import { canMount, FILESYSTEM_KINDS } from '../support/loop-filesystem.ts'
 import { faults, Ground, OPERATIONS, type Operation, type Recorded } from '../support/operations.ts'
 import { type LogLine, Site, type Watch } from '../support/site.ts'
 import { type WalkedEntry, walkTree } from '../support/tree-walk.ts'
@@ -75,7 +76,7 @@ function filled(staged: readonly Staged[], source: string, copy: string): string
 
 describe.skipIf(!canMount)('every kind of change', () => {
   it.each(CASES)('S06 S07 S24 is recorded and restored on %s, watched by %s', async (kind, watch) => {
-    const { at } = Filesystem.make(kind, FILESYSTEM_BYTES)
+    const { at } = makeFilesystem(kind, FILESYSTEM_BYTES)
     const volume = join(at, 'volume')
     const staged = stage(volume, join(at, 'outside'))
     const site = await Site.watching({ source: volume, watch })
