@@ -9,6 +9,7 @@ import { join } from 'node:path'
 import { asPacsimileError, ERRORS, PacsimileError, reasonOf } from '../shared/errors.ts'
 import { makeDirectory } from '../shared/files.ts'
 import { type LocalServer, serveLocal } from '../shared/local-api.ts'
+import { SILENCE_MS_MAX } from '../shared/limits.ts'
 import type { Log } from '../shared/log.ts'
 import { showPath } from '../shared/path.ts'
 import type { AgentConfig } from './config.ts'
@@ -19,14 +20,18 @@ import { greatestEpochIn } from './journal.ts'
 import { Protection } from './protection.ts'
 import type { AgentStatus, AgentVolumeStatus } from './status.ts'
 import type { Volume } from './volume.ts'
+import { SUPERVISED } from './supervise.ts'
 import { sleep } from './waiting.ts'
-import { ChokidarWatcher } from './watch/chokidar.ts'
+import type { DescriptorStore } from './descriptor-store.ts'
+import { Watching } from './watch/watching.ts'
 import type { OpenWatcher } from './watch/watcher.ts'
 
 export interface AgentOptions {
   readonly stateDir: string
   readonly config: AgentConfig
   readonly log: Log
+  /** What an earlier process left. */
+  readonly descriptors: DescriptorStore
   readonly openWatcher?: OpenWatcher
 }
 
@@ -39,15 +44,20 @@ const EPOCH_FILE = 'epoch.json'
 const LOG_DIRECTORY = 'log'
 /** Pause before a protection that failed begins again. */
 const RETRY_MS = 1000
+const LOCK_MS_MAX = 3000
+const LOCK_POLL_MS = 50
 
 export class Agent {
   readonly #options: AgentOptions
   readonly #startedMs = Date.now()
+  readonly #watching: Watching
   #protection: Protection | undefined
   #socket: LocalServer | undefined
 
   constructor(options: AgentOptions) {
     this.#options = options
+    const { config, stateDir, descriptors, log } = options
+    this.#watching = new Watching({ choice: config.watch, stateDir, descriptors, log })
   }
 
   /** Until `stop` is given and what was noticed is delivered. `onReady` is called when protection runs. @throws locked, io */
@@ -57,13 +67,14 @@ export class Agent {
       for (let isOver = false; !isOver; ) isOver = await this.#live(stop, onReady)
     } finally {
       await this.#socket?.close()
+      await this.#watching.close()
     }
   }
 
   /** @returns whether that was the last life */
   async #live(stop: AbortSignal, onReady: () => void): Promise<boolean> {
-    const protection = await this.#open()
     const isFirst = this.#protection === undefined
+    const protection = await this.#openPatiently(isFirst)
     this.#protection = protection
     try {
       // The journal's lock is held: only one agent can come here.
@@ -84,9 +95,28 @@ export class Agent {
     }
   }
 
+  /** A process before this one that is being killed holds its lock a moment longer. */
+  async #openPatiently(isFirst: boolean): Promise<Protection> {
+    for (const untilMs = performance.now() + LOCK_MS_MAX; ; ) {
+      try {
+        return await this.#open()
+      } catch (error) {
+        const isPassing = isFirst && error instanceof PacsimileError && error.code === 'locked' && performance.now() < untilMs
+        if (!isPassing) throw error
+        await sleep(LOCK_POLL_MS, new AbortController().signal)
+      }
+    }
+  }
+
   async #open(): Promise<Protection> {
     const { stateDir, config, log, openWatcher } = this.#options
-    const options = { stateDir, config, log, openWatcher: openWatcher ?? ((request, signal) => ChokidarWatcher.open(request, signal)) }
+    const options = {
+      stateDir,
+      config,
+      log,
+      openWatcher: openWatcher ?? ((request, signal) => this.#watching.watch(request, signal)),
+      onDrained: () => void this.#watching.close(),
+    }
     const epoch = await this.#currentEpoch()
     try {
       return await Protection.open({ ...options, epoch })
@@ -131,6 +161,12 @@ export class Agent {
     })
   }
 
+  /** Whether every watcher has shown lately that it works. */
+  get isAlive(): boolean {
+    const volumes = [...(this.#protection?.volumes.values() ?? [])]
+    return volumes.every(({ watcher }) => (watcher?.silentMs ?? 0) <= SILENCE_MS_MAX)
+  }
+
   status(): AgentStatus {
     const { stateDir, config } = this.#options
     const protection = this.#protection
@@ -141,6 +177,8 @@ export class Agent {
       agent: config.name,
       collector: config.collector,
       stateDir,
+      pid: process.pid,
+      ...(process.env[SUPERVISED] === undefined ? {} : { supervisor: Number(process.env[SUPERVISED]) }),
       startedMs: this.#startedMs,
       link: { state, sinceMs, ...(lastError === undefined ? {} : { lastError }) },
       ...(terms === undefined ? {} : { repository: terms.repository }),
@@ -150,6 +188,7 @@ export class Agent {
       ackedSeq,
       pending: journal.head.seq - ackedSeq,
       dirty: settle.size,
+      pinned: protection.pins.size,
       heldBytes: held.bytes,
       spoolBytes: spool.bytes,
       spoolQuotaBytes: spool.quotaBytes,
@@ -167,6 +206,10 @@ function alarmsOf({ journal, spool, volumes, clockSkewMs }: Protection): string[
   if (spool.failure !== undefined) alarms.push(`the spool cannot be written: ${spool.failure.message}`)
   else if (spool.isFull) alarms.push('the spool has no room: content of changing files may be lost until the collector is back')
   for (const { name, phase, reason } of volumes.values()) if (phase === 'paused') alarms.push(`volume ${name} is not protected: ${reason}`)
+  for (const { name, watcher } of volumes.values()) {
+    const silentMs = watcher?.silentMs ?? 0
+    if (silentMs > SILENCE_MS_MAX) alarms.push(`volume ${name}: nothing has proven for ${Math.round(silentMs / 1000)} s that its watcher works`)
+  }
   if (Math.abs(clockSkewMs) > SKEW_MS_MAX) alarms.push(`the collector's clock is ${clockSkewMs} ms ahead of this host's`)
   return alarms
 }
@@ -180,6 +223,8 @@ function volumeStatus(volume: Volume): AgentVolumeStatus {
     state: phase,
     reason,
     ...(lastScan === undefined ? {} : { lastScan }),
+    ...(volume.coveredMs === undefined ? {} : { coveredUntilMs: volume.coveredMs }),
+    silentMs: Math.round(volume.watcher?.silentMs ?? 0),
     unannounced,
     gaps,
     unreadable: unreadable.map(({ path, reason: why }) => ({ path: showPath(path), reason: why })),

@@ -10,20 +10,39 @@ import type { Digest } from '../shared/digest.ts'
 import type { RelativePath } from '../shared/path.ts'
 import type { ChunkRef, Version } from '../shared/version.ts'
 import type { Identity, VolumeRoot } from './file-stat.ts'
+import type { LeaseMemory } from './lease.ts'
 
-/** Look at a path, and capture it if it changed. */
-export interface ExamineJob {
-  readonly kind: 'examine'
-  readonly id: number
+/** A path that is to be captured if it changed. */
+export interface Side {
   readonly path: RelativePath
   /** As it was captured last. */
   readonly known: Identity | undefined
   /** Digests of its last version, joined: their content need not be shipped again. */
   readonly storedDigests: ByteString
-  /** Read it even if it is open for writing. */
-  readonly asIs: boolean
   /** Content of a larger file is not shipped: it will be read from the file itself when it is wanted. */
   readonly shipBytesMax: number
+}
+
+/** Look at a path, and capture it if it changed. */
+export interface ExamineJob extends Side {
+  readonly kind: 'examine'
+  readonly id: number
+  /** Read it even if it is open for writing. */
+  readonly asIs: boolean
+  /**
+   * Open for reading: the file to capture, whatever the path names by now and even if it has no name any more. Whoever
+   * makes the job closes it after the outcome. Of anything but a regular file it is not heeded.
+   */
+  readonly pin: number | undefined
+}
+
+/** Look at an SQLite database and its write-ahead log, and capture both as they belong together. */
+export interface ExaminePairJob {
+  readonly kind: 'examine-pair'
+  readonly id: number
+  readonly base: Side
+  /** The path of `base` with '-wal' behind it. */
+  readonly wal: Side
 }
 
 /** Read one chunk of a file again. */
@@ -35,7 +54,7 @@ export interface FetchJob {
   readonly chunk: ChunkRef
 }
 
-export type CaptureJob = ExamineJob | FetchJob
+export type CaptureJob = ExamineJob | ExaminePairJob | FetchJob
 
 /** `end` asks the thread to end when it has done what came before. */
 export type CaptureMessage = JobsMessage | 'end'
@@ -54,6 +73,10 @@ export type Outcome =
   | { readonly kind: 'version'; readonly version: Version; readonly durationMs: number }
   /** Nothing is there; `topmost` is the highest path above it (or itself) that is missing. */
   | { readonly kind: 'gone'; readonly topmost: RelativePath }
+  /** It belongs to an SQLite database in WAL mode: only `examine-pair` captures that. */
+  | { readonly kind: 'paired'; readonly base: RelativePath }
+  /** Of `examine-pair`: to be recorded together. */
+  | { readonly kind: 'pair'; readonly base: PairPart; readonly wal: PairPart; readonly durationMs: number }
   | { readonly kind: 'busy' }
   | { readonly kind: 'unreadable'; readonly reason: string }
   /** Another filesystem is mounted there or above. */
@@ -62,6 +85,8 @@ export type Outcome =
   | { readonly kind: 'root-lost'; readonly reason: string }
   /** Of a fetch: the chunk was shipped, or the file does not hold it any more. */
   | { readonly kind: 'fetched'; readonly found: boolean }
+
+export type PairPart = Extract<Outcome, { kind: 'version' | 'same' | 'gone' }>
 
 /** A chunk's bytes within the buffer of a message. */
 export interface ShippedChunk {
@@ -80,7 +105,9 @@ export interface CapturedMessage {
   readonly outcomes: readonly (readonly [job: number, outcome: Outcome])[]
 }
 
-/** What a capture thread is started with: a counter of bytes under way, which the main thread lowers and the other raises. */
+/** What a capture thread is started with. */
 export interface CaptureThreadData {
+  /** A counter of bytes under way, which the main thread lowers and the other raises. */
   readonly bytesInFlight: SharedArrayBuffer
+  readonly leases: LeaseMemory
 }

@@ -12,6 +12,8 @@ import { reasonOf } from '../shared/errors.ts'
 import type { Log } from '../shared/log.ts'
 import type { CapturedMessage, CaptureJob, CaptureMessage, CaptureThreadData, JobsMessage, Outcome, ShippedChunk } from './capture-job.ts'
 import type { VolumeRoot } from './file-stat.ts'
+import type { LeaseMemory } from './lease.ts'
+import type { LeaseWarden } from './lease-warden.ts'
 import { startThread } from './threads.ts'
 
 /** A captured chunk as it is shipped and kept. */
@@ -50,6 +52,8 @@ const END_MS_MAX = 2000
 export class CaptureThread {
   readonly #log: Log
   readonly #onOutcomes: () => void
+  readonly #warden: LeaseWarden
+  readonly #leases: LeaseMemory
   readonly #assigned = new Map<number, AssignedJob>()
   /** Jobs that a thread has died of, or beside. */
   readonly #suspects = new Set<number>()
@@ -57,8 +61,11 @@ export class CaptureThread {
   #restart: NodeJS.Timeout | undefined
   #isClosed = false
 
-  constructor(log: Log, onOutcomes: () => void) {
+  /** The warden knows it by its number. */
+  constructor(log: Log, onOutcomes: () => void, warden: LeaseWarden, number: number) {
     this.#log = log
+    this.#warden = warden
+    this.#leases = warden.memory(number)
     this.#onOutcomes = onOutcomes
     this.#start()
   }
@@ -76,7 +83,7 @@ export class CaptureThread {
 
   #start(): void {
     const shared = new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT)
-    const data: CaptureThreadData = { bytesInFlight: shared }
+    const data: CaptureThreadData = { bytesInFlight: shared, leases: this.#leases }
     const worker = startThread('capture-worker', data)
     const started: Started = { worker, bytesInFlight: new Int32Array(shared), atMs: performance.now() }
     worker.on('message', (message: CapturedMessage) => this.#take(started, message))
@@ -89,6 +96,7 @@ export class CaptureThread {
 
   #died(started: Started): void {
     this.#started = undefined
+    this.#warden.forget(this.#leases)
     if (this.#isClosed) return
     for (const [id, { client }] of this.#assigned) {
       if (!this.#suspects.has(id)) {

@@ -4,23 +4,27 @@
  * Invariant: jobs are done in the order in which they come, and each has its outcome in the same order. It prevents a job
  * from being lost between two messages. A fault of ours ends the thread; the main thread starts another.
  */
-import { closeSync, constants, openSync, readSync } from 'node:fs'
+import { readSync } from 'node:fs'
 import { parentPort, workerData } from 'node:worker_threads'
 import { digestOf } from '../shared/digest.ts'
 import { errnoOf } from '../shared/errors.ts'
-import { pathBuffer } from '../shared/path.ts'
-import { Ancestry } from './ancestry.ts'
-import type { CaptureMessage, CaptureThreadData, FetchJob, JobsMessage, Outcome } from './capture-job.ts'
+import { Beneath, linuxCalls, openSpot } from './beneath.ts'
+import type { CaptureJob, CaptureMessage, CaptureThreadData, FetchJob, JobsMessage, Outcome } from './capture-job.ts'
 import { ContentReader } from './content-reader.ts'
 import { Examiner } from './examiner.ts'
-import { absolutePath, type VolumeRoot } from './file-stat.ts'
+import type { Workplace } from './file-capture.ts'
+import { Leases } from './lease.ts'
 import { Outbox } from './outbox.ts'
+import { Reflinks } from './reflink.ts'
+import { examinePair } from './sqlite-pair.ts'
 
 if (parentPort === null) throw new TypeError('this module runs in a worker thread')
 const port = parentPort
-const { bytesInFlight } = workerData as CaptureThreadData
-const outbox = new Outbox(port, bytesInFlight)
-const reader = new ContentReader()
+const data = workerData as CaptureThreadData
+const outbox = new Outbox(port, data.bytesInFlight)
+const leases = new Leases(data.leases)
+const reflinks = new Reflinks()
+const reader = new ContentReader(reflinks)
 
 port.on('message', (message: CaptureMessage) => {
   if (message === 'end') port.close()
@@ -28,18 +32,37 @@ port.on('message', (message: CaptureMessage) => {
 })
 
 function work({ root, sizes, jobs }: JobsMessage): void {
-  const examiner = new Examiner({ reader, outbox, root, sizes })
-  for (const job of jobs) outbox.end(job.id, job.kind === 'examine' ? examiner.examine(job) : fetchChunk(root, job))
+  const beneath = new Beneath(root)
+  const place: Workplace = { reader, reflinks, leases, outbox, root, sizes, beneath }
+  const examiner = new Examiner(place)
+  leases.beginWork()
+  try {
+    for (const job of jobs) outbox.end(job.id, outcomeOf(job, examiner, place))
+  } finally {
+    leases.endWork()
+    beneath.close()
+  }
   outbox.flush()
 }
 
+function outcomeOf(job: CaptureJob, examiner: Examiner, place: Workplace): Outcome {
+  switch (job.kind) {
+    case 'examine':
+      return examiner.examine(job)
+    case 'examine-pair':
+      return examinePair(place, job)
+    case 'fetch':
+      return fetchChunk(place.beneath, job)
+  }
+}
+
 /** Reads a chunk from the file that held it; its digest says whether it still does. */
-function fetchChunk(root: VolumeRoot, job: FetchJob): Outcome {
+function fetchChunk(beneath: Beneath, job: FetchJob): Outcome {
   const plain = Buffer.allocUnsafe(job.chunk.length)
   try {
-    if (new Ancestry(root).obstacleAbove(job.path) !== undefined) return { kind: 'fetched', found: false }
-    const name = pathBuffer(absolutePath(root.directory, job.path))
-    const fd = openSync(name, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)
+    const spot = beneath.spot(job.path)
+    if (spot.kind !== 'spot') return { kind: 'fetched', found: false }
+    const fd = openSpot(spot)
     try {
       for (let length = 0; length < plain.length; ) {
         const read = readSync(fd, plain, length, plain.length - length, job.offset + length)
@@ -47,7 +70,7 @@ function fetchChunk(root: VolumeRoot, job: FetchJob): Outcome {
         length += read
       }
     } finally {
-      closeSync(fd)
+      linuxCalls().close(fd)
     }
   } catch (error) {
     if (errnoOf(error) === undefined) throw error

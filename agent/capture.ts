@@ -7,9 +7,11 @@
 import { availableParallelism } from 'node:os'
 import type { ChunkSizes } from '../shared/chunker.ts'
 import type { Log } from '../shared/log.ts'
+import { assertBeneath } from './beneath.ts'
 import type { CaptureJob } from './capture-job.ts'
 import { type AssignedJob, type CaptureClient, CaptureThread } from './capture-thread.ts'
 import type { VolumeRoot } from './file-stat.ts'
+import { LeaseWarden } from './lease-warden.ts'
 
 /** A job without its number, which is given here. */
 export type CaptureRequest = CaptureJob extends infer Job ? (Job extends CaptureJob ? Omit<Job, 'id'> : never) : never
@@ -19,13 +21,16 @@ const JOBS_PER_THREAD_MAX = 32
 const THREADS_MAX = 4
 
 export class Capture {
+  readonly #warden: LeaseWarden
   readonly #threads: readonly CaptureThread[]
   #lastId = 0
 
-  /** `onOutcomes` is called after outcomes have been told to their clients: there is room for more jobs. */
+  /** `onOutcomes` is called after outcomes have been told to their clients: there is room for more jobs. @throws unsupported */
   constructor(log: Log, onOutcomes: () => void) {
+    assertBeneath()
     const count = Math.max(2, Math.min(THREADS_MAX, availableParallelism()))
-    this.#threads = Array.from({ length: count }, () => new CaptureThread(log, onOutcomes))
+    this.#warden = new LeaseWarden(log, count)
+    this.#threads = Array.from({ length: count }, (_, i) => new CaptureThread(log, onOutcomes, this.#warden, i))
   }
 
   /** How many jobs may be given now. */
@@ -45,6 +50,7 @@ export class Capture {
 
   async close(): Promise<void> {
     await Promise.all(this.#threads.map((thread) => thread.close()))
+    await this.#warden.close()
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

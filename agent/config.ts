@@ -13,6 +13,7 @@ import { PacsimileError } from '../shared/errors.ts'
 import { createFileDurably, makeDirectory } from '../shared/files.ts'
 import { PATH_BYTES_MAX, SPOOL_BYTES_MAX } from '../shared/limits.ts'
 import { LOG_LEVELS } from '../shared/log.ts'
+import { WATCH_CHOICES } from './watch/watch-choice.ts'
 import { byteString, isWithin, type Label, label, relativePath, showPath } from '../shared/path.ts'
 
 const labelled = (what: string) =>
@@ -38,13 +39,25 @@ const VOLUME = z.strictObject({
   acceptInode: z.number().int().positive().optional(),
 })
 
+const EVERY_SECONDS = 300
+const RECONCILE_SECONDS = 3600
+
 const AGENT_CONFIG = z
   .strictObject({
     name: labelled('The agent name'),
     collector: z.string().regex(/^wss:\/\/[^/?#]+$/, 'must be of the form wss://HOST:PORT'),
     volume: z.array(VOLUME).min(1, 'at least one volume is needed'),
     spool: z.strictObject({ quotaBytes: z.number().int().nonnegative().default(SPOOL_BYTES_MAX) }).default({ quotaBytes: SPOOL_BYTES_MAX }),
-    scan: z.strictObject({ everySeconds: z.number().int().min(1).default(300) }).default({ everySeconds: 300 }),
+    /** `auto` takes fanotify where it can. */
+    watch: z.enum(WATCH_CHOICES).default('auto'),
+    scan: z
+      .strictObject({
+        /** Where events may be lost. */
+        everySeconds: z.number().int().min(1).default(EVERY_SECONDS),
+        /** Where they are not: for what makes no events. */
+        reconcileSeconds: z.number().int().min(1).default(RECONCILE_SECONDS),
+      })
+      .default({ everySeconds: EVERY_SECONDS, reconcileSeconds: RECONCILE_SECONDS }),
     logLevel: z.enum(LOG_LEVELS).default('info'),
   })
   .superRefine(({ volume: volumes }, context) => {

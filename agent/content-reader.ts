@@ -1,101 +1,164 @@
 /**
  * Reads a file's content as it was at one moment, cut into chunks and hashed; runs in a capture thread.
  *
- * A read lease (fcntl(2)) is granted only while nobody has the file open for writing, and is broken by whoever opens it:
- * what was read under an unbroken lease is `stable`. It is looked at between pieces and given up at once, so that a writer
- * never waits longer than it takes to read or ship one piece; small files give it up before they are even hashed. Without
- * a lease the file is read when it must be, and is `unverified` if its times and size stayed equal, else `torn`.
+ * What is read under an unbroken lease (lease.ts) is `stable`; small files give it up before they are even hashed, and
+ * large ones as soon as they are cloned (reflink.ts), where that is possible. A clone without a lease is
+ * `crash-consistent`. Without either the file is read when it must be: it is `unverified` if its times, its size and, of
+ * small files, a second reading stayed equal, else `torn`.
  * Invariant: the consistency that a version claims was observed. It prevents a half-written file from passing for a whole
  * one: "stat before equals stat after" alone was measured to accept torn copies.
  */
-import { type BigIntStats, closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
-import type { ByteString } from '../shared/bytes.ts'
+import { closeSync } from 'node:fs'
 import { Chunker, type ChunkSizes } from '../shared/chunker.ts'
 import { DICOM_HEAD_BYTES, pixelDataOffset } from '../shared/dicom.ts'
 import { type Digest, digestOf, StreamingDigest } from '../shared/digest.ts'
-import { errnoOf } from '../shared/errors.ts'
-import { libc } from '../shared/libc.ts'
 import { LEASE_PIECE_BYTES, WHOLE_READ_BYTES_MAX } from '../shared/limits.ts'
-import { pathBuffer } from '../shared/path.ts'
 import type { ChunkRef, Consistency } from '../shared/version.ts'
+import type { Hole } from '../shared/version-extensions.ts'
+import { linuxCalls } from './beneath.ts'
+import { isSameState } from './file-stat.ts'
+import type { Lease } from './lease.ts'
+import type { Reflinks } from './reflink.ts'
+import { SparseFile } from './sparse-file.ts'
+import type { Stat } from './system-calls.ts'
 
 export interface ReadRequest {
-  readonly absolute: ByteString
-  /** What lstat(2) said: the file that is opened must be this one. */
-  readonly expected: BigIntStats
-  readonly asIs: boolean
-  /** It was read before, so far as that goes: it is worth reading again under a lease only. */
-  readonly isOnlyIfStable: boolean
+  /** Open for reading; stays so. */
+  readonly fd: number
+  /** Of `fd`, before anything is read. */
+  readonly stat: Stat
+  /** Undefined: it is read though somebody may write it. */
+  readonly lease: Lease | undefined
+  /** A directory of its filesystem. */
+  readonly root: number
   readonly sizes: ChunkSizes
+  /** Looks at the first bytes before anything is cut; true refuses the file. */
+  readonly isRefused: (head: Uint8Array) => boolean
   /** Takes a chunk that is complete; false means that it gave up because `isInterrupted` said so. */
   readonly take: (chunk: ChunkRef, plain: Uint8Array, isInterrupted: () => boolean) => boolean
 }
 
-export interface Content {
-  readonly consistency: Consistency
-  /** Of the file from which the content was read, before it was read. */
-  readonly stats: BigIntStats
+interface Body {
   readonly size: number
   readonly digest: Digest
   readonly chunks: readonly ChunkRef[]
+  readonly holes: readonly Hole[]
 }
+
+export interface Content extends Body {
+  readonly consistency: Consistency
+  /** Of the file from which the content was read, before it was read. */
+  readonly stat: Stat
+}
+
+/** A writer came, or `isRefused` said so. */
+export type Failure = 'broken' | 'refused'
 
 /** Reads of a file that keeps changing, before its last one is kept as torn. */
 const TRIES_MAX = 3
-/** Where there are no leases only the times tell of a writer: files that changed this recently are left alone. */
-const UNLEASED_QUIET_MS = 250
 
 export class ContentReader {
+  readonly #calls = linuxCalls()
+  readonly #reflinks: Reflinks
   #buffer = Buffer.alloc(0)
 
-  /** Undefined: it is being written, or is not that file any more; look again. @throws what open(2) and read(2) say */
-  read(request: ReadRequest): Content | undefined {
-    const fd = openForReading(request.absolute)
+  constructor(reflinks: Reflinks) {
+    this.#reflinks = reflinks
+  }
+
+  /** @throws what read(2) says */
+  read(request: ReadRequest): Content | Failure {
+    return request.lease === undefined ? this.#readUnleased(request) : this.#readLeased(request, request.lease)
+  }
+
+  #readLeased(request: ReadRequest, lease: Lease): Content | Failure {
+    const { stat } = request
+    if (Number(stat.size) > WHOLE_READ_BYTES_MAX) {
+      const cloned = this.#throughClone(request, () => {
+        const isWhole = !lease.isBroken()
+        lease.release()
+        return isWhole
+      })
+      const body = cloned ?? this.#stream(new SparseFile(request.fd, stat, true), stat, request, lease.isBroken)
+      return typeof body === 'string' ? body : { ...body, consistency: 'stable', stat }
+    }
+    const file = new SparseFile(request.fd, stat, true)
+    const length = this.#fill(file, Number(stat.size), request.sizes, lease.isBroken)
+    const isWhole = length === Number(stat.size) && !lease.isBroken()
+    lease.release()
+    if (!isWhole) return 'broken'
+    return request.isRefused(this.#buffer.subarray(0, length))
+      ? 'refused'
+      : { ...this.#cut(length, file, request), consistency: 'stable', stat }
+  }
+
+  #readUnleased(request: ReadRequest): Content | Failure {
+    const cloned = this.#throughClone(request, () => true)
+    if (cloned !== undefined)
+      return typeof cloned === 'string' ? cloned : { ...cloned, consistency: 'crash-consistent', stat: request.stat }
+    return Number(request.stat.size) > WHOLE_READ_BYTES_MAX ? this.#streamUnleased(request) : this.#readTwice(request)
+  }
+
+  /** Undefined: there are no clones. `isWhole` is asked when the clone has been made. */
+  #throughClone(request: ReadRequest, isWhole: () => boolean): Body | Failure | undefined {
+    const clone = this.#reflinks.clone(request.fd, request.root, request.stat.dev)
+    if (clone === undefined) return undefined
     try {
-      const stats = fstatSync(fd, { bigint: true })
-      if (!isSameState(stats, request.expected)) return undefined
-      const lease = libc?.takeReadLease(fd) ?? 'unsupported'
-      if (lease === 'granted') return this.#readLeased(fd, stats, request)
-      const mayBeAsIs = !request.isOnlyIfStable && (request.asIs || (lease === 'unsupported' && isQuiet(stats)))
-      return mayBeAsIs ? this.#readAsIs(fd, stats, request) : undefined
+      return isWhole() ? this.readFixed(clone, request) : 'broken'
     } finally {
-      // Closing gives up the lease, where one is held still.
-      closeSync(fd)
+      closeSync(clone)
     }
   }
 
-  #readLeased(fd: number, stats: BigIntStats, request: ReadRequest): Content | undefined {
-    const isBroken = (): boolean => libc?.holdsReadLease(fd) !== true
-    const size = Number(stats.size)
-    if (size > WHOLE_READ_BYTES_MAX) return this.#stream(fd, stats, request, 'stable', isBroken)
-    const length = this.#fill(fd, size, request.sizes, isBroken)
-    const isWhole = length === size && !isBroken()
-    libc?.releaseLease(fd)
-    return isWhole ? this.#cut(length, stats, request, 'stable') : undefined
+  /** Reads, in place of the request's file, a file that nobody can write. */
+  readFixed(fd: number, request: ReadRequest): Body | Failure {
+    const stat = this.#statOf(fd)
+    return this.#stream(new SparseFile(fd, stat, true), stat, request, never)
   }
 
-  #readAsIs(fd: number, first: BigIntStats, request: ReadRequest): Content | undefined {
-    let stats = first
-    if (Number(stats.size) > WHOLE_READ_BYTES_MAX) {
-      const content = this.#stream(fd, stats, request, 'unverified', never)
-      if (content === undefined || isSameState(stats, fstatSync(fd, { bigint: true }))) return content
-      return { ...content, consistency: 'torn' }
-    }
+  /** Reads it from the start to the end, whatever becomes of it meanwhile: the caller knows what that is worth. */
+  readOnce(request: ReadRequest): Body | Failure {
+    return this.#stream(new SparseFile(request.fd, request.stat, false), request.stat, request, never)
+  }
+
+  #streamUnleased(request: ReadRequest): Content | Failure {
+    const { fd, stat } = request
+    const body = this.readOnce(request)
+    if (typeof body === 'string') return body
+    return { ...body, consistency: isSameState(stat, this.#statOf(fd)) ? 'unverified' : 'torn', stat }
+  }
+
+  #readTwice(request: ReadRequest): Content | Failure {
+    const { fd, sizes } = request
+    let { stat } = request
     for (let tries = 1; ; tries++) {
-      const length = this.#fill(fd, WHOLE_READ_BYTES_MAX, request.sizes, never)
-      const after = fstatSync(fd, { bigint: true })
-      const isWhole = length === Number(stats.size) && isSameState(stats, after)
-      if (isWhole || tries === TRIES_MAX) return this.#cut(length, stats, request, isWhole ? 'unverified' : 'torn')
-      stats = after
+      const firstLength = this.#fill(new SparseFile(fd, stat, false), WHOLE_READ_BYTES_MAX, sizes, never)
+      if (request.isRefused(this.#buffer.subarray(0, firstLength))) return 'refused'
+      const firstDigest = digestOf(this.#buffer.subarray(0, firstLength))
+      const file = new SparseFile(fd, stat, false)
+      const length = this.#fill(file, WHOLE_READ_BYTES_MAX, sizes, never)
+      const after = this.#statOf(fd)
+      const isSame = firstDigest === digestOf(this.#buffer.subarray(0, length))
+      const isWhole = isSame && length === Number(stat.size) && isSameState(stat, after)
+      if (isWhole || tries === TRIES_MAX) {
+        return { ...this.#cut(length, file, request), consistency: isWhole ? 'unverified' : 'torn', stat }
+      }
+      stat = after
     }
+  }
+
+  #statOf(fd: number): Stat {
+    const stat = this.#calls.statAt(fd, '')
+    if (stat === undefined) throw new TypeError('an open file has a state')
+    return stat
   }
 
   /** Reads from the start into the buffer, at most `bytesMax`; stops early when the lease breaks. */
-  #fill(fd: number, bytesMax: number, sizes: ChunkSizes, isBroken: () => boolean): number {
+  #fill(file: SparseFile, bytesMax: number, sizes: ChunkSizes, isBroken: () => boolean): number {
     this.#reserve(sizes)
     let length = 0
     while (length < bytesMax) {
-      const read = readSync(fd, this.#buffer, length, Math.min(LEASE_PIECE_BYTES, bytesMax - length), length)
+      const read = file.read(this.#buffer, length, Math.min(LEASE_PIECE_BYTES, bytesMax - length), length)
       if (read === 0) break
       length += read
       if (length < bytesMax && isBroken()) break
@@ -104,7 +167,7 @@ export class ContentReader {
   }
 
   /** What is in the buffer, as content. */
-  #cut(length: number, stats: BigIntStats, request: ReadRequest, consistency: Consistency): Content {
+  #cut(length: number, { holes }: SparseFile, request: ReadRequest): Body {
     const whole = this.#buffer.subarray(0, length)
     const chunker = new Chunker(request.sizes, forcedCuts(whole, length))
     const chunks: ChunkRef[] = []
@@ -116,11 +179,11 @@ export class ContentReader {
     }
     const [only] = chunks
     const digest = only !== undefined && chunks.length === 1 ? only.digest : digestOf(whole)
-    return { consistency, stats, size: length, digest, chunks }
+    return { size: length, digest, chunks, holes }
   }
 
   /** Reads, cuts and hands over piece by piece. */
-  #stream(fd: number, stats: BigIntStats, request: ReadRequest, consistency: Consistency, isBroken: () => boolean): Content | undefined {
+  #stream(file: SparseFile, stat: Stat, request: ReadRequest, isBroken: () => boolean): Body | Failure {
     this.#reserve(request.sizes)
     const buffer = this.#buffer
     const hash = new StreamingDigest()
@@ -135,23 +198,27 @@ export class ContentReader {
         end -= start
         start = 0
       }
-      const read = readSync(fd, buffer, end, LEASE_PIECE_BYTES, position)
-      if (isBroken()) return undefined
+      const read = file.read(buffer, end, LEASE_PIECE_BYTES, position)
+      if (isBroken()) return 'broken'
       isLast = read === 0
       end += read
       position += read
       if (end < DICOM_HEAD_BYTES && !isLast) continue
-      chunker ??= new Chunker(request.sizes, forcedCuts(buffer.subarray(0, end), Number(stats.size)))
+      if (chunker === undefined) {
+        const head = buffer.subarray(0, end)
+        if (request.isRefused(head)) return 'refused'
+        chunker = new Chunker(request.sizes, forcedCuts(head, Number(stat.size)))
+      }
       for (let length = chunker.next(buffer, start, end, isLast); length > 0; length = chunker.next(buffer, start, end, isLast)) {
         const plain = buffer.subarray(start, start + length)
         const chunk = { digest: digestOf(plain), length }
         hash.update(plain)
         chunks.push(chunk)
         start += length
-        if (!request.take(chunk, plain, isBroken) || isBroken()) return undefined
+        if (!request.take(chunk, plain, isBroken) || isBroken()) return 'broken'
       }
     }
-    return { consistency, stats, size: position, digest: hash.finish(), chunks }
+    return { size: position, digest: hash.finish(), chunks, holes: file.holes }
   }
 
   /** First use of fresh memory is slow: one buffer serves all files. */
@@ -166,25 +233,4 @@ const never = (): boolean => false
 function forcedCuts(head: Uint8Array, fileSize: number): number[] {
   const offset = pixelDataOffset(head.subarray(0, DICOM_HEAD_BYTES), fileSize)
   return offset === undefined ? [] : [offset]
-}
-
-function openForReading(absolute: ByteString): number {
-  const name = pathBuffer(absolute)
-  const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK
-  try {
-    return openSync(name, flags | constants.O_NOATIME)
-  } catch (error) {
-    // Only the owner of a file and root may leave its access time alone.
-    if (errnoOf(error) !== 'EPERM') throw error
-    return openSync(name, flags)
-  }
-}
-
-function isQuiet(stats: BigIntStats): boolean {
-  return Date.now() - Number(stats.mtimeMs) > UNLEASED_QUIET_MS
-}
-
-/** Whether nothing that changes with content or metadata has changed between two looks. */
-export function isSameState(a: BigIntStats, b: BigIntStats): boolean {
-  return a.ino === b.ino && a.dev === b.dev && a.size === b.size && a.mtimeNs === b.mtimeNs && a.ctimeNs === b.ctimeNs
 }

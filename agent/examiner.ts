@@ -1,47 +1,46 @@
 /**
- * Looks at one path and says what became of it; runs in a capture thread, with synchronous calls only (measured 6.5 times
- * faster than promises).
+ * Looks at one path, or at one open file, and says what became of it; runs in a capture thread, with synchronous calls
+ * only (measured 6.5 times faster than promises).
  *
  * Invariant: whatever the filesystem answers, the outcome is a value. It prevents one path that cannot be read from
  * stopping the capture of the rest.
  */
-import { type BigIntStats, readlinkSync } from 'node:fs'
-import type { ByteString } from '../shared/bytes.ts'
-import type { ChunkSizes } from '../shared/chunker.ts'
-import { DIGEST_BYTES, type Digest } from '../shared/digest.ts'
+import { readlinkSync } from 'node:fs'
 import { errnoOf, reasonOf } from '../shared/errors.ts'
 import { libc } from '../shared/libc.ts'
-import { CHUNKS_PER_VERSION_MAX, NAME_BYTES_MAX, PATH_BYTES_MAX, XATTRS_BYTES_MAX, XATTRS_MAX } from '../shared/limits.ts'
-import { pathBuffer } from '../shared/path.ts'
-import type { Version, Xattr } from '../shared/version.ts'
-import { Ancestry } from './ancestry.ts'
+import { PATH_BYTES_MAX } from '../shared/limits.ts'
+import { pathBuffer, type RelativePath } from '../shared/path.ts'
+import type { Version } from '../shared/version.ts'
+import { rootProblem } from './ancestry.ts'
+import { Beneath, linuxCalls, type Obstacle, openSpot, pathOfSpot, type Spot, statSpot } from './beneath.ts'
 import type { ExamineJob, Outcome } from './capture-job.ts'
-import { type ContentReader, isSameState } from './content-reader.ts'
-import { absolutePath, fileStat, isUnchanged, statAt, type VolumeRoot } from './file-stat.ts'
-import type { Outbox } from './outbox.ts'
+import type { Content } from './content-reader.ts'
+import { CHANGED_MEANWHILE, fileVersion, metadata, recordable, shipment, TOO_MANY_CHUNKS, type Workplace } from './file-capture.ts'
+import { fileStat, isSameFile, isSameState, isUnchanged, kindOf } from './file-stat.ts'
+import { baseOfLog, isDatabase } from './sqlite-pair.ts'
+import type { Stat } from './system-calls.ts'
 
-/** Errors that say that the path is not what it was a moment ago. */
-const CHANGED_MEANWHILE = new Set(['ENOENT', 'ENOTDIR', 'ELOOP', 'ESTALE', 'ENXIO', 'EISDIR', 'EINVAL'])
+/** Where there are no leases only the times tell of a writer: files that changed this recently are left alone. */
+const UNLEASED_QUIET_MS = 250
+
+/** A file that is open for reading. */
+interface Opened {
+  readonly fd: number
+  readonly stat: Stat
+  readonly isPinned: boolean
+}
 
 export class Examiner {
-  readonly #reader: ContentReader
-  readonly #outbox: Outbox
-  readonly #root: VolumeRoot
-  readonly #sizes: ChunkSizes
-  readonly #ancestry: Ancestry
+  readonly #calls = linuxCalls()
+  readonly #place: Workplace
 
-  /** For one batch of jobs: directories seen at its beginning are not looked at again. */
-  constructor(parts: { reader: ContentReader; outbox: Outbox; root: VolumeRoot; sizes: ChunkSizes }) {
-    this.#reader = parts.reader
-    this.#outbox = parts.outbox
-    this.#root = parts.root
-    this.#sizes = parts.sizes
-    this.#ancestry = new Ancestry(parts.root)
+  constructor(place: Workplace) {
+    this.#place = place
   }
 
   examine(job: ExamineJob): Outcome {
     try {
-      return this.#look(job)
+      return this.#lookAtPin(job) ?? this.#look(job)
     } catch (error) {
       const errno = errnoOf(error)
       if (errno === undefined) throw error
@@ -49,77 +48,150 @@ export class Examiner {
     }
   }
 
+  /** Undefined: nothing is pinned that has content. */
+  #lookAtPin(job: ExamineJob): Outcome | undefined {
+    const { pin, known, storedDigests } = job
+    if (pin === undefined) return undefined
+    const stat = this.#calls.statAt(pin, '')
+    if (stat === undefined || kindOf(stat) !== 'file') return undefined
+    if (stat.dev !== this.#place.root.device) return { kind: 'foreign' }
+    const now = fileStat(stat)
+    if (known?.doubt === 'none' && isUnchanged(known, now)) return { kind: 'same' }
+    const outcome = this.#captureFile(job, { fd: pin, stat, isPinned: true }, false)
+    // Losing its name changes nothing but the inode's own time.
+    const isMaybeSame = known?.doubt === 'none' && isUnchanged(known, { ...now, ctimeNs: known.ctimeNs })
+    if (!isMaybeSame || outcome.kind !== 'version' || outcome.version.kind !== 'file') return outcome
+    return outcome.version.chunks.map(({ digest }) => digest).join('') === storedDigests ? { kind: 'same' } : outcome
+  }
+
   #look(job: ExamineJob): Outcome {
-    const obstacle = this.#ancestry.obstacleAbove(job.path)
+    const { beneath, root } = this.#place
+    const spot = beneath.spot(job.path)
     // What was seen at the beginning of the batch is not enough to call something gone.
-    if (obstacle !== undefined) return this.#confirmed(job, obstacle)
-    const stats = statAt(absolutePath(this.#root.directory, job.path))
-    if (stats === undefined) return this.#confirmed(job, { kind: 'gone', topmost: job.path })
-    if (stats.dev !== this.#root.device) return { kind: 'foreign' }
-    const isSame = job.known !== undefined && isUnchanged(job.known, fileStat(stats))
+    if (spot.kind !== 'spot') return this.#confirmed(job, spot)
+    const stat = statSpot(spot)
+    if (stat === undefined) return this.#logOfDatabase(job.path) ?? this.#confirmed(job, { kind: 'gone', topmost: job.path })
+    if (stat.dev !== root.device) return { kind: 'foreign' }
+    const isSame = job.known !== undefined && isUnchanged(job.known, fileStat(stat))
     if (isSame && job.known?.doubt === 'none') return { kind: 'same' }
-    if (!stats.isFile()) return this.#captureOther(job, stats)
+    if (kindOf(stat) !== 'file') return captureOther(spot, stat)
     const isOnlyUnstable = isSame && job.known?.doubt === 'unstable'
-    const outcome = this.#captureFile(job, stats, isOnlyUnstable)
-    return isOnlyUnstable && outcome.kind === 'busy' ? { kind: 'still-open' } : outcome
+    const fd = openSpot(spot)
+    try {
+      const opened = this.#calls.statAt(fd, '')
+      if (opened === undefined || !isSameState(opened, stat)) return { kind: 'busy' }
+      const outcome = this.#captureFile(job, { fd, stat, isPinned: false }, isOnlyUnstable)
+      return isOnlyUnstable && outcome.kind === 'busy' ? { kind: 'still-open' } : outcome
+    } finally {
+      this.#calls.close(fd)
+    }
   }
 
-  #confirmed(job: ExamineJob, seen: Outcome): Outcome {
+  #confirmed(job: ExamineJob, seen: Obstacle): Outcome {
     if (seen.kind !== 'gone') return seen
-    const afresh = new Ancestry(this.#root)
-    const obstacle = afresh.obstacleAbove(job.path)
-    const isBack = obstacle === undefined && statAt(absolutePath(this.#root.directory, job.path)) !== undefined
-    if (isBack) return { kind: 'busy' }
+    let gone: Obstacle
+    const afresh = new Beneath(this.#place.root)
+    try {
+      const spot = afresh.spot(job.path)
+      // It is back.
+      if (spot.kind === 'spot' && statSpot(spot) !== undefined) return { kind: 'busy' }
+      gone = spot.kind === 'spot' ? { kind: 'gone', topmost: job.path } : spot
+    } finally {
+      afresh.close()
+    }
     // The disk may have been unmounted between the two looks.
-    return afresh.obstacleAtRoot() ?? obstacle ?? { kind: 'gone', topmost: job.path }
+    const problem = rootProblem(this.#place.root)
+    return problem === undefined ? gone : { kind: 'root-lost', reason: problem }
   }
 
-  #captureFile(job: ExamineJob, expected: BigIntStats, isOnlyIfStable: boolean): Outcome {
+  #captureFile(job: ExamineJob, opened: Opened, isOnlyIfStable: boolean): Outcome {
+    const { leases, reader, sizes, beneath } = this.#place
     const startedMs = performance.now()
-    const absolute = absolutePath(this.#root.directory, job.path)
-    const isShipping = Number(expected.size) <= job.shipBytesMax
-    const had = splitDigests(job.storedDigests)
-    const content = this.#reader.read({
-      absolute,
-      expected,
-      asIs: job.asIs,
-      isOnlyIfStable,
-      sizes: this.#sizes,
-      take: (chunk, plain, isInterrupted) => {
-        if (!isShipping || had.has(chunk.digest)) return true
-        had.add(chunk.digest)
-        return this.#outbox.ship(job.id, chunk.digest, plain, isInterrupted)
-      },
-    })
-    if (content === undefined) return { kind: 'busy' }
-    const { stats, consistency, size, digest, chunks } = content
-    if (chunks.length > CHUNKS_PER_VERSION_MAX) return { kind: 'unreadable', reason: `it has more than ${CHUNKS_PER_VERSION_MAX} chunks` }
-    const xattrs = readXattrs(absolute)
-    const after = statAt(absolute)
-    // The xattrs were read by name: it must still be the same file, and for a stable version in the same state.
-    if (after === undefined || after.ino !== stats.ino || (consistency === 'stable' && !isSameState(after, stats))) return { kind: 'busy' }
-    const version: Version = { kind: 'file', ...metadata(stats, xattrs), consistency, size, digest, chunks }
-    return { kind: 'version', version, durationMs: performance.now() - startedMs }
+    const { fd, stat, isPinned } = opened
+    const root = beneath.root()
+    if (typeof root !== 'number') return root
+    const lease = leases.take(fd)
+    const isLeased = typeof lease !== 'string'
+    try {
+      if (!isLeased && (isOnlyIfStable || !this.#mayBeAsIs(job, opened, lease))) return { kind: 'busy' }
+      const hasName = !isPinned || this.#isAt(job.path, stat)
+      if (hasName) {
+        const pair = this.#logOfDatabase(job.path)
+        if (pair !== undefined) return pair
+      }
+      const content = reader.read({
+        fd,
+        stat,
+        lease: isLeased ? lease : undefined,
+        root,
+        sizes,
+        isRefused: (head) => hasName && isDatabase(head),
+        take: shipment(this.#place, job.id, job, stat.size),
+      })
+      if (content === 'refused') return { kind: 'paired', base: job.path }
+      if (content === 'broken') return { kind: 'busy' }
+      const version = fileVersion(content, fd)
+      if (version === undefined) return { kind: 'unreadable', reason: TOO_MANY_CHUNKS }
+      return this.#isStill(job.path, opened, content)
+        ? { kind: 'version', version, durationMs: performance.now() - startedMs }
+        : { kind: 'busy' }
+    } finally {
+      if (isLeased) lease.release()
+    }
   }
 
-  #captureOther(job: ExamineJob, stats: BigIntStats): Outcome {
-    const absolute = absolutePath(this.#root.directory, job.path)
-    const described = describe(stats, absolute)
-    const after = statAt(absolute)
-    if (after === undefined || !isSameState(after, stats)) return { kind: 'busy' }
-    return { kind: 'version', version: described, durationMs: 0 }
+  /** Whether it may be read though somebody has it open for writing, or nobody knows. */
+  #mayBeAsIs(job: ExamineJob, { stat, isPinned }: Opened, lease: 'busy' | 'unsupported'): boolean {
+    if (job.asIs || (lease === 'unsupported' && isQuiet(stat))) return true
+    // There will be no later moment for what has lost its name.
+    return isPinned && !this.#isAt(job.path, stat)
+  }
+
+  /** Whether what was read is of the path, or of the pin, still; for a stable version also in the same state. */
+  #isStill(path: RelativePath, { fd, stat, isPinned }: Opened, { consistency }: Content): boolean {
+    const isStable = consistency === 'stable'
+    if (isPinned) {
+      const after = this.#calls.statAt(fd, '')
+      return !isStable || (after !== undefined && after.size === stat.size && after.mtimeNs === stat.mtimeNs)
+    }
+    const after = this.#statNow(path)
+    return after !== undefined && (isStable ? isSameState(after, stat) : isSameFile(after, stat))
+  }
+
+  #isAt(path: RelativePath, stat: Stat): boolean {
+    const now = this.#statNow(path)
+    return now !== undefined && isSameFile(now, stat)
+  }
+
+  #statNow(path: RelativePath): Stat | undefined {
+    const spot = this.#place.beneath.spot(path)
+    return spot.kind === 'spot' ? statSpot(spot) : undefined
+  }
+
+  /** If the path is the write-ahead log of an SQLite database, whether it is there or not. */
+  #logOfDatabase(path: RelativePath): Outcome | undefined {
+    const base = baseOfLog(this.#place.beneath, path)
+    return base === undefined ? undefined : { kind: 'paired', base }
   }
 }
 
-function describe(stats: BigIntStats, absolute: ByteString): Version {
-  const shared = metadata(stats, readXattrs(absolute))
-  const { kind } = fileStat(stats)
+function captureOther(spot: Spot, stat: Stat): Outcome {
+  const version = describe(spot, stat)
+  const after = statSpot(spot)
+  if (after === undefined || !isSameState(after, stat)) return { kind: 'busy' }
+  return { kind: 'version', version, durationMs: 0 }
+}
+
+function describe(spot: Spot, stat: Stat): Version {
+  const path = pathOfSpot(spot)
+  const shared = metadata(stat, recordable(libc?.xattrs(path) ?? []))
+  const kind = kindOf(stat)
   switch (kind) {
     case 'symlink':
-      return { kind, ...shared, target: readlinkSync(pathBuffer(absolute), { encoding: 'buffer' }).toString('latin1', 0, PATH_BYTES_MAX) }
+      return { kind, ...shared, target: readlinkSync(pathBuffer(path), { encoding: 'buffer' }).toString('latin1', 0, PATH_BYTES_MAX) }
     case 'character-device':
     case 'block-device':
-      return { kind, ...shared, device: stats.rdev }
+      return { kind, ...shared, device: stat.rdev }
     case 'directory':
     case 'fifo':
     case 'socket':
@@ -129,23 +201,6 @@ function describe(stats: BigIntStats, absolute: ByteString): Version {
   }
 }
 
-function metadata(stats: BigIntStats, xattrs: readonly Xattr[]) {
-  const { mode, uid, gid, mtimeNs, ctimeNs, inode } = fileStat(stats)
-  return { mode, uid, gid, mtimeNs, ctimeNs, inode, links: Number(stats.nlink), xattrs }
-}
-
-/** All that are readable, as far as a record takes them. */
-function readXattrs(absolute: ByteString): readonly Xattr[] {
-  const xattrs = libc?.xattrs(absolute) ?? []
-  let bytes = 0
-  return xattrs.filter(({ name, value }, i) => {
-    bytes += name.length + value.length
-    return i < XATTRS_MAX && bytes <= XATTRS_BYTES_MAX && name.length <= NAME_BYTES_MAX
-  })
-}
-
-function splitDigests(joined: ByteString): Set<Digest> {
-  const digests = new Set<Digest>()
-  for (let at = 0; at < joined.length; at += DIGEST_BYTES) digests.add(joined.slice(at, at + DIGEST_BYTES) as Digest)
-  return digests
+function isQuiet({ mtimeNs }: Stat): boolean {
+  return Date.now() - Number(mtimeNs / 1_000_000n) > UNLEASED_QUIET_MS
 }

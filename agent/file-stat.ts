@@ -8,6 +8,10 @@ import { type BigIntStats, constants, lstatSync } from 'node:fs'
 import type { ByteString } from '../shared/bytes.ts'
 import { pathBuffer, type RelativePath } from '../shared/path.ts'
 import type { FileKind, Version } from '../shared/version.ts'
+import type { Stat } from './system-calls.ts'
+
+/** What lstat(2) of Node, or statx(2), has of it. */
+type SystemStat = Pick<Stat, 'ino' | 'size' | 'mtimeNs' | 'ctimeNs'> & Readonly<Record<'mode' | 'uid' | 'gid', number | bigint>>
 
 export interface FileStat {
   readonly kind: FileKind
@@ -57,10 +61,10 @@ export function statAt(absolute: ByteString): BigIntStats | undefined {
   return lstatSync(pathBuffer(absolute), { bigint: true, throwIfNoEntry: false })
 }
 
-export function fileStat(stats: BigIntStats): FileStat {
+export function fileStat(stats: SystemStat): FileStat {
   const mode = Number(stats.mode)
   return {
-    kind: KINDS.get(mode & constants.S_IFMT) ?? 'socket',
+    kind: kindOf({ mode }),
     mode: mode & MODE_MASK,
     uid: Number(stats.uid),
     gid: Number(stats.gid),
@@ -69,6 +73,10 @@ export function fileStat(stats: BigIntStats): FileStat {
     mtimeNs: stats.mtimeNs,
     ctimeNs: stats.ctimeNs,
   }
+}
+
+export function kindOf({ mode }: Pick<Stat, 'mode'>): FileKind {
+  return KINDS.get(mode & constants.S_IFMT) ?? 'socket'
 }
 
 export function identityOf({ version, isLost }: { readonly version: Version; readonly isLost: boolean }): Identity {
@@ -90,4 +98,13 @@ export function isUnchanged(known: FileStat, now: FileStat): boolean {
     known.uid === now.uid &&
     known.gid === now.gid
   )
+}
+
+/** Whether nothing that changes with content or metadata has changed between two looks. */
+export function isSameState(a: Stat, b: Stat): boolean {
+  return isSameFile(a, b) && a.size === b.size && a.mtimeNs === b.mtimeNs && a.ctimeNs === b.ctimeNs
+}
+
+export function isSameFile(a: Stat, b: Stat): boolean {
+  return a.ino === b.ino && a.dev === b.dev
 }

@@ -6,12 +6,16 @@
  * scan repairs the state and a gap says what may be unknown. It prevents an unmounted disk from being taken for a deletion.
  */
 import { statSync } from 'node:fs'
+import { type HybridTime, startOfMillisecond, TIME_ZERO } from '../shared/clock.ts'
 import { reasonOf } from '../shared/errors.ts'
 import type { Log } from '../shared/log.ts'
 import { parentOf, pathBuffer, ROOT, showPath } from '../shared/path.ts'
 import { rootProblem } from './ancestry.ts'
+import type { Coverage } from './coverage.ts'
 import { absolutePath, type VolumeRoot } from './file-stat.ts'
+import type { Pins } from './pins.ts'
 import type { Pursuit } from './pursuit.ts'
+import type { Renames } from './renames.ts'
 import { Rescans } from './rescans.ts'
 import type { OpenGap, Rounds } from './rounds.ts'
 import { ScanThread } from './scan-threads.ts'
@@ -19,7 +23,7 @@ import type { Scanner } from './scanner.ts'
 import type { Settle } from './settle.ts'
 import type { State } from './state.ts'
 import type { Volume } from './volume.ts'
-import { Alarm, sleep } from './waiting.ts'
+import { sleep } from './waiting.ts'
 import type { OpenWatcher, WatchEvent, Watcher } from './watch/watcher.ts'
 
 export interface GuardParts {
@@ -27,7 +31,14 @@ export interface GuardParts {
   /** The inode that the administrator confirmed, where the directory is another one than before. */
   readonly acceptInode: number | undefined
   readonly openWatcher: OpenWatcher
+  /** What the journal does not know of the time before this start, unless watching went on meanwhile. */
+  readonly openGap: OpenGap | undefined
+  /** Records that the volume is watched as it now is. */
+  readonly noteMode: () => Promise<void>
   readonly rounds: Rounds
+  readonly coverage: Coverage
+  readonly pins: Pins
+  readonly renames: Renames
   readonly settle: Settle
   readonly pursuit: Pursuit
   readonly scanner: Scanner
@@ -45,8 +56,8 @@ export class Guard {
   readonly #parts: GuardParts
   readonly #rescanThread = new ScanThread()
   readonly #rescans = new Rescans()
-  readonly #rescanAlarm = new Alarm()
   readonly #looked = Promise.withResolvers<void>()
+  #hasBegun = false
 
   constructor(parts: GuardParts) {
     this.#parts = parts
@@ -61,9 +72,30 @@ export class Guard {
     return this.#looked.promise
   }
 
-  /** Resolves when everything that changed before this call is journalled. @throws incomplete */
+  /** Resolves when everything that changed before this call is journalled: by events where they prove it, else by a scan. @throws incomplete */
   prove(): Promise<void> {
-    return this.#parts.rounds.prove()
+    const { rounds, coverage, volume } = this.#parts
+    return volume.watcher?.mode === 'complete' && !rounds.isOwing ? coverage.prove() : rounds.prove()
+  }
+
+  /** Resolves when everything of the volume that waits now has been dealt with. */
+  async settled(signal: AbortSignal): Promise<void> {
+    const { pursuit, renames, volume } = this.#parts
+    await pursuit.settled(volume.name, signal)
+    while ((this.#rescans.isBusy || renames.has(volume.name)) && !signal.aborted) {
+      await this.#rescans.progressed(signal)
+      await pursuit.settled(volume.name, signal)
+    }
+  }
+
+  /** At a stop: what was told before is journalled when it resolves, or time is up. */
+  async drain(limit: AbortSignal): Promise<void> {
+    const { watcher } = this.volume
+    if (watcher === undefined) return
+    await watcher.fence()
+    const mark = watcher.mark()
+    await this.settled(limit)
+    if (!limit.aborted) watcher.settled(mark)
   }
 
   /** A full scan is to close a gap that is open since `gap.from`. */
@@ -74,7 +106,7 @@ export class Guard {
 
   /** Ends when the signal is given. */
   async run(): Promise<void> {
-    const { volume, rounds, log, signal } = this.#parts
+    const { volume, rounds, coverage, log, signal } = this.#parts
     while (!signal.aborted) {
       const root = await this.#findRoot()
       if (root === undefined) break
@@ -83,19 +115,37 @@ export class Guard {
       } catch (error) {
         volume.lose(reasonOf(error))
       }
+      this.#abandon()
       if (signal.aborted) break
       this.#owe('the volume was not watched')
       log.warn('a volume is paused', { volume: volume.name, reason: volume.reason })
       rounds.refuse()
+      coverage.refuse(`Volume ${volume.name} is paused: ${volume.reason}`)
       await sleep(RETRY_MS, signal)
     }
     this.#looked.resolve()
     await Promise.all([rounds.close(), this.#rescanThread.close()])
   }
 
+  /** A gap from the last moment at which watching was proven. */
   #owe(cause: string): void {
-    const from = this.#parts.state.facts(this.volume.name)?.coveredUntil
+    const from = this.#coveredUntil()
     if (from !== undefined) this.#parts.rounds.owe({ from, cause })
+  }
+
+  #coveredUntil(): HybridTime | undefined {
+    const recorded = this.#parts.state.facts(this.volume.name)?.coveredUntil
+    const { coveredMs } = this.volume
+    if (recorded === undefined || coveredMs === undefined) return recorded
+    const proven = startOfMillisecond(coveredMs)
+    return proven > recorded ? proven : recorded
+  }
+
+  /** What the watcher told of a volume that is not there any more leads nowhere. */
+  #abandon(): void {
+    const { volume, pins, renames } = this.#parts
+    pins.abandon(volume.name)
+    renames.abandon(volume.name)
   }
 
   /** Waits until the volume's directory is there and is the one that it was. */
@@ -135,23 +185,45 @@ export class Guard {
 
   /** Until the root is lost, the watcher fails or the signal is given. */
   async #protect(root: VolumeRoot): Promise<void> {
-    const { volume, rounds, openWatcher, log } = this.#parts
+    const { volume, rounds, coverage, openWatcher, log } = this.#parts
     const lost = new AbortController()
     const signal = AbortSignal.any([this.#parts.signal, lost.signal])
     volume.begin(root, () => lost.abort())
     this.#looked.resolve()
     const directory = Buffer.from(volume.directory, 'latin1').toString('utf8')
-    await using watcher = await openWatcher({ directory, ignored: volume.ignored }, signal)
+    await using watcher = await openWatcher({ volume: volume.name, directory, ignored: volume.ignored }, signal)
     if (signal.aborted) return
+    volume.watcher = watcher
     volume.mode = watcher.mode
     volume.reason = watcher.reason
-    log.info('watching a volume', { volume: volume.name, directory: showPath(volume.directory), mode: watcher.mode })
-    const parts = [this.#follow(watcher, signal), this.#runRescans(signal), rounds.run(watcher, signal), this.#watchRoot(root, signal)]
+    log.info('watching a volume', {
+      volume: volume.name,
+      directory: showPath(volume.directory),
+      mode: watcher.mode,
+      ...(watcher.reason === '' ? {} : { reason: watcher.reason }),
+      continuous: watcher.isContinuous,
+    })
+    await this.#begin(watcher)
+    const parts = [
+      this.#follow(watcher, signal),
+      this.#runRescans(signal),
+      rounds.run(watcher, signal),
+      coverage.run(watcher, signal),
+      this.#watchRoot(root, signal),
+    ]
     // The first part that fails ends the others.
     const failed = (error: unknown): void => {
       if (!signal.aborted) volume.lose(reasonOf(error))
     }
     await Promise.all(parts.map((part) => part.catch(failed)))
+  }
+
+  /** The journal says how the volume is watched, and what was missed before. */
+  async #begin(watcher: Watcher): Promise<void> {
+    const { volume, openGap, rounds, state, noteMode } = this.#parts
+    if (state.facts(volume.name)?.mode !== watcher.mode) await noteMode()
+    if (!this.#hasBegun && openGap !== undefined && !watcher.isContinuous) rounds.owe(openGap)
+    this.#hasBegun = true
   }
 
   async #watchRoot(root: VolumeRoot, signal: AbortSignal): Promise<void> {
@@ -176,17 +248,45 @@ export class Guard {
   }
 
   #take(event: WatchEvent): void {
-    const { volume, settle, rounds } = this.#parts
-    if (volume.isIgnored(event.path)) return
-    if (event.kind === 'rescan') {
-      this.#rescans.add(event)
-      this.#rescanAlarm.ring()
-      return
+    const { volume, coverage, pins } = this.#parts
+    switch (event.kind) {
+      case 'dirty':
+        if (!volume.isIgnored(event.path)) this.#takeDirty(event)
+        return
+      case 'renamed':
+        this.#takeRename(event)
+        return
+      case 'inode':
+        void this.#takeInode(event.inode)
+        return
+      case 'pin':
+        if (volume.isIgnored(event.path)) event.release()
+        else pins.add({ ...event, volume: volume.name, attempts: 0 })
+        return
+      case 'loss':
+        coverage.owe({ from: this.#from(event.sinceMs), cause: event.cause })
+        return
+      case 'rescan':
+        if (event.isGap === true) {
+          this.#owe(event.cause)
+          this.#parts.rounds.want()
+        } else if (!volume.isIgnored(event.path)) {
+          this.#rescans.add(event)
+        }
     }
+  }
+
+  #from(sinceMs: number | undefined): HybridTime {
+    return sinceMs === undefined ? (this.#coveredUntil() ?? TIME_ZERO) : startOfMillisecond(sinceMs)
+  }
+
+  #takeDirty({ path, isOpen, isEntry, writer }: Extract<WatchEvent, { kind: 'dirty' }>): void {
+    const { volume, settle, rounds } = this.#parts
     const nowMs = performance.now()
-    const parent = parentOf(event.path)
+    const parent = isEntry === true ? parentOf(path) : undefined
+    const hint = { isOpen: isOpen === true, isSure: volume.mode === 'complete', writer }
     const isKept =
-      settle.changed({ volume: volume.name, path: event.path }, nowMs) &&
+      settle.changed({ volume: volume.name, path }, nowMs, hint) &&
       (parent === undefined || settle.childrenChanged({ volume: volume.name, path: parent }, nowMs))
     if (isKept) return
     settle.collapse(volume.name)
@@ -194,16 +294,36 @@ export class Guard {
     rounds.want()
   }
 
+  /** The look at the new place records the move; what it does not, a scan of what is there finds. */
+  #takeRename({ path, to }: Extract<WatchEvent, { kind: 'renamed' }>): void {
+    const { volume, settle, renames } = this.#parts
+    const rename = renames.add(volume.name, path, to)
+    const answered = (): void => {
+      renames.remove(rename)
+      settle.changed({ volume: volume.name, path: rename.from }, performance.now(), { isSure: true })
+      if (!rename.isRecorded) this.#rescans.add({ path: rename.to, isShallow: false })
+      this.#rescans.progress()
+    }
+    settle.found({ volume: volume.name, path: to }, 'event', { answered }, performance.now(), true)
+  }
+
+  async #takeInode(inode: bigint): Promise<void> {
+    const { volume, state, settle, pursuit } = this.#parts
+    for (const path of await state.namesOf(volume.name, inode)) settle.changed({ volume: volume.name, path }, performance.now(), { isSure: true })
+    pursuit.wake()
+  }
+
   async #runRescans(signal: AbortSignal): Promise<void> {
     const { volume, scanner } = this.#parts
     while (!signal.aborted) {
       const rescan = this.#rescans.take()
       if (rescan === undefined) {
-        await this.#rescanAlarm.sleep(undefined, signal)
+        await this.#rescans.added(signal)
         continue
       }
       const { newDirectories } = await scanner.scan(volume, { ...rescan, origin: 'event' }, this.#rescanThread, signal)
       for (const path of newDirectories) this.#rescans.add({ path, isShallow: false })
+      this.#rescans.done()
     }
     this.#rescans.clear()
   }

@@ -5,22 +5,50 @@
  * ends at once. Invariant: both are as safe as kill -9, which is safe. It prevents a stop from being the one moment at which
  * something can be lost.
  */
+import { constants } from 'node:os'
 import { asPacsimileError } from '../shared/errors.ts'
-import { openLog } from '../shared/log.ts'
+import { type Log, openLog } from '../shared/log.ts'
 import { notifySupervisor, stopSignal, watchdogMs } from '../shared/supervisor.ts'
 import { Agent } from './agent.ts'
-import { readAgentConfig } from './config.ts'
+import { type AgentConfig, readAgentConfig } from './config.ts'
+import { dieWithParent } from './descriptor-calls.ts'
+import { DescriptorStore } from './descriptor-store.ts'
+import { AgentSupervisor, SUPERVISED } from './supervise.ts'
+import type { WatchChoice } from './watch/watch-choice.ts'
+
+export interface AgentRun {
+  readonly stateDir: string
+  /** In place of what the configuration says. */
+  readonly watch: WatchChoice | undefined
+  /** What this process was started with, to start the agent with again. */
+  readonly args: readonly string[]
+}
 
 /** Runs until it is told to stop. @returns the exit status @throws config-invalid, not-found before it has begun */
-export async function runAgent({ stateDir }: { readonly stateDir: string }): Promise<number> {
-  const config = readAgentConfig(stateDir)
+export async function runAgent(run: AgentRun): Promise<number> {
+  const config = readAgentConfig(run.stateDir)
   const log = openLog('agent', config.logLevel)
+  try {
+    // systemd keeps descriptors and starts again by itself; without it a process of ours does.
+    return process.env['NOTIFY_SOCKET'] === undefined ? await new AgentSupervisor(log, run.args).run() : await live(run, config, log)
+  } finally {
+    await log.close()
+  }
+}
+
+async function live({ stateDir, watch }: AgentRun, config: AgentConfig, log: Log): Promise<number> {
+  if (process.env[SUPERVISED] !== undefined) dieWithParent(constants.signals.SIGKILL)
   const stop = stopSignal(log)
   const watchdog = watchdogMs()
-  const alive = watchdog === undefined ? undefined : setInterval(() => notifySupervisor('WATCHDOG=1', log), watchdog)
+  const descriptors = DescriptorStore.fromEnvironment(log)
+  const agent = new Agent({ stateDir, config: { ...config, watch: watch ?? config.watch }, log, descriptors })
+  const feed = (): void => {
+    if (agent.isAlive) notifySupervisor('WATCHDOG=1', log)
+  }
+  const alive = watchdog === undefined ? undefined : setInterval(feed, watchdog)
   try {
     log.info('starting', { agent: config.name, collector: config.collector, stateDir, volumes: config.volume.length })
-    await new Agent({ stateDir, config, log }).run(stop, () => notifySupervisor('READY=1', log))
+    await agent.run(stop, () => notifySupervisor('READY=1', log))
     log.info('stopped')
     return 0
   } catch (error) {
@@ -33,6 +61,5 @@ export async function runAgent({ stateDir }: { readonly stateDir: string }): Pro
     return failure.exit
   } finally {
     clearInterval(alive)
-    await log.close()
   }
 }

@@ -7,7 +7,7 @@
  * the disk with a past that it has already reported on. A journal that cannot go on ends this life, and a new epoch begins.
  */
 import { join } from 'node:path'
-import { HybridClock, systemClock } from '../shared/clock.ts'
+import { HybridClock, startOfMillisecond, systemClock } from '../shared/clock.ts'
 import { PacsimileError } from '../shared/errors.ts'
 import type { Log } from '../shared/log.ts'
 import { byteString, type Label } from '../shared/path.ts'
@@ -15,6 +15,7 @@ import type { Change } from '../shared/record.ts'
 import type { ChainHead } from '../shared/wire.ts'
 import { Capture } from './capture.ts'
 import type { AgentConfig } from './config.ts'
+import { Coverage } from './coverage.ts'
 import type { Epoch } from './epoch.ts'
 import { fetchChunk } from './fetch.ts'
 import { Guard } from './guard.ts'
@@ -22,9 +23,13 @@ import { EpochOver } from './handshake.ts'
 import { Held } from './held.ts'
 import { tlsOptions } from './identity.ts'
 import { Journal } from './journal.ts'
+import { Moves } from './moves.ts'
+import { Order } from './order.ts'
+import { Pins } from './pins.ts'
 import type { Place } from './place.ts'
 import { Pursuit } from './pursuit.ts'
 import { Recorder } from './recorder.ts'
+import { Renames } from './renames.ts'
 import { replay } from './replay.ts'
 import { type OpenGap, Rounds } from './rounds.ts'
 import { Scanner } from './scanner.ts'
@@ -45,6 +50,8 @@ export interface ProtectionOptions {
   readonly config: AgentConfig
   readonly epoch: Epoch
   readonly openWatcher: OpenWatcher
+  /** Called at a stop, when what was told is journalled as far as time allowed, and before volumes are let go. */
+  readonly onDrained: () => void
   readonly log: Log
 }
 
@@ -58,6 +65,7 @@ export class Protection {
   readonly held: Held
   readonly spool: Spool
   readonly settle = new Settle()
+  readonly pins = new Pins()
   readonly volumes: ReadonlyMap<Label, Volume>
   readonly uplink: Uplink
   readonly #options: ProtectionOptions
@@ -67,6 +75,7 @@ export class Protection {
   readonly #recorder: Recorder
   readonly #pursuit: Pursuit
   readonly #guards: readonly Guard[]
+  readonly #renames = new Renames()
   readonly #acks = new Waiters()
   readonly #watching = new AbortController()
   readonly #running = new AbortController()
@@ -89,11 +98,20 @@ export class Protection {
     this.#terms = opened.terms
     this.volumes = new Map(config.volume.map(({ name, path }) => [name, new Volume(name, byteString(path), ignoredPaths(path, stateDir))]))
     this.#capture = new Capture(log, () => this.#pursuit.wake())
-    const { settle, volumes, journal, held } = this
+    const { settle, pins, volumes, journal, held } = this
     const state = this.#state
-    this.#recorder = new Recorder({ journal, state, held, lookAt: (place) => this.#lookAt(place) })
+    const renames = this.#renames
+    this.#recorder = new Recorder({
+      journal,
+      state,
+      held,
+      order: new Order({ volumes, pins, renames }),
+      moves: new Moves({ journal, state, volumes, settle, pins, renames }),
+      lookAt: (place) => this.#lookAt(place),
+    })
     this.#pursuit = new Pursuit({
       settle,
+      pins,
       volumes,
       state,
       held,
@@ -146,7 +164,7 @@ export class Protection {
   }
 
   #lookAt(place: Place): void {
-    this.settle.found(place, 'event', { answered() {} }, performance.now())
+    this.settle.found(place, 'event', { answered() {} }, performance.now(), true)
     this.#pursuit.wake()
   }
 
@@ -154,18 +172,34 @@ export class Protection {
     const { config, openWatcher, log } = this.#options
     const volume = this.volumes.get(name)
     if (volume === undefined) throw new TypeError(`no volume ${name}`)
-    const shared = { settle: this.settle, pursuit: this.#pursuit, state: this.#state, volume, log }
+    const recorder = this.#recorder
+    const state = this.#state
+    const shared = { settle: this.settle, pursuit: this.#pursuit, state, volume, log }
     const scanner = new Scanner(shared)
-    const rounds = new Rounds({
-      ...shared,
-      scanner,
-      everyMs: config.scan.everySeconds * 1000,
-      recorder: this.#recorder,
-      clock: this.#clock,
+    const everyMs = { 'best-effort': config.scan.everySeconds * 1000, 'complete': config.scan.reconcileSeconds * 1000 }
+    const rounds = new Rounds({ ...shared, scanner, everyMs, recorder, clock: this.#clock })
+    const coverage = new Coverage({
+      volume,
+      state,
+      recorder,
+      settled: (signal) => guard.settled(signal),
+      isOwing: () => rounds.isOwing,
+      now: () => this.#clock.tick(),
     })
-    const gap = this.#openGap(name)
-    if (gap !== undefined) rounds.owe(gap)
-    return new Guard({ ...shared, acceptInode, openWatcher, rounds, scanner, signal: this.#watching.signal })
+    const guard: Guard = new Guard({
+      ...shared,
+      acceptInode,
+      openWatcher,
+      openGap: this.#openGap(name),
+      noteMode: async () => void (await recorder.note([{ kind: 'volume', volume: name, root: volume.directory, mode: volume.mode }])),
+      rounds,
+      coverage,
+      pins: this.pins,
+      renames: this.#renames,
+      scanner,
+      signal: this.#watching.signal,
+    })
+    return guard
   }
 
   /** What the journal does not know of the time before this start. */
@@ -221,7 +255,11 @@ export class Protection {
 
   #report(): ReturnType<SessionParts['report']> {
     const { journal, spool, volumes } = this
-    const covered = [...volumes.keys()].map((name) => this.#state.facts(name)?.coveredUntil ?? NEVER)
+    const covered = [...volumes.values()].map(({ name, coveredMs }) => {
+      const recorded = this.#state.facts(name)?.coveredUntil ?? NEVER
+      const proven = coveredMs === undefined ? NEVER : startOfMillisecond(coveredMs)
+      return proven > recorded ? proven : recorded
+    })
     return {
       until: covered.reduce((earliest, time) => (time < earliest ? time : earliest)),
       head: journal.head.seq,
@@ -281,16 +319,19 @@ export class Protection {
     await Promise.all([connecting, this.#pursuit.run(signal)])
   }
 
-  /** Volumes of which the journal does not speak yet, or speaks otherwise. */
+  /** Volumes of which the journal does not speak yet, or with another directory. How they are watched is said when it is known. */
   #volumeRecords(): Change[] {
     return [...this.volumes.values()].flatMap(({ name, directory, mode }): Change[] => {
       const facts = this.#state.facts(name)
-      return facts?.root === directory && facts.mode === mode ? [] : [{ kind: 'volume', volume: name, root: directory, mode }]
+      return facts?.root === directory ? [] : [{ kind: 'volume', volume: name, root: directory, mode: facts?.mode ?? mode }]
     })
   }
 
+  /** What is not done in time stays with the descriptors that outlive this process, or is found by the next start's scan. */
   async #drain(guarding: readonly Promise<void>[]): Promise<void> {
     const limit = AbortSignal.timeout(DRAIN_MS)
+    await Promise.race([Promise.allSettled(this.#guards.map((guard) => guard.drain(limit))), sleep(DRAIN_MS, limit)])
+    this.#options.onDrained()
     this.#watching.abort()
     await Promise.race([Promise.allSettled(guarding), sleep(DRAIN_MS, limit)])
     await this.#pursuit.drained(limit)

@@ -1,29 +1,32 @@
 /**
- * The loop that follows every dirty path to its record: what is due goes to the capture threads, what they found goes to
- * the recorder, and how it ended goes back to settle.
+ * The loop that follows every dirty path, and every version that is held open, to its record: what is due goes to the
+ * capture threads, what they found goes to the recorder, and how it ended goes back to settle or pins.
  *
- * Invariant: every look that is taken from settle is finished there exactly once, whatever happens to it. It prevents a
- * path that is "being looked at" for ever, and a scan or a barrier that waits for it.
+ * Versions held open come first, for the kernel keeps their disk space until they are captured. Invariant: every look that is
+ * taken is finished exactly once, whatever happens to it. It prevents a path that is "being looked at" for ever, and a scan
+ * or a barrier that waits for it.
  */
-import type { ByteString } from '../shared/bytes.ts'
 import type { ChunkSizes } from '../shared/chunker.ts'
 import type { Digest } from '../shared/digest.ts'
-import type { Label } from '../shared/path.ts'
+import type { Label, RelativePath } from '../shared/path.ts'
 import type { Capture, CaptureRequest } from './capture.ts'
 import type { Outcome } from './capture-job.ts'
 import type { CaptureClient } from './capture-thread.ts'
-import { identityOf } from './file-stat.ts'
 import type { Held } from './held.ts'
-import type { Place } from './place.ts'
+import { examineRequest, isTransient, pairRequest, pairSides, settledBy } from './looks.ts'
+import type { Pin, Pins } from './pins.ts'
+import { type Place, placeKey } from './place.ts'
 import type { Finding, Recorded, Recorder } from './recorder.ts'
 import type { Settle } from './settle.ts'
 import type { Due, Settled } from './settle-entry.ts'
 import type { Known, State } from './state.ts'
 import type { Volume } from './volume.ts'
 import { Alarm, Waiters } from './waiting.ts'
+import { resolvePin } from './watch/pin-path.ts'
 
 export interface PursuitParts {
   readonly settle: Settle
+  readonly pins: Pins
   readonly capture: Capture
   readonly recorder: Recorder
   readonly state: State
@@ -35,23 +38,35 @@ export interface PursuitParts {
   readonly onFailure: (error: unknown) => void
 }
 
-/** A look under way, with what it rests on and what it has brought so far. */
-interface Pursued {
-  readonly look: Due
-  readonly volume: Volume
+/** What a look rests on and what it has brought so far. */
+interface Basis extends Place {
   readonly knownSeq: number | undefined
   readonly removals: number
   readonly pinned: Set<Digest>
-  readonly takings: readonly Promise<void>[]
+  readonly takings: Promise<void>[]
+}
+
+/** A look under way. */
+interface Pursued {
+  readonly look: Due
+  readonly pin: Pin | undefined
+  readonly volume: Volume
+  readonly basis: Basis
 }
 
 /** Looks taken at once: their states are fetched together. */
 const TAKE_MAX = 64
+/** While more versions than these are held open, they alone are dealt with. */
+const PINS_FIRST = 64
+/** A version whose directory moves about is given up, or put into inferred ones, after so many attempts. */
+const PIN_ATTEMPTS_MAX = 4
 
 export class Pursuit {
   readonly #parts: PursuitParts
   readonly #alarm = new Alarm()
   readonly #progressed = new Waiters()
+  /** Databases of which both files are being looked at. */
+  readonly #pairs = new Set<string>()
   /** Looks taken and not yet finished. */
   #underWay = 0
 
@@ -66,9 +81,9 @@ export class Pursuit {
 
   /** Resolves when the looks under way have ended and nothing that is due now is left, or the signal is given. */
   async drained(signal: AbortSignal): Promise<void> {
-    const { settle } = this.#parts
+    const { settle, pins } = this.#parts
     const isBusy = (): boolean =>
-      this.#underWay > 0 || settle.scannedSize > 0 || (settle.nextMs() ?? Number.POSITIVE_INFINITY) <= performance.now()
+      this.#underWay > 0 || pins.size > 0 || settle.scannedSize > 0 || (settle.nextMs() ?? Number.POSITIVE_INFINITY) <= performance.now()
     while (isBusy() && !signal.aborted) {
       this.wake()
       await this.#progressed.wait(signal)
@@ -80,6 +95,24 @@ export class Pursuit {
     return this.#progressed.wait(signal)
   }
 
+  /** Resolves when every path and version of the volume that waits now has been dealt with, or the signal is given. */
+  async settled(volume: Label, signal: AbortSignal): Promise<void> {
+    const { settle, pins } = this.#parts
+    const waiters = new Waiters()
+    this.wake()
+    // First, for a version that could not be captured leads to a look at its path.
+    await pins.settled(volume, signal)
+    let outstanding = 0
+    outstanding += settle.expectAll(volume, {
+      answered: () => {
+        outstanding -= 1
+        if (outstanding === 0) waiters.wake()
+      },
+    })
+    this.wake()
+    while (outstanding > 0 && !signal.aborted) await waiters.wait(signal)
+  }
+
   async run(signal: AbortSignal): Promise<void> {
     const { settle } = this.#parts
     while (!signal.aborted) {
@@ -87,71 +120,74 @@ export class Pursuit {
       if (taken > 0) continue
       const nextMs = settle.nextMs()
       // Without room or chunk sizes, whoever makes them rings.
-      const isReady = this.#parts.capture.room > 0 && this.#parts.chunkSizes() !== undefined
+      const isReady = this.#parts.capture.room > 0 && this.#parts.chunkSizes() !== undefined && this.#parts.pins.size < PINS_FIRST
       await this.#alarm.sleep(nextMs === undefined || !isReady ? undefined : Math.max(0, nextMs - performance.now()), signal)
     }
   }
 
   async #takeSome(): Promise<number> {
-    const { settle, capture, held, state } = this.#parts
+    const { settle, pins, capture, held } = this.#parts
     const sizes = this.#parts.chunkSizes()
     const room = Math.min(TAKE_MAX, capture.room)
     if (sizes === undefined || room === 0) return 0
-    const looks = settle.take(performance.now(), room, held.hasRoomForScan)
-    if (looks.length === 0) return 0
+    const taken = pins.take(room)
+    const from = pins.size >= PINS_FIRST ? 'urgent' : held.hasRoomForScan ? 'all' : 'events'
+    const looks = settle.take(performance.now(), room - taken.length, from)
+    const pinLooks = taken.map((pin): Due => ({ volume: pin.volume, path: pin.path, origin: 'event', asIs: false, writer: pin.writer }))
+    await this.#dispatch([...pinLooks, ...looks], taken, sizes)
+    return looks.length + taken.length
+  }
+
+  /** The first of the looks are those of `pins`. */
+  async #dispatch(looks: readonly Due[], pins: readonly Pin[], sizes: ChunkSizes): Promise<void> {
+    if (looks.length === 0) return
+    const { state, capture, held, volumes } = this.#parts
     this.#underWay += looks.length
     const { removals } = state
     const known = await state.atMany(looks)
-    for (const volume of this.#parts.volumes.values()) {
+    for (const volume of volumes.values()) {
       const { root } = volume
       const requests: [CaptureRequest, CaptureClient][] = []
       for (const [i, look] of looks.entries()) {
         if (look.volume !== volume.name) continue
-        if (root === undefined) this.#finish(look, { kind: 'done' }, false)
-        else requests.push([this.#request(look, known[i]), this.#client(look, known[i], removals, volume)])
+        const pursued = { look, pin: pins[i], volume, basis: basisOf(look, known[i], removals) }
+        if (root === undefined) this.#finish(pursued, { kind: 'done' }, false)
+        else requests.push([examineRequest(look, known[i], held, pins[i]?.fd), this.#client(pursued)])
       }
       if (root !== undefined && requests.length > 0) capture.dispatch(root, sizes, requests)
     }
-    return looks.length
   }
 
-  #request(look: Due, known: Known | undefined): CaptureRequest {
-    return {
-      kind: 'examine',
-      path: look.path,
-      known: known === undefined ? undefined : identityOf(known),
-      storedDigests: known === undefined ? '' : storedDigests(known),
-      asIs: look.asIs,
-      shipBytesMax: this.#parts.held.shipBytesMax(look.origin),
-    }
-  }
-
-  #client(look: Due, known: Known | undefined, removals: number, volume: Volume): CaptureClient {
-    const { held } = this.#parts
-    const pinned = new Set<Digest>()
-    const takings: Promise<void>[] = []
+  #client(pursued: Pursued): CaptureClient {
     return {
       taken: ({ digest }, stored) => {
+        const { pinned, takings } = pursued.basis
         if (pinned.has(digest)) return undefined
         pinned.add(digest)
-        const taking = held.keep(digest, stored, look.origin, performance.now())
+        const taking = this.#parts.held.keep(digest, stored, pursued.look.origin, performance.now())
         if (taking !== undefined) takings.push(taking)
         return taking
       },
-      ended: (outcome) => void this.#end({ look, knownSeq: known?.seq, removals, pinned, takings, volume }, outcome),
+      ended: (outcome) => void this.#end(pursued, outcome).catch((error: unknown) => this.#parts.onFailure(error)),
     }
   }
 
   async #end(pursued: Pursued, outcome: Outcome): Promise<void> {
-    const { look, volume, pinned } = pursued
+    const { look, volume, basis, pin } = pursued
     switch (outcome.kind) {
       case 'version':
       case 'gone':
       case 'same':
       case 'still-open':
         volume.noteReadable(look.path)
-        await this.#record(pursued, outcome)
+        await this.#record(pursued, [{ basis, outcome }], outcome)
         return
+      case 'paired':
+        if (pin === undefined) await this.#pair(pursued, outcome.base)
+        else this.#lookInstead(pursued)
+        return
+      case 'pair':
+        throw new TypeError('only a pair job ends with a pair')
       case 'root-lost':
         volume.lose(outcome.reason)
         break
@@ -159,38 +195,116 @@ export class Pursuit {
         volume.noteUnreadable(look.path, outcome.reason)
         break
       case 'busy':
+        if (pin !== undefined) {
+          this.#lookInstead(pursued)
+          return
+        }
+        break
       case 'foreign':
       case 'fetched':
         break
     }
-    this.#parts.held.unpin(pinned)
-    this.#finish(look, { kind: outcome.kind === 'busy' ? 'busy' : 'done' }, false)
+    this.#parts.held.unpin(basis.pinned)
+    this.#finish(pursued, { kind: outcome.kind === 'busy' ? 'busy' : 'done' }, false)
   }
 
-  async #record({ look, knownSeq, removals, pinned, takings }: Pursued, outcome: Finding['outcome']): Promise<void> {
-    const { held, recorder } = this.#parts
-    const { volume, path } = look
-    let recorded: Recorded
-    try {
-      // Content that goes to the spool must be there before the record that names it.
-      if (takings.length > 0) await Promise.all(takings)
-      recorded = await recorder.record({ volume, path, outcome, knownSeq, removals, pinned, hasWaited: false })
-    } catch (error) {
-      held.unpin(pinned)
-      this.#finish(look, { kind: 'done' }, false)
-      this.#parts.onFailure(error)
+  /** The version that was held open is not to be captured through it: its path is looked at as any other. */
+  #lookInstead(pursued: Pursued): void {
+    const { volume, path } = pursued.look
+    this.#parts.held.unpin(pursued.basis.pinned)
+    this.#parts.settle.changed({ volume, path }, performance.now(), { isSure: true, writer: pursued.look.writer })
+    this.#finish(pursued, { kind: 'done' }, false)
+  }
+
+  /** Both files of a database, one pair at a time: a later one must not be recorded before an earlier one. */
+  async #pair(pursued: Pursued, base: RelativePath): Promise<void> {
+    const { state, capture, held } = this.#parts
+    const { look, volume, basis } = pursued
+    const sizes = this.#parts.chunkSizes()
+    const key = placeKey({ volume: volume.name, path: base })
+    held.unpin(basis.pinned)
+    if (volume.root === undefined || sizes === undefined || this.#pairs.has(key)) {
+      this.#finish(pursued, { kind: volume.root === undefined ? 'done' : 'busy' }, false)
       return
     }
-    if (recorded.kind !== 'recorded') held.unpin(pinned)
-    this.#finish(look, settledBy(outcome, recorded), recorded.kind === 'recorded')
-    if (look.origin === 'event') await this.#spread(look, recorded).catch((error: unknown) => this.#parts.onFailure(error))
+    this.#pairs.add(key)
+    const { removals } = state
+    const places = pairSides(volume.name, base)
+    const known = await state.atMany(places)
+    const [baseBasis, walBasis] = places.map((place, i) => basisOf(place, known[i], removals))
+    if (baseBasis === undefined || walBasis === undefined) throw new TypeError('a pair has two sides')
+    const client: CaptureClient = {
+      ...this.#client({ ...pursued, basis: baseBasis }),
+      ended: (outcome) => {
+        const ended = this.#endPair(pursued, [baseBasis, walBasis], outcome).finally(() => this.#pairs.delete(key))
+        ended.catch((error: unknown) => this.#parts.onFailure(error))
+      },
+    }
+    capture.dispatch(volume.root, sizes, [[pairRequest(places, known, held, look.origin), client]])
   }
 
-  #finish(look: Place, settled: Settled, hasChanged: boolean): void {
-    const { settle, recorder } = this.#parts
+  async #endPair(pursued: Pursued, [base, wal]: readonly [Basis, Basis], outcome: Outcome): Promise<void> {
+    if (outcome.kind !== 'pair') {
+      await this.#end({ ...pursued, basis: base }, outcome)
+      return
+    }
+    pursued.volume.noteReadable(pursued.look.path)
+    // What was shipped for either side is let go with the second one, when both are recorded.
+    const parts = [
+      { basis: { ...base, pinned: new Set<Digest>() }, outcome: outcome.base },
+      { basis: { ...wal, pinned: base.pinned }, outcome: outcome.wal },
+    ]
+    await this.#record(pursued, parts, outcome)
+  }
+
+  async #record(pursued: Pursued, parts: readonly { basis: Basis; outcome: Finding['outcome'] }[], outcome: Outcome): Promise<void> {
+    const { held, recorder } = this.#parts
+    const { look, pin } = pursued
+    const isLast = pin !== undefined && pin.attempts >= PIN_ATTEMPTS_MAX
+    const findings = parts.map(({ basis, outcome: found }): Finding => {
+      const { volume, path, knownSeq, removals, pinned } = basis
+      return { volume, path, outcome: found, knownSeq, removals, pinned, hasWaited: false, pin: pin === undefined ? undefined : { isLast }, writer: look.writer }
+    })
+    const unpin = (): void => {
+      for (const { basis } of parts) held.unpin(basis.pinned)
+    }
+    let recorded: readonly Recorded[]
+    try {
+      // Content that goes to the spool must be there before the record that names it.
+      await Promise.all(parts.flatMap(({ basis }) => basis.takings))
+      recorded = await recorder.recordTogether(findings)
+    } catch (error) {
+      unpin()
+      this.#finish(pursued, { kind: 'done' }, false)
+      throw error
+    }
+    for (const [i, { basis, outcome: found }] of parts.entries())
+      if (recorded[i]?.kind !== 'recorded' || found.kind !== 'version') held.unpin(basis.pinned)
+    if (recorded.some(({ kind }) => kind === 'outdated') && pin !== undefined && !isLast) {
+      this.#pinAgain(pursued, pin)
+      return
+    }
+    const hasChanged = recorded.some(({ kind }) => kind === 'recorded')
+    this.#finish(pursued, settledBy(outcome, recorded), hasChanged)
+    if (look.origin === 'event') for (const each of recorded) await this.#spread(look, each)
+  }
+
+  /** Its directory may have been renamed since it was closed. */
+  #pinAgain(pursued: Pursued, pin: Pin): void {
+    const { root } = pursued.volume
+    pin.attempts += 1
+    pin.path = (root === undefined ? undefined : resolvePin(pin.fd, root)) ?? pin.path
     this.#underWay -= 1
-    for (const ticket of settle.finished(look, settled, performance.now())) ticket.answered(hasChanged)
-    if (settled.kind !== 'busy') recorder.looked(look)
+    this.#parts.pins.again(pin)
+    this.wake()
+  }
+
+  #finish({ look, pin }: Pursued, settled: Settled, hasChanged: boolean): void {
+    const { settle, recorder, pins } = this.#parts
+    this.#underWay -= 1
+    if (pin === undefined) for (const ticket of settle.finished(look, settled, performance.now())) ticket.answered(hasChanged)
+    else pins.finished(pin)
+    if (pin === undefined && !isTransient(settled)) recorder.looked(look)
     this.#progressed.wake()
     this.wake()
   }
@@ -208,15 +322,6 @@ export class Pursuit {
   }
 }
 
-function settledBy(outcome: Finding['outcome'], recorded: Recorded): Settled {
-  if (recorded.kind === 'outdated') return { kind: 'busy' }
-  if (outcome.kind === 'still-open') return { kind: 'still-open' }
-  if (outcome.kind !== 'version') return { kind: 'done' }
-  const isOpen = outcome.version.kind === 'file' && (outcome.version.consistency === 'unverified' || outcome.version.consistency === 'torn')
-  return isOpen ? { kind: 'captured-open', durationMs: outcome.durationMs } : { kind: 'captured' }
-}
-
-/** The chunks of the last version, whose content is delivered or held already. */
-function storedDigests({ version, isLost }: Known): ByteString {
-  return version.kind === 'file' && !isLost ? version.chunks.map(({ digest }) => digest).join('') : ''
+function basisOf({ volume, path }: Place, known: Known | undefined, removals: number): Basis {
+  return { volume, path, knownSeq: known?.seq, removals, pinned: new Set(), takings: [] }
 }

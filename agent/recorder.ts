@@ -1,8 +1,8 @@
 /**
  * Turns what looks have found into records, in the order that lets every record stand for itself.
  *
- * Order: a path's directory is put before the path (a result whose directory is not recorded yet waits for a look at it);
- * then one journal append for all results at hand, then their content is known to be needed, then the state follows.
+ * Order: directories that have another name are renamed; older versions of a path come before its present state (order.ts); a
+ * path's directory is put before the path (a result whose directory is not recorded yet waits for a look at it); then one journal append for all results at hand, then their content is known to be needed, then the state follows.
  * Invariant: the state is changed by nobody else, and only after the append. It prevents a file without a directory in
  * the history, and a change that the state calls captured although no record says so.
  */
@@ -11,12 +11,15 @@ import { JOURNAL_BATCH_MAX } from '../shared/limits.ts'
 import { parentOf, type RelativePath } from '../shared/path.ts'
 import type { Change } from '../shared/record.ts'
 import { sameVersion, type Version } from '../shared/version.ts'
+import { additionsOf, withAdditions, type Writer } from '../shared/version-extensions.ts'
 import { Batches } from './batches.ts'
 import type { Outcome } from './capture-job.ts'
 import { Draft } from './draft.ts'
 import type { Held } from './held.ts'
 import type { Journal } from './journal.ts'
 import type { JournalEntry } from './journal-records.ts'
+import type { Moves } from './moves.ts'
+import type { Fences, Order } from './order.ts'
 import { type Place, placeKey } from './place.ts'
 import type { Known, State } from './state.ts'
 
@@ -30,6 +33,10 @@ export interface Finding extends Place {
   readonly pinned: ReadonlySet<Digest>
   /** A look at its directory has ended since it began to wait for it. */
   readonly hasWaited: boolean
+  /** It is of a version that was held open; `isLast`: it is not tried again, and a directory that is gone is inferred. */
+  readonly pin?: { readonly isLast: boolean } | undefined
+  /** Who wrote it last, as far as events told. */
+  readonly writer: Writer | undefined
 }
 
 export interface Recorded {
@@ -41,36 +48,45 @@ export interface Recorded {
   readonly touched: RelativePath | undefined
 }
 
-type Item = { readonly finding: Finding } | { readonly changes: readonly Change[] }
-type Answer = Recorded | 'waits' | readonly JournalEntry[]
+/** Findings of one item are recorded together or not at all. */
+type Item = { readonly findings: readonly Finding[] } | { readonly changes: readonly Change[] }
+type Answer = readonly Recorded[] | 'waits' | readonly JournalEntry[]
 
 const NOTHING: Recorded = { kind: 'nothing', inodes: [], touched: undefined }
 const OUTDATED: Recorded = { kind: 'outdated', inodes: [], touched: undefined }
 
+export interface RecorderParts {
+  readonly journal: Journal
+  readonly state: State
+  readonly held: Held
+  readonly order: Order
+  readonly moves: Moves
+  /** Is asked for a look at a directory that is missing from the state; its end is told by `looked`. */
+  readonly lookAt: (place: Place) => void
+}
+
 export class Recorder {
-  readonly #journal: Journal
-  readonly #state: State
-  readonly #held: Held
-  readonly #lookAt: (place: Place) => void
+  readonly #parts: RecorderParts
   readonly #items: Batches<Item, Answer>
   /** Who waits for a look at a directory, by that directory. */
   readonly #waiting = new Map<string, (() => void)[]>()
 
-  /** `lookAt` is asked for a look at a directory that is missing from the state; its end is told by `looked`. */
-  constructor(parts: { journal: Journal; state: State; held: Held; lookAt: (place: Place) => void }) {
-    this.#journal = parts.journal
-    this.#state = parts.state
-    this.#held = parts.held
-    this.#lookAt = parts.lookAt
+  constructor(parts: RecorderParts) {
+    this.#parts = parts
     this.#items = new Batches(JOURNAL_BATCH_MAX, (items) => this.#commit(items))
   }
 
   /** Resolves when it is durable. @throws damage: begin a new epoch */
   async record(finding: Finding): Promise<Recorded> {
-    const answer = await this.#add({ finding })
-    if (answer !== 'waits') return answer as Recorded
-    await this.#directoryLooked(finding)
-    return (await this.#add({ finding: { ...finding, hasWaited: true } })) as Recorded
+    return (await this.recordTogether([finding]))[0] ?? OUTDATED
+  }
+
+  /** All of them at one moment, or none: the others are then outdated too. */
+  async recordTogether(findings: readonly Finding[]): Promise<readonly Recorded[]> {
+    const answer = await this.#add({ findings })
+    if (answer !== 'waits') return answer as readonly Recorded[]
+    await Promise.all(findings.map((finding) => this.#directoryLooked(finding)))
+    return (await this.#add({ findings: findings.map((finding) => ({ ...finding, hasWaited: true })) })) as readonly Recorded[]
   }
 
   /** Appends what does not come from a look. */
@@ -79,7 +95,7 @@ export class Recorder {
   }
 
   async #add(item: Item): Promise<Answer> {
-    const [answer = NOTHING] = await this.#items.add([item])
+    const [answer = []] = await this.#items.add([item])
     return answer
   }
 
@@ -93,7 +109,7 @@ export class Recorder {
         return
       }
       this.#waiting.set(key, [resolve])
-      this.#lookAt(directory)
+      this.#parts.lookAt(directory)
     })
   }
 
@@ -107,37 +123,55 @@ export class Recorder {
   }
 
   async #commit(items: readonly Item[]): Promise<Answer[]> {
-    const draft = new Draft(await this.#load(items))
-    const spans: { readonly from: number; readonly answer: Answer | undefined }[] = []
+    const { journal, state, order, moves } = this.#parts
+    const findings = items.flatMap((item) => ('findings' in item ? item.findings : []))
+    const fences = await order.fences(findings)
+    await moves.record(findings)
+    const draft = new Draft(await this.#load(findings))
+    const spans: { readonly from: number; readonly answer: Answer | undefined; readonly each: readonly number[] }[] = []
     for (const item of items) {
       const from = draft.changes.length
-      if ('finding' in item) spans.push({ from, answer: this.#draw(item.finding, draft) })
-      else spans.push({ from, answer: void draft.changes.push(...item.changes) })
+      const each: number[] = []
+      if ('findings' in item) spans.push({ from, answer: this.#drawAll(item.findings, draft, fences, each), each })
+      else spans.push({ from, answer: void draft.changes.push(...item.changes), each })
     }
-    const entries = draft.changes.length > 0 ? await this.#journal.append(draft.changes) : []
+    const entries = draft.changes.length > 0 ? await journal.append(draft.changes) : []
     for (const [i, item] of items.entries()) {
-      if ('finding' in item) this.#settleContent(item.finding, entries.slice(spans[i]?.from, spans[i + 1]?.from))
+      if (!('findings' in item)) continue
+      for (const [j, finding] of item.findings.entries()) this.#settleContent(finding, entries[spans[i]?.each[j] ?? -1])
     }
-    await this.#state.apply(entries.map(({ record }) => record))
+    await state.apply(entries.map(({ record }) => record))
     return items.map((_, i) => spans[i]?.answer ?? entries.slice(spans[i]?.from, spans[i + 1]?.from))
   }
 
+  /** `each` is told where in the draft the put of each finding stands, -1 where there is none. */
+  #drawAll(findings: readonly Finding[], draft: Draft, fences: Fences, each: number[]): Answer {
+    if (findings.some((finding) => this.#parts.order.isHeld(finding, fences))) return findings.map(() => OUTDATED)
+    const missing = findings.filter((finding) => !hasDirectory(finding, draft))
+    if (missing.some(({ hasWaited }) => !hasWaited)) return 'waits'
+    if (missing.some(({ pin }) => pin?.isLast !== true)) return findings.map(() => OUTDATED)
+    return findings.map((finding) => {
+      const recorded = this.#draw(finding, draft)
+      each.push(recorded.kind === 'recorded' && finding.outcome.kind === 'version' ? draft.changes.length - 1 : -1)
+      return recorded
+    })
+  }
+
   /** The state of every place that the findings are about, and of the directories above them. */
-  async #load(items: readonly Item[]): Promise<Map<string, Known | undefined>> {
+  async #load(findings: readonly Finding[]): Promise<Map<string, Known | undefined>> {
     const places = new Map<string, Place>()
-    for (const item of items) {
-      if (!('finding' in item)) continue
-      const { volume, path, outcome } = item.finding
-      const paths = [path, parentOf(path) ?? path, outcome.kind === 'gone' ? outcome.topmost : path]
-      for (const wanted of paths) places.set(placeKey({ volume, path: wanted }), { volume, path: wanted })
+    for (const { volume, path, outcome, pin } of findings) {
+      const above = pin?.isLast === true ? [...ancestorsOf(path)] : [parentOf(path) ?? path]
+      for (const wanted of [path, ...above, outcome.kind === 'gone' ? outcome.topmost : path])
+        places.set(placeKey({ volume, path: wanted }), { volume, path: wanted })
     }
     if (places.size === 0) return new Map()
-    const known = await this.#state.atMany([...places.values()])
+    const known = await this.#parts.state.atMany([...places.values()])
     return new Map([...places.keys()].map((key, i) => [key, known[i]]))
   }
 
   /** Adds what a finding says to the draft. */
-  #draw(finding: Finding, draft: Draft): Recorded | 'waits' {
+  #draw(finding: Finding, draft: Draft): Recorded {
     const { outcome } = finding
     switch (outcome.kind) {
       case 'same':
@@ -151,15 +185,14 @@ export class Recorder {
   }
 
   #isStillKnown(finding: Finding, draft: Draft): boolean {
-    return this.#state.removals === finding.removals && draft.changes.length === 0
+    return this.#parts.state.removals === finding.removals && draft.changes.length === 0
       ? true
       : draft.loadedAt(finding)?.seq === finding.knownSeq
   }
 
-  #settleContent({ pinned, outcome }: Finding, entries: readonly JournalEntry[]): void {
-    const [entry] = entries
+  #settleContent({ pinned, outcome }: Finding, entry: JournalEntry | undefined): void {
     if (entry?.record.kind === 'put' && outcome.kind === 'version' && outcome.version.kind === 'file') {
-      this.#held.need(
+      this.#parts.held.need(
         entry.record.seq,
         outcome.version.chunks.map(({ digest }) => digest),
         pinned,
@@ -180,16 +213,37 @@ function drawGone({ volume, path }: Place, topmost: RelativePath, draft: Draft):
   return { kind: 'recorded', inodes, touched: parentOf(gone) }
 }
 
-function drawVersion(finding: Finding, version: Version, draft: Draft): Recorded | 'waits' {
-  const { volume, path } = finding
-  const parent = parentOf(path)
-  if (parent !== undefined && draft.versionAt({ volume, path: parent })?.kind !== 'directory') return finding.hasWaited ? OUTDATED : 'waits'
+function drawVersion(finding: Finding, version: Version, draft: Draft): Recorded {
+  const { volume, path, writer, pin } = finding
   const before = draft.versionAt(finding)
+  // A directory has taken the name since: to put the file there would end what is in it.
+  if (pin !== undefined && before?.kind === 'directory') return NOTHING
+  if (pin !== undefined) inferDirectories(finding, version, draft)
   const isLost = draft.loadedAt(finding)?.isLost === true
   if (before !== undefined && !isLost && isSameCapture(before, version)) return NOTHING
-  draft.put(finding, version)
+  draft.put(finding, writer === undefined || version.kind !== 'file' ? version : withAdditions(version, { ...additionsOf(version), writer }))
   const isNewEntry = before === undefined || before.kind !== version.kind || before.inode !== version.inode
-  return { kind: 'recorded', inodes: [...sharedInodes(before), ...sharedInodes(version)], touched: isNewEntry ? parent : undefined }
+  const inodes = [...sharedInodes(before), ...sharedInodes(version)]
+  return { kind: 'recorded', inodes, touched: isNewEntry ? parentOf(path) : undefined }
+}
+
+function hasDirectory({ volume, path, outcome }: Finding, draft: Draft): boolean {
+  const parent = parentOf(path)
+  return outcome.kind !== 'version' || parent === undefined || draft.versionAt({ volume, path: parent })?.kind === 'directory'
+}
+
+/** The directories of a version that outlived them: they were there, and nobody saw them. */
+function inferDirectories({ volume, path }: Finding, { uid, gid, mtimeNs, ctimeNs }: Version, draft: Draft): void {
+  const missing = [...ancestorsOf(path)].filter((above) => draft.versionAt({ volume, path: above })?.kind !== 'directory')
+  for (const above of missing.reverse()) {
+    const inferred: Version = { kind: 'directory', mode: 0o700, uid, gid, mtimeNs, ctimeNs, inode: 0n, links: 1, xattrs: [] }
+    draft.put({ volume, path: above }, withAdditions(inferred, { isInferred: true }))
+  }
+}
+
+/** From the directory that holds it up to the root. */
+function* ancestorsOf(path: RelativePath): Generator<RelativePath, void> {
+  for (let above = parentOf(path); above !== undefined; above = parentOf(above)) yield above
 }
 
 function sharedInodes(version: Version | undefined): bigint[] {

@@ -1,14 +1,14 @@
 /**
  * The full scans of one volume, one after the other: the first at once, then on a schedule, or sooner when somebody asks.
  *
- * Order: a scan's own records come first, then the sweep of an epoch's first scan, then the gaps that it closes, then
- * coverage. Invariant: whoever asks for proof is answered by a scan that began after the question; all who ask during one
+ * Order: a scan's own records come first, then the sweep of an epoch's first scan, then the gaps that it closes, then, where
+ * nothing else proves it, coverage. Invariant: whoever asks for proof is answered by a scan that began after the question; all who ask during one
  * scan are answered by the next. It prevents a proof that rests on a look from before the change.
  */
-import type { HybridClock, HybridTime } from '../shared/clock.ts'
+import { type HybridClock, type HybridTime, millisecondsOf } from '../shared/clock.ts'
 import { PacsimileError } from '../shared/errors.ts'
 import type { Log } from '../shared/log.ts'
-import { ROOT, showPath } from '../shared/path.ts'
+import { ROOT } from '../shared/path.ts'
 import type { Change } from '../shared/record.ts'
 import type { Recorder } from './recorder.ts'
 import { RootLost, ScanThread } from './scan-threads.ts'
@@ -25,7 +25,8 @@ export interface OpenGap {
 
 export interface RoundsParts {
   readonly volume: Volume
-  readonly everyMs: number
+  /** Between two scans where events may be lost, and where they are not: then a scan finds what makes none, such as stores to a mapping. */
+  readonly everyMs: { readonly 'best-effort': number; readonly 'complete': number }
   readonly scanner: Scanner
   readonly recorder: Recorder
   readonly state: State
@@ -71,8 +72,14 @@ export class Rounds {
     for (const { reject } of this.#proofs.splice(0)) reject(pausedError(this.#parts.volume))
   }
 
+  /** Whether a scan is still to say how things stand: events alone prove nothing until then. */
+  get isOwing(): boolean {
+    return this.#gaps.length > 0 || this.#isWanted || this.#parts.volume.phase !== 'watching'
+  }
+
   /** The next scan closes this gap. */
   owe(gap: OpenGap): void {
+    this.#parts.volume.watcher?.doubted()
     if (!this.#gaps.some(({ cause }) => cause === gap.cause)) this.#gaps.push(gap)
   }
 
@@ -84,28 +91,38 @@ export class Rounds {
 
   /** Until the signal is given. @throws RootLost, and what stands in the way of a scan */
   async run(watcher: Watcher, signal: AbortSignal): Promise<void> {
-    const { volume, everyMs, scanner } = this.#parts
-    while (!signal.aborted) {
-      const proofs = this.#proofs.splice(0)
-      this.#isWanted = false
-      volume.beginScan()
-      const startedMs = performance.now()
-      let walkMs = 0
-      try {
-        const scanned = await scanner.scan(volume, { path: ROOT, isShallow: false, origin: 'scan' }, this.#thread, signal)
-        if (signal.aborted) return
-        walkMs = scanned.walkMs
-        await this.#conclude(scanned, watcher)
-        this.#note(scanned, performance.now() - startedMs)
-        this.#answer(proofs.splice(0))
-      } catch (error) {
-        if (signal.aborted) return
-        if (error instanceof RootLost) volume.lose(error.message)
-        throw error
-      } finally {
-        this.#proofs.push(...proofs)
-      }
-      await this.#rest(Math.max(everyMs, walkMs * REST), signal)
+    const { volume, everyMs, state } = this.#parts
+    const rest = (walkMs: number): Promise<void> => this.#rest(Math.max(everyMs[watcher.mode], walkMs * REST), signal)
+    const facts = state.facts(volume.name)
+    const isVerified = watcher.isContinuous && facts?.coveredUntil !== undefined && facts.sweepSince === undefined && this.#gaps.length === 0
+    if (isVerified) {
+      volume.phase = 'watching'
+      volume.reason = watcher.reason
+      await rest(0)
+    }
+    while (!signal.aborted) await rest(await this.#scan(watcher, signal))
+  }
+
+  /** @returns what the walk took, in ms */
+  async #scan(watcher: Watcher, signal: AbortSignal): Promise<number> {
+    const { volume, scanner } = this.#parts
+    const proofs = this.#proofs.splice(0)
+    this.#isWanted = false
+    volume.beginScan()
+    const startedMs = performance.now()
+    try {
+      const scanned = await scanner.scan(volume, { path: ROOT, isShallow: false, origin: 'scan' }, this.#thread, signal)
+      if (signal.aborted) return 0
+      await this.#conclude(scanned, watcher)
+      this.#note(scanned, performance.now() - startedMs)
+      this.#answer(proofs.splice(0))
+      return scanned.walkMs
+    } catch (error) {
+      if (signal.aborted) return 0
+      if (error instanceof RootLost) volume.lose(error.message)
+      throw error
+    } finally {
+      this.#proofs.push(...proofs)
     }
   }
 
@@ -130,7 +147,9 @@ export class Rounds {
     if (facts?.sweepSince !== undefined && volume.unreadable.length === 0)
       changes.unshift({ kind: 'sweep', volume: volume.name, since: facts.sweepSince })
     const isCoverageDue = scanned.differences > 0 || performance.now() - this.#coveredMs > COVERAGE_MS
-    if (gaps.length === 0 && isCoverageDue) {
+    // Between scans a complete watcher is proven by its canary (coverage.ts); a gap says for itself that its end is verified.
+    const isProvenOtherwise = watcher.mode === 'complete' && facts?.coveredUntil !== undefined
+    if (gaps.length === 0 && isCoverageDue && !isProvenOtherwise) {
       changes.push({ kind: 'coverage', volume: volume.name, from: facts?.coveredUntil ?? until, until, mode: watcher.mode })
     }
     if (changes.length > 0) {
@@ -138,8 +157,10 @@ export class Rounds {
       this.#coveredMs = performance.now()
     }
     volume.gaps += gaps.length
+    volume.coveredMs = millisecondsOf(until)
     volume.phase = 'watching'
     volume.reason = watcher.reason
+    if (this.#gaps.length === 0) watcher.verified()
   }
 
   #note({ differences, unannounced }: Scanned, durationMs: number): void {
@@ -152,17 +173,9 @@ export class Rounds {
 
   #answer(proofs: readonly Proof[]): void {
     const { volume } = this.#parts
-    const { unreadable } = volume
-    const [first] = unreadable
     for (const { resolve, reject } of proofs) {
-      if (first === undefined) resolve()
-      else
-        reject(
-          new PacsimileError(
-            'incomplete',
-            `Volume ${volume.name}: ${unreadable.length} paths cannot be read, the first is ${showPath(first.path)}: ${first.reason}`,
-          ),
-        )
+      if (volume.unreadable.length === 0) resolve()
+      else reject(new PacsimileError('incomplete', volume.unreadableText))
     }
   }
 

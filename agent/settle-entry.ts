@@ -4,6 +4,7 @@
  * Invariant: events during a look do not move the time of the first one, unless that look captured the file. It prevents a
  * file that is written without a pause from putting off its own capture for ever.
  */
+import type { Writer } from '../shared/version-extensions.ts'
 import { type Place } from './place.ts'
 
 /** Stands for whoever waits until a path has been dealt with. */
@@ -18,6 +19,17 @@ export interface Due extends Place {
   readonly origin: Origin
   /** Capture it even if it is open for writing. */
   readonly asIs: boolean
+  /** Who wrote it last, as far as events told. */
+  readonly writer: Writer | undefined
+}
+
+/** What an event says beside that something happened. */
+export interface Hint {
+  /** It was written and not closed. */
+  readonly isOpen?: boolean
+  /** The watcher loses nothing: no second look is needed to make sure. */
+  readonly isSure?: boolean
+  readonly writer?: Writer | undefined
 }
 
 /** How a look ended. */
@@ -35,8 +47,8 @@ export type Settled =
 
 export const RETRY_FIRST_MS = 5
 export const RETRY_MAX_MS = 250
-const QUIET_MS = 250
-const LAG_MAX_MS = 1000
+export const QUIET_MS = 250
+export const LAG_MAX_MS = 1000
 export const PACE = 4
 export const DIRECTORY_QUIET_MS = 100
 export const DIRECTORY_LAG_MAX_MS = 500
@@ -50,6 +62,11 @@ export interface SettleEntry {
   /** Why it waits: something changed, its children changed, or only to make sure. */
   reason: 'change' | 'children' | 'certainty'
   isLooking: boolean
+  /** No second look is needed. */
+  isSure: boolean
+  /** An event said that it was closed, or came or went: it is due at once. */
+  isClosed: boolean
+  writer: Writer | undefined
   /** What came while it was being looked at. */
   again: 'change' | 'children' | undefined
   /** When the first change came while it was being looked at. */
@@ -79,6 +96,9 @@ export function newEntry({ volume, path }: Place, origin: Origin, nowMs: number)
     origin,
     reason: 'certainty',
     isLooking: false,
+    isSure: false,
+    isClosed: false,
+    writer: undefined,
     again: undefined,
     againMs: nowMs,
     dueMs: nowMs,

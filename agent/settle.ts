@@ -1,16 +1,16 @@
 /**
  * When to look at what: events in, "this path is due" out. Pure: it knows no clock and no disk; times are passed in.
  *
- * The rules. An event makes its path due at once, because the read lease decides whether it is still being written. A
- * look that found a writer is repeated after 5, 10, 20 … 250 ms; after 250 ms without an event, at the latest 1 s after
+ * The rules. An event makes its path due at once, because the read lease decides whether it is still being written; only one
+ * that says that the file was written and not closed waits for 250 ms of quiet, at most 1 s. A look that found a writer is repeated after 5, 10, 20 … 250 ms; after 250 ms without an event, at the latest 1 s after
  * the first, the file is captured as it is, and one that stays open never more often than every fourth part of the time.
  * Directories change with every child, so their own metadata waits for 100 ms of quiet, at most 500 ms. After a capture
- * comes one more look, 150 ms later, because watchers drop events that follow each other closely.
+ * comes one more look, 150 ms later, where the watcher may drop events that follow each other closely.
  * Invariant: one look per path at a time, and an event during a look leads to another look. It prevents a change that
  * arrives while its file is being read from being forgotten.
  */
 import { DIRTY_PATHS_MAX, OPEN_FILES_MAX, SCAN_PATHS_MAX } from '../shared/limits.ts'
-import type { Label } from '../shared/path.ts'
+import { isWithin, type Label, type RelativePath, rebase } from '../shared/path.ts'
 import { DueQueue } from './due-queue.ts'
 import { type Place, placeKey } from './place.ts'
 import {
@@ -18,11 +18,14 @@ import {
   DIRECTORY_LAG_MAX_MS,
   DIRECTORY_QUIET_MS,
   type Due,
+  type Hint,
+  LAG_MAX_MS,
   NOT_QUEUED,
   newEntry,
   noteDuringLook,
   type Origin,
   PACE,
+  QUIET_MS,
   REOPEN_FIRST_MS,
   REOPEN_MAX_MS,
   RETRY_FIRST_MS,
@@ -37,6 +40,8 @@ export class Settle {
   readonly #entries = new Map<string, SettleEntry>()
   readonly #events = new DueQueue<SettleEntry>()
   readonly #scanned: SettleEntry[] = []
+  /** What others wait for before they can be recorded. */
+  readonly #urgent: SettleEntry[] = []
   readonly #perVolume = new Map<Label, number>()
   #scannedNext = 0
   #openFiles = 0
@@ -58,22 +63,53 @@ export class Settle {
   }
 
   /** Something may have happened to the path. False when too many of its volume wait: scan the volume instead. */
-  changed(place: Place, nowMs: number): boolean {
+  changed(place: Place, nowMs: number, { isOpen = false, isSure = false, writer }: Hint = {}): boolean {
     const entry = this.#entries.get(placeKey(place)) ?? this.#begin(place, 'event', nowMs)
     if (entry === undefined) return false
+    entry.writer = writer ?? entry.writer
+    entry.isSure = isSure
     if (entry.isLooking) {
       noteDuringLook(entry, nowMs)
       return true
     }
-    if (entry.reason !== 'change') entry.firstMs = nowMs
+    if (entry.reason !== 'change') {
+      entry.firstMs = nowMs
+      entry.isClosed = false
+    }
     entry.reason = 'change'
     entry.origin = 'event'
     entry.lastMs = nowMs
+    entry.isClosed ||= !isOpen
+    if (!entry.isClosed) {
+      this.#schedule(entry, Math.min(nowMs + QUIET_MS, entry.firstMs + LAG_MAX_MS))
+      return true
+    }
     // Between two looks at a busy file there are at least the few milliseconds of a retry.
     const dueMs = entry.retries > 0 ? nowMs + RETRY_FIRST_MS : nowMs
     entry.retries = Math.min(entry.retries, 1)
     this.#schedule(entry, Math.min(dueMs, Math.max(entry.dueMs, nowMs)))
     return true
+  }
+
+  /** A directory has another name: what waits below the old one is looked at below the new one as well. */
+  renamed(volume: Label, from: RelativePath, to: RelativePath, nowMs: number): void {
+    for (const { place, isSure, writer } of [...this.#entries.values()]) {
+      if (place.volume === volume && place.path !== from && isWithin(place.path, from))
+        this.changed({ volume, path: rebase(place.path, from, to) }, nowMs, { isSure, writer })
+    }
+  }
+
+  /** The ticket is given back once for each path of the volume that waits now, when it has been looked at. @returns how many there are */
+  expectAll(volume: Label, ticket: Ticket): number {
+    let count = 0
+    for (const entry of this.#entries.values()) {
+      if (entry.place.volume !== volume || (entry.reason === 'certainty' && !entry.isLooking)) continue
+      count += 1
+      // A look that was not overtaken by an event has seen all that happened before now.
+      if (entry.isLooking && entry.again === undefined) entry.looking.push(ticket)
+      else entry.tickets.push(ticket)
+    }
+    return count
   }
 
   /** Something happened in the directory: its own metadata changed. */
@@ -93,10 +129,11 @@ export class Settle {
   }
 
   /** A scan found a difference. The ticket is given back when a look that began after this has ended. */
-  found(place: Place, origin: Origin, ticket: Ticket, nowMs: number): void {
+  found(place: Place, origin: Origin, ticket: Ticket, nowMs: number, isUrgent = false): void {
     const known = this.#entries.get(placeKey(place))
     const entry = known ?? this.#add(place, origin, nowMs)
     entry.tickets.push(ticket)
+    if (isUrgent) this.#urgent.push(entry)
     if (entry.isLooking) {
       noteDuringLook(entry, nowMs)
       return
@@ -122,17 +159,25 @@ export class Settle {
   }
 
   /** At most `max` paths that are due; they are being looked at until `finished` is told. */
-  take(nowMs: number, max: number, withScanned: boolean): Due[] {
+  take(nowMs: number, max: number, from: 'all' | 'events' | 'urgent'): Due[] {
     const due: Due[] = []
     while (due.length < max) {
-      const entry = this.#nextEvent(nowMs) ?? (withScanned ? this.#nextScanned() : undefined)
+      const entry =
+        this.#nextUrgent() ??
+        (from === 'urgent' ? undefined : this.#nextEvent(nowMs)) ??
+        (from === 'all' ? this.#nextScanned() : undefined)
       if (entry === undefined) break
       entry.isLooking = true
       entry.looking = entry.tickets
       entry.tickets = []
-      due.push({ ...entry.place, origin: entry.origin, asIs: this.#mayBeAsIs(entry, nowMs) })
+      due.push({ ...entry.place, origin: entry.origin, asIs: this.#mayBeAsIs(entry, nowMs), writer: entry.writer })
     }
     return due
+  }
+
+  #nextUrgent(): SettleEntry | undefined {
+    for (let entry = this.#urgent.shift(); entry !== undefined; entry = this.#urgent.shift()) if (this.#isWaiting(entry)) return entry
+    return undefined
   }
 
   #nextEvent(nowMs: number): SettleEntry | undefined {
@@ -176,6 +221,7 @@ export class Settle {
     entry.isLooking = false
     const { again } = entry
     entry.again = undefined
+    if (again === undefined && settled.kind !== 'busy') entry.writer = undefined
     if (settled.kind === 'busy') {
       entry.tickets = [...entry.looking, ...entry.tickets]
       entry.looking = []
@@ -217,7 +263,7 @@ export class Settle {
     if (entry.reopenMs > 0) {
       entry.reason = 'certainty'
       this.#schedule(entry, nowMs + entry.reopenMs)
-    } else if (settled.kind === 'captured' && entry.origin === 'event' && entry.reason === 'change') {
+    } else if (settled.kind === 'captured' && entry.origin === 'event' && entry.reason === 'change' && !entry.isSure) {
       entry.reason = 'certainty'
       this.#schedule(entry, nowMs + SECOND_LOOK_MS)
     } else {

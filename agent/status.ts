@@ -10,6 +10,9 @@ export interface AgentStatus {
   readonly agent: string
   readonly collector: string
   readonly stateDir: string
+  readonly pid: number
+  /** The process that starts the agent again and keeps its descriptors; absent under systemd, which does it itself. */
+  readonly supervisor?: number
   /** ms since 1970. */
   readonly startedMs: number
   readonly link: { readonly state: 'connecting' | 'up' | 'down'; readonly sinceMs: number; readonly lastError?: string }
@@ -24,6 +27,8 @@ export interface AgentStatus {
   readonly pending: number
   /** Paths that wait to be looked at or captured. */
   readonly dirty: number
+  /** Closed versions held open until they are captured. */
+  readonly pinned: number
   readonly heldBytes: number
   readonly spoolBytes: number
   readonly spoolQuotaBytes: number
@@ -39,6 +44,10 @@ export interface AgentVolumeStatus {
   readonly state: VolumePhase
   readonly reason: string
   readonly lastScan?: { readonly endedMs: number; readonly durationMs: number; readonly differences: number; readonly unannounced: number }
+  /** Everything that changed until then is journalled, as far as is proven; ms since 1970. */
+  readonly coveredUntilMs?: number
+  /** For how long a proof that the watcher works has been waited for in vain. */
+  readonly silentMs: number
   /** Changes since the agent started that no event announced and a scan found. */
   readonly unannounced: number
   /** Gaps recorded since the agent started. */

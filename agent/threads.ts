@@ -15,6 +15,8 @@ export function startThread(name: string, workerData: unknown): Worker {
   return new Worker(new URL(`./${name}${extname(import.meta.filename)}`, import.meta.url), {
     workerData,
     execArgv: [],
+    // Descriptors are opened in one thread and read in another: they do not belong to the thread.
+    trackUnmanagedFds: false,
     resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MB },
   })
 }

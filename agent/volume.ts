@@ -6,9 +6,10 @@
  */
 import { type ByteString } from '../shared/bytes.ts'
 import { PATHS_LISTED_MAX } from '../shared/limits.ts'
-import type { Label, RelativePath } from '../shared/path.ts'
+import { type Label, type RelativePath, showPath } from '../shared/path.ts'
 import type { WatchMode } from '../shared/record.ts'
 import type { VolumeRoot } from './file-stat.ts'
+import type { Watcher } from './watch/watcher.ts'
 
 export type VolumePhase = 'scanning' | 'watching' | 'paused'
 
@@ -33,6 +34,10 @@ export class Volume {
   reason = 'starting'
   /** Gaps recorded since the agent started. */
   gaps = 0
+  /** Set while it is watched. */
+  watcher: Watcher | undefined
+  /** Until when everything that changed is journalled, as far as is proven; ms since 1970. */
+  coveredMs: number | undefined
   #lastScan: LastScan | undefined
   #unannounced = 0
   #root: VolumeRoot | undefined
@@ -60,6 +65,7 @@ export class Volume {
 
   lose(reason: string): void {
     this.#root = undefined
+    this.watcher = undefined
     this.phase = 'paused'
     this.reason = reason
     const lost = this.#lost
@@ -108,6 +114,13 @@ export class Volume {
   /** What could not be read, with the reason. */
   get unreadable(): readonly { readonly path: RelativePath; readonly reason: string }[] {
     return [...this.#unreadable].map(([path, { reason }]) => ({ path, reason }))
+  }
+
+  /** The first of them, and how many there are, for whoever wanted all. */
+  get unreadableText(): string {
+    const [first] = this.unreadable
+    if (first === undefined) return ''
+    return `Volume ${this.name}: ${this.#unreadable.size} paths cannot be read, the first is ${showPath(first.path)}: ${first.reason}`
   }
 
   /** Mount points of other filesystems, which are not entered. */

@@ -37,6 +37,8 @@ export interface Libc {
   syncFilesystem(fd: number): void
   /** Names and values, sorted by name; of the link itself, never of its target. */
   xattrs(path: ByteString): { name: ByteString; value: ByteString }[]
+  /** The same of an open file, whatever names it has. */
+  xattrsOf(fd: number): { name: ByteString; value: ByteString }[]
   setXattr(path: ByteString, name: ByteString, value: ByteString): void
   removeXattr(path: ByteString, name: ByteString): void
   /** Sets the modification time to the nanosecond, of the link itself; the access time stays. */
@@ -64,6 +66,8 @@ function open(): Libc | undefined {
   const syncfs = library.func('int syncfs(int fd)')
   const llistxattr = library.func('intptr_t llistxattr(const void *path, void *list, size_t size)')
   const lgetxattr = library.func('intptr_t lgetxattr(const void *path, const void *name, void *value, size_t size)')
+  const flistxattr = library.func('intptr_t flistxattr(int fd, void *list, size_t size)')
+  const fgetxattr = library.func('intptr_t fgetxattr(int fd, const void *name, void *value, size_t size)')
   const lsetxattr = library.func('int lsetxattr(const void *path, const void *name, const void *value, size_t size, int flags)')
   const lremovexattr = library.func('int lremovexattr(const void *path, const void *name)')
   const utimensat = library.func('int utimensat(int dirfd, const void *path, const void *times, int flags)')
@@ -75,6 +79,23 @@ function open(): Libc | undefined {
   const close = library.func('int close(int fd)')
   const list = Buffer.alloc(XATTR_SIZE_MAX)
   const value = Buffer.alloc(XATTR_SIZE_MAX)
+
+  /** Of the names in `list`, whose length the system gave; negative for an error. */
+  function listed(call: string, length: number, path: ByteString | undefined, valueSize: (name: Buffer) => number) {
+    if (length < 0) {
+      if (ERRNO_NAMES.get(koffi.errno()) === 'ENOTSUP' || ERRNO_NAMES.get(koffi.errno()) === 'EOPNOTSUPP') return []
+      fail(call, path)
+    }
+    if (length === 0) return []
+    const found: { name: ByteString; value: ByteString }[] = []
+    for (const name of list.toString('latin1', 0, length - 1).split('\0')) {
+      const size = valueSize(cString(name))
+      // Removed since it was listed, or not ours to read (trusted.* without the capability).
+      if (size < 0) continue
+      found.push({ name, value: value.toString('latin1', 0, size) })
+    }
+    return found.sort((a, b) => (a.name < b.name ? -1 : 1))
+  }
 
   return {
     takeReadLease(fd) {
@@ -93,19 +114,11 @@ function open(): Libc | undefined {
     xattrs(path) {
       const cPath = cString(path)
       const length = Number(llistxattr(cPath, list, list.length))
-      if (length < 0) {
-        if (ERRNO_NAMES.get(koffi.errno()) === 'ENOTSUP' || ERRNO_NAMES.get(koffi.errno()) === 'EOPNOTSUPP') return []
-        fail('llistxattr', path)
-      }
-      if (length === 0) return []
-      const found: { name: ByteString; value: ByteString }[] = []
-      for (const name of list.toString('latin1', 0, length - 1).split('\0')) {
-        const size = Number(lgetxattr(cPath, cString(name), value, value.length))
-        // Removed since it was listed, or not ours to read (trusted.* without the capability).
-        if (size < 0) continue
-        found.push({ name, value: value.toString('latin1', 0, size) })
-      }
-      return found.sort((a, b) => (a.name < b.name ? -1 : 1))
+      return listed('llistxattr', length, path, (name) => Number(lgetxattr(cPath, name, value, value.length)))
+    },
+    xattrsOf(fd) {
+      const length = Number(flistxattr(fd, list, list.length))
+      return listed('flistxattr', length, undefined, (name) => Number(fgetxattr(fd, name, value, value.length)))
     },
     setXattr(path, name, content) {
       if (lsetxattr(cString(path), cString(name), Buffer.from(content, 'latin1'), content.length, 0) !== 0) fail('lsetxattr', path)

@@ -71,12 +71,22 @@ export const DIRTY_PATHS_MAX = 100_000
 export const SCAN_PATHS_MAX = 4096
 /** Events that a watcher may hold back before they collapse to a rescan. */
 export const EVENTS_QUEUED_MAX = 100_000
+/** Bytes of kernel events that were read and are not journalled yet; beyond these they wait in the kernel. */
+export const HINT_LOG_BYTES = 1024 * MiB
+/** Bytes of kernel events read at once. */
+export const EVENT_BYTES_MAX = 256 * KiB
+/** How often watching is proven, in ms. */
+export const CANARY_MS = 5000
+/** A watcher that was not proven to work for this long is an alarm, and the supervisor is told no more that all is well, in ms. */
+export const SILENCE_MS_MAX = 15_000
+/** Versions held open until they are captured; beyond these they wait in the kernel, which keeps them too. */
+export const PINS_OPEN_MAX = 256
 /** Files kept in mind because they were captured while open for writing. */
 export const OPEN_FILES_MAX = 10_000
 /** Files up to this size are read as a whole, so that their lease is given up before they are hashed. */
 export const WHOLE_READ_BYTES_MAX = 8 * MiB
 /** Bytes read between two looks at whether a writer waits for the lease. */
-export const LEASE_PIECE_BYTES = 1 * MiB
+export const LEASE_PIECE_BYTES = 256 * KiB
 /** Captured bytes under way from one capture thread before it waits. */
 export const CAPTURE_BYTES_IN_FLIGHT = 32 * MiB
 /** Batches of directory entries under way from one scan thread before it waits. */
@@ -100,6 +110,7 @@ export const ENROLLMENT_FAILURES_MAX = 10
 /** A peer's clock may differ by this much before its time is not taken over, in ms. */
 export const CLOCK_SKEW_MS_MAX = 5 * 60_000
 
+assert.ok(SILENCE_MS_MAX > 2 * CANARY_MS, 'one late canary is no silence')
 assert.ok(FRAME_BYTES_MAX >= CHUNK_BYTES_MAX, 'a chunk fits a frame')
 assert.ok(FRAME_BYTES_MAX >= RECORD_BYTES_MAX, 'a record fits a frame')
 assert.ok(RECORD_BYTES_MAX >= CHUNKS_PER_VERSION_MAX * 37 + XATTRS_BYTES_MAX + PATH_BYTES_MAX * 2, 'the largest version fits a record')

@@ -31,7 +31,7 @@ const DOORS: Record<string, readonly string[]> = {
   'chokidar': ['agent/watch/chokidar-worker.ts'],
   'classic-level': ['agent/database.ts', 'collector/catalog.ts'],
   'dicom-parser': ['shared/dicom.ts'],
-  'koffi': ['shared/libc.ts', 'agent/watch/fanotify.ts'],
+  'koffi': ['shared/libc.ts', 'agent/system-calls.ts', 'agent/watch/fanotify.ts'],
   'reflect-metadata': ['shared/certificate.ts'],
   'smol-toml': ['shared/config.ts'],
   'winston': ['shared/log.ts'],

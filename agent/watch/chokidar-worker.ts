@@ -15,10 +15,13 @@ import { EVENTS_QUEUED_MAX } from '../../shared/limits.ts'
 import { byteString, type RelativePath, ROOT, relativePath } from '../../shared/path.ts'
 import type { WatchEvent, WatchRequest } from './watcher.ts'
 
+/** What this watcher says; nobody tells it of renames or versions. */
+type Hint = Extract<WatchEvent, { kind: 'dirty' | 'rescan' }>
+
 export type ChokidarMessage =
   /** Everything below is watched; `problem` says what could not be. */
   | { readonly kind: 'ready'; readonly problem: string | undefined }
-  | { readonly kind: 'events'; readonly events: readonly WatchEvent[] }
+  | { readonly kind: 'events'; readonly events: readonly Hint[] }
   | { readonly kind: 'problem'; readonly problem: string }
 
 /** How long after a new directory was seen it is scanned again. */
@@ -31,11 +34,11 @@ const { directory, ignored } = workerData as WatchRequest
 
 const ignoredPaths = new Set(ignored.map((path) => join(directory, Buffer.from(path, 'latin1').toString('utf8'))))
 /** What is to be sent with the next message; the same hint once. */
-const hints = new Map<string, WatchEvent>()
+const hints = new Map<string, Hint>()
 let isScheduled = false
 let problem: string | undefined
 
-function add(event: WatchEvent): void {
+function add(event: Hint): void {
   if (hints.size >= EVENTS_QUEUED_MAX) {
     hints.clear()
     hints.set('', { kind: 'rescan', path: ROOT, isShallow: false, cause: 'more events at once than could be held' })
@@ -74,7 +77,7 @@ function hint(absolute: string): void {
     add({ kind: 'rescan', path: found.path, isShallow: true, cause: 'a name that is not UTF-8' })
     return
   }
-  add({ kind: 'dirty', path: found.path })
+  add({ kind: 'dirty', path: found.path, isEntry: true })
 }
 
 function newDirectory(absolute: string): void {

@@ -11,26 +11,32 @@ import { EVENTS_QUEUED_MAX } from '../../shared/limits.ts'
 import { ROOT } from '../../shared/path.ts'
 import { startThread } from '../threads.ts'
 import type { ChokidarMessage } from './chokidar-worker.ts'
-import type { WatchEvent, Watcher, WatchRequest } from './watcher.ts'
+import type { Fence, WatchEvent, Watcher, WatchRequest } from './watcher.ts'
 
 const REASON = 'inotify can lose events; a scheduled scan finds what it lost'
 
 export class ChokidarWatcher implements Watcher {
   readonly mode = 'best-effort'
+  readonly isContinuous = false
+  readonly provenMs = undefined
+  readonly silentMs = 0
   readonly #worker: Worker
+  /** Why it is not fanotify that watches. */
+  readonly #refusal: string
   #problem: string | undefined
   #queue: WatchEvent[] = []
   #failure: PacsimileError | undefined
   #isClosed = false
   #wake: (() => void) | undefined
 
-  private constructor(request: WatchRequest) {
+  private constructor(request: WatchRequest, refusal: string) {
+    this.#refusal = refusal
     this.#worker = startThread('watch/chokidar-worker', request)
   }
 
   /** Resolves when every directory is watched. @throws io */
-  static async open(request: WatchRequest, signal: AbortSignal): Promise<ChokidarWatcher> {
-    const watcher = new ChokidarWatcher(request)
+  static async open(request: WatchRequest, refusal: string, signal: AbortSignal): Promise<ChokidarWatcher> {
+    const watcher = new ChokidarWatcher(request, refusal)
     await watcher.#ready(signal)
     return watcher
   }
@@ -53,7 +59,8 @@ export class ChokidarWatcher implements Watcher {
   }
 
   get reason(): string {
-    return this.#problem === undefined ? REASON : `${REASON}; ${this.#problem}`
+    const reason = `no fanotify: ${this.#refusal}; ${REASON}`
+    return this.#problem === undefined ? reason : `${reason}; ${this.#problem}`
   }
 
   #take(message: ChokidarMessage): void {
@@ -92,6 +99,22 @@ export class ChokidarWatcher implements Watcher {
       this.#wake = undefined
     }
   }
+
+  /** Nothing is promised, so nothing is waited for. */
+  fence(): Promise<Fence> {
+    return Promise.resolve({ isBehind: false })
+  }
+
+  /** A restart of this kind of watching always scans. */
+  verified(): void {}
+
+  doubted(): void {}
+
+  mark(): number {
+    return 0
+  }
+
+  settled(): void {}
 
   async close(): Promise<void> {
     if (this.#isClosed) return

@@ -6,23 +6,70 @@
  */
 import type { RelativePath } from '../../shared/path.ts'
 import type { WatchMode } from '../../shared/record.ts'
+import type { Writer } from '../../shared/version-extensions.ts'
 
 export type WatchEvent =
-  /** Something may have happened to this path, and with it to the directory that holds it. */
-  | { readonly kind: 'dirty'; readonly path: RelativePath }
+  /** Something may have happened to this path. */
+  | {
+      readonly kind: 'dirty'
+      readonly path: RelativePath
+      /** It was written and not closed: whoever writes is probably not done. */
+      readonly isOpen?: boolean
+      /** It came, went or was renamed: the directory that holds it changed too. */
+      readonly isEntry?: boolean
+      readonly writer?: Writer | undefined
+    }
+  /** A directory with everything below it has another name. */
+  | { readonly kind: 'renamed'; readonly path: RelativePath; readonly to: RelativePath }
+  /** Something happened to a file of which the name was not told. */
+  | { readonly kind: 'inode'; readonly inode: bigint }
+  /** A version that was closed after writing, held open until `release` is called. The path may name another file by now. */
+  | { readonly kind: 'pin'; readonly path: RelativePath; readonly fd: number; readonly writer: Writer | undefined; readonly release: () => void }
+  /** Versions may have come and gone unseen since `sinceMs` (ms since 1970; undefined: since the last proof), but no event was missed. */
+  | { readonly kind: 'loss'; readonly sinceMs: number | undefined; readonly cause: string }
   /** Something at or below this path may have been missed; a shallow one concerns the directory's own entries only. */
-  | { readonly kind: 'rescan'; readonly path: RelativePath; readonly isShallow: boolean; readonly cause: string }
+  | {
+      readonly kind: 'rescan'
+      readonly path: RelativePath
+      readonly isShallow: boolean
+      readonly cause: string
+      /** Versions may have come and gone unseen: a gap is to be recorded. */
+      readonly isGap?: boolean
+    }
+
+/** What a watcher says when everything that happened before the question has been told. */
+export interface Fence {
+  /** Versions closed before it wait in the kernel still: there were more than may be open at once. */
+  readonly isBehind: boolean
+}
 
 export interface Watcher extends AsyncDisposable {
   readonly mode: WatchMode
-  /** Why the mode is not complete. */
+  /** Why the mode is not complete; empty where it is. */
   readonly reason: string
+  /** Watching has not been interrupted since what the journal says was verified: no scan is needed. */
+  readonly isContinuous: boolean
   /** Events in batches, in the order in which they came; ends when the watcher is closed. @throws when watching failed */
   events(): AsyncIterable<readonly WatchEvent[]>
+  /** Resolves when all that happened before the call has been handed to `events`. Only of a complete watcher; else at once. */
+  fence(): Promise<Fence>
+  /** Until when watching is proven to have worked, ms since 1970. Undefined where nothing proves it. */
+  readonly provenMs: number | undefined
+  /** For how long a proof has been waited for in vain, in ms; 0 where none is to be expected. */
+  readonly silentMs: number
+  /** What the journal says was verified: from here on watching is continuous, also over a restart. */
+  verified(): void
+  /** Versions or events may be lost until `verified` is said again: a restart must scan. */
+  doubted(): void
+  /** Stands for everything told so far. */
+  mark(): number
+  /** Everything told before the mark is journalled: a restart need not be told of it again. */
+  settled(mark: number): void
   close(): Promise<void>
 }
 
 export interface WatchRequest {
+  readonly volume: string
   /** Absolute, as text. */
   readonly directory: string
   /** Not watched, with everything below. */

@@ -7,6 +7,7 @@
 import { join, resolve } from 'node:path'
 import type { Argv } from 'yargs'
 import type { AgentStatus, AgentVolumeStatus } from '../../agent/status.ts'
+import { WATCH_CHOICES } from '../../agent/watch/watch-choice.ts'
 import { PacsimileError } from '../../shared/errors.ts'
 import { showAge, showBytes, showCount, showDuration } from './amounts.ts'
 import { sayJson } from './json.ts'
@@ -80,10 +81,15 @@ function runCommand(yargs: Argv): Argv {
   return yargs.command(
     'run',
     'Run the agent: watch, capture, journal, send',
-    (options) => jsonOption(stateOption(options)),
-    async ({ state }) => {
+    (options) =>
+      jsonOption(stateOption(options)).option('watch', {
+        choices: WATCH_CHOICES,
+        describe: 'In place of what agent.toml says: fanotify fails where it cannot be had, auto falls back to chokidar',
+        requiresArg: true,
+      }),
+    async ({ state, watch }) => {
       const { runAgent } = await import('../../agent/main.ts')
-      process.exitCode = await runAgent({ stateDir: resolve(state) })
+      process.exitCode = await runAgent({ stateDir: resolve(state), watch, args: process.argv.slice(1) })
     },
   )
 }

@@ -15,92 +15,16 @@ import {
   writeSync,
 } from 'node:fs'
 import { join } from 'node:path'
-import { zstdDecompressSync } from 'node:zlib'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { Capture, type CaptureRequest } from '../../agent/capture.ts'
-import type { Outcome } from '../../agent/capture-job.ts'
-import { identityOf, type VolumeRoot } from '../../agent/file-stat.ts'
-import { DEFAULT_CHUNK_SIZES } from '../../shared/chunker.ts'
-import { type Digest, digestOf } from '../../shared/digest.ts'
+import { digestOf } from '../../shared/digest.ts'
 import { libc } from '../../shared/libc.ts'
-import { silentLog } from '../../shared/log.ts'
 import { byteString, pathBuffer, type RelativePath, relativePath } from '../../shared/path.ts'
-import type { FileVersion, Version } from '../../shared/version.ts'
+import { CaptureSite, contentOf, fileOf, known, versionOf } from '../support/capture-site.ts'
 import { scratchDirectory } from '../support/scratch.ts'
-
-interface Captured {
-  readonly outcome: Outcome
-  /** What was shipped, plain. */
-  readonly chunks: ReadonlyMap<Digest, Buffer>
-}
-
-type Options = Partial<Extract<CaptureRequest, { kind: 'examine' }>>
-
-class Site {
-  readonly directory = scratchDirectory()
-  readonly #capture = new Capture(silentLog, () => {})
-  readonly #root: VolumeRoot
-
-  constructor() {
-    onTestFinished(() => this.#capture.close())
-    const stats = lstatSync(this.directory, { bigint: true })
-    this.#root = { directory: byteString(this.directory), device: stats.dev, inode: stats.ino }
-  }
-
-  file(name: string): string {
-    return join(this.directory, name)
-  }
-
-  look(name: string, options: Options = {}): Promise<Captured> {
-    return this.request({
-      kind: 'examine',
-      path: relativePath(byteString(name)),
-      known: undefined,
-      storedDigests: '',
-      asIs: false,
-      shipBytesMax: Number.POSITIVE_INFINITY,
-      ...options,
-    })
-  }
-
-  request(request: CaptureRequest): Promise<Captured> {
-    const chunks = new Map<Digest, Buffer>()
-    return new Promise((resolve) => {
-      const client = {
-        taken: (
-          { digest }: { readonly digest: Digest },
-          { compressed, bytes }: { readonly compressed: boolean; readonly bytes: Uint8Array },
-        ): undefined => {
-          chunks.set(digest, compressed ? zstdDecompressSync(bytes) : Buffer.from(bytes))
-        },
-        ended: (outcome: Outcome): void => resolve({ outcome, chunks }),
-      }
-      this.#capture.dispatch(this.#root, DEFAULT_CHUNK_SIZES, [[request, client]])
-    })
-  }
-}
-
-function versionOf({ outcome }: Captured): Version {
-  if (outcome.kind !== 'version') throw new Error(`the outcome is ${outcome.kind}`)
-  return outcome.version
-}
-
-function fileOf(captured: Captured): FileVersion {
-  const version = versionOf(captured)
-  if (version.kind !== 'file') throw new Error(`it is a ${version.kind}`)
-  return version
-}
-
-/** The content as its chunks make it. */
-function contentOf(captured: Captured): Buffer {
-  return Buffer.concat(fileOf(captured).chunks.map(({ digest }) => captured.chunks.get(digest) ?? Buffer.from('missing')))
-}
-
-const known = (version: Version): Options => ({ known: identityOf({ version, isLost: false }) })
 
 describe('a look at a file', () => {
   it('captures content, metadata and xattrs in a stable state', async () => {
-    const site = new Site()
+    const site = new CaptureSite()
     writeFileSync(site.file('f'), 'content')
     chmodSync(site.file('f'), 0o640)
     libc?.setXattr(byteString(site.file('f')), 'user.note', 'value\xff')
@@ -122,13 +46,13 @@ describe('a look at a file', () => {
   })
 
   it('finds an empty file without chunks', async () => {
-    const site = new Site()
+    const site = new CaptureSite()
     writeFileSync(site.file('empty'), '')
     expect(fileOf(await site.look('empty'))).toMatchObject({ size: 0, chunks: [], digest: digestOf(Buffer.alloc(0)) })
   })
 
   it('says that nothing changed without reading, and reads when only a time did', async () => {
-    const site = new Site()
+    const site = new CaptureSite()
     writeFileSync(site.file('f'), 'content')
     const first = versionOf(await site.look('f'))
     expect((await site.look('f', known(first))).outcome).toEqual({ kind: 'same' })
@@ -137,7 +61,7 @@ describe('a look at a file', () => {
   })
 
   it('finds it busy while it is open for writing, and takes it as it is when told to', async () => {
-    const site = new Site()
+    const site = new CaptureSite()
     const fd = openSync(site.file('f'), 'w')
     onTestFinished(() => closeSync(fd))
     writeSync(fd, 'half')
@@ -149,7 +73,7 @@ describe('a look at a file', () => {
   })
 
   it('captures an unverified file anew once nobody writes it', async () => {
-    const site = new Site()
+    const site = new CaptureSite()
     const fd = openSync(site.file('f'), 'w')
     writeSync(fd, 'half')
     const unverified = versionOf(await site.look('f', { asIs: true }))
@@ -158,7 +82,7 @@ describe('a look at a file', () => {
   })
 
   it('does not ship what was shipped with the version before', async () => {
-    const site = new Site()
+    const site = new CaptureSite()
     const content = Buffer.alloc(3_000_000, 1).map((_, i) => (i * i) >> 3)
     writeFileSync(site.file('f'), content)
     const first = await site.look('f')
@@ -171,7 +95,7 @@ describe('a look at a file', () => {
   })
 
   it('streams a file that is larger than any buffer, and reads its chunks again', async () => {
-    const site = new Site()
+    const site = new CaptureSite()
     const fd = openSync(site.file('large'), 'w')
     const piece = Buffer.alloc(1 << 20)
     for (let i = 0; i < 40; i++) {
@@ -194,7 +118,7 @@ describe('a look at a file', () => {
   })
 
   it('leaves content in the file that is larger than what is to be shipped', async () => {
-    const site = new Site()
+    const site = new CaptureSite()
     writeFileSync(site.file('f'), 'x'.repeat(1000))
     const captured = await site.look('f', { shipBytesMax: 999 })
     expect(fileOf(captured).size).toBe(1000)
@@ -202,7 +126,7 @@ describe('a look at a file', () => {
   })
 
   it('cuts a DICOM file where its pixels begin, so that a new header costs only itself', async () => {
-    const site = new Site()
+    const site = new CaptureSite()
     const pixels = Buffer.alloc(400_000, 7)
     writeFileSync(site.file('a'), dicomFile('Patient^One', pixels))
     writeFileSync(site.file('b'), dicomFile('Patient^Two^Longer', pixels))
@@ -215,7 +139,7 @@ describe('a look at a file', () => {
 
 describe('a look at something else', () => {
   it('captures directories, symlinks, fifos and names that are no text', async () => {
-    const site = new Site()
+    const site = new CaptureSite()
     mkdirSync(site.file('d'), { mode: 0o750 })
     symlinkSync('/nowhere/\u00e9', site.file('l'))
     spawnSync('mkfifo', [site.file('p')])
@@ -229,7 +153,7 @@ describe('a look at something else', () => {
   })
 
   it('names the highest directory that is gone', async () => {
-    const site = new Site()
+    const site = new CaptureSite()
     mkdirSync(site.file('a/b'), { recursive: true })
     expect((await site.look('a/b/c')).outcome).toEqual({ kind: 'gone', topmost: 'a/b/c' })
     rmSync(site.file('a/b'), { recursive: true })
@@ -237,7 +161,7 @@ describe('a look at something else', () => {
   })
 
   it('never follows a symlink out of the volume', async () => {
-    const site = new Site()
+    const site = new CaptureSite()
     const outside = scratchDirectory()
     writeFileSync(join(outside, 'secret'), 'secret')
     symlinkSync(outside, site.file('d'))
@@ -245,7 +169,7 @@ describe('a look at something else', () => {
   })
 
   it('does not call anything gone when the volume itself is another directory', async () => {
-    const site = new Site()
+    const site = new CaptureSite()
     writeFileSync(site.file('f'), 'content')
     renameSync(site.directory, `${site.directory}-moved`)
     onTestFinished(() => rmSync(`${site.directory}-moved`, { recursive: true }))
@@ -257,7 +181,7 @@ describe('a look at something else', () => {
 
 describe('many looks at once', () => {
   it('all end, and none of a changing file is torn without saying so', async () => {
-    const site = new Site()
+    const site = new CaptureSite()
     const sizes = [0, 1, 1000, 300_000]
     const names = Array.from({ length: 200 }, (_, i) => `f${i}`)
     for (const [i, name] of names.entries()) writeFileSync(site.file(name), Buffer.alloc(sizes[i % 4] ?? 0, i))

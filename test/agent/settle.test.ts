@@ -35,11 +35,11 @@ function play(steps: readonly Step[]): void {
         settle.found(place(path), 'event', { answered() {} }, atMs)
         break
       case 'nothing':
-        expect(settle.take(atMs, 1, true), `at ${atMs}`).toEqual([])
+        expect(settle.take(atMs, 1, 'all'), `at ${atMs}`).toEqual([])
         break
       case 'look':
       case 'look as is':
-        expect(settle.take(atMs, 1, true), `at ${atMs}`).toMatchObject([{ path, asIs: what === 'look as is' }])
+        expect(settle.take(atMs, 1, 'all'), `at ${atMs}`).toMatchObject([{ path, asIs: what === 'look as is' }])
     }
   }
 }
@@ -212,20 +212,20 @@ describe('settle', () => {
   it('withholds what scans found while there is no room for it', () => {
     const settle = new Settle()
     settle.found(place('a'), 'scan', { answered() {} }, 0)
-    expect(settle.take(0, 10, false)).toEqual([])
-    expect(settle.take(0, 10, true)).toHaveLength(1)
+    expect(settle.take(0, 10, 'events')).toEqual([])
+    expect(settle.take(0, 10, 'all')).toHaveLength(1)
   })
 
   it('answers a ticket by a look that began after it was given', () => {
     const settle = new Settle()
     const ticket: Ticket = { answered() {} }
     settle.changed(place('a'), 0)
-    settle.take(0, 1, true)
+    settle.take(0, 1, 'all')
     settle.found(place('a'), 'scan', ticket, 1)
     expect(settle.finished(place('a'), DONE, 2)).toEqual([])
-    settle.take(2, 1, true)
+    settle.take(2, 1, 'all')
     expect(settle.finished(place('a'), BUSY, 2)).toEqual([])
-    settle.take(7, 1, true)
+    settle.take(7, 1, 'all')
     expect(settle.finished(place('a'), CAPTURED, 8)).toEqual([ticket])
   })
 
@@ -233,7 +233,7 @@ describe('settle', () => {
     const settle = new Settle()
     for (let i = 0; i < DIRTY_PATHS_MAX; i++) expect(settle.changed(place(`f${i}`), 0)).toBe(true)
     expect(settle.changed(place('one-more'), 0)).toBe(false)
-    settle.take(0, 1, true)
+    settle.take(0, 1, 'all')
     settle.found(place('f5'), 'scan', { answered() {} }, 0)
     settle.collapse(VOLUME)
     expect(settle.size).toBe(2)

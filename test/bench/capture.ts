@@ -13,7 +13,7 @@ import { closeSync, fdatasyncSync, mkdirSync, mkdtempSync, openSync, rmSync, wri
 import { cpus, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
-import { type FilesystemKind, LoopFilesystem } from '../support/loop-filesystem.ts'
+import { type FilesystemKind, ImageFilesystem } from '../support/image-filesystem.ts'
 import { runScript, storm } from '../support/storm.ts'
 import { Random } from '../support/workload.ts'
 import { Station } from './station.ts'
@@ -56,7 +56,7 @@ async function onFilesystem(
   measure: (source: string, start: () => Promise<Station>) => Promise<void>,
 ): Promise<void> {
   const directory = mkdtempSync(join(tmpdir(), 'pacsimile-bench-'))
-  const filesystem = LoopFilesystem.make(kind, FILESYSTEM_BYTES, directory)
+  const filesystem = ImageFilesystem.make(kind, FILESYSTEM_BYTES, directory)
   const source = join(filesystem.at, 'source')
   mkdirSync(source)
   const stations: Station[] = []

@@ -5,11 +5,11 @@
  * out of loop devices because a test failed.
  */
 import { onTestFinished } from 'vitest'
-import { type FilesystemKind, LoopFilesystem } from './loop-filesystem.ts'
+import { type FilesystemKind, ImageFilesystem } from './image-filesystem.ts'
 import { scratchDirectory } from './scratch.ts'
 
-export function makeFilesystem(kind: FilesystemKind, bytes: number): LoopFilesystem {
-  const filesystem = LoopFilesystem.make(kind, bytes, scratchDirectory())
+export function makeFilesystem(kind: FilesystemKind, bytes: number): ImageFilesystem {
+  const filesystem = ImageFilesystem.make(kind, bytes, scratchDirectory())
   onTestFinished(() => filesystem.unmount())
   return filesystem
 }

@@ -4,10 +4,11 @@ import { join } from 'node:path'
 import { expect, onTestFinished } from 'vitest'
 import { Agent } from '../../agent/agent.ts'
 import { Database } from '../../agent/database.ts'
+import { DescriptorStore } from '../../agent/descriptor-store.ts'
 import { recordEntry } from '../../agent/journal-records.ts'
 import type { AgentStatus } from '../../agent/status.ts'
 import { writeTerms } from '../../agent/terms.ts'
-import type { WatchEvent, Watcher } from '../../agent/watch/watcher.ts'
+import type { Fence, WatchEvent, Watcher } from '../../agent/watch/watcher.ts'
 import { DEFAULT_CHUNK_SIZES } from '../../shared/chunker.ts'
 import { SPOOL_BYTES_MAX } from '../../shared/limits.ts'
 import { silentLog } from '../../shared/log.ts'
@@ -18,6 +19,9 @@ import { scratchDirectory } from './scratch.ts'
 class SpokenWatcher implements Watcher {
   readonly mode = 'best-effort'
   readonly reason = 'a test speaks'
+  readonly isContinuous = false
+  readonly provenMs = undefined
+  readonly silentMs = 0
   readonly #waiting: WatchEvent[][] = []
   #wake: (() => void) | undefined
   #isClosed = false
@@ -37,6 +41,20 @@ class SpokenWatcher implements Watcher {
         })
     }
   }
+
+  fence(): Promise<Fence> {
+    return Promise.resolve({ isBehind: false })
+  }
+
+  verified(): void {}
+
+  doubted(): void {}
+
+  mark(): number {
+    return 0
+  }
+
+  settled(): void {}
 
   close(): Promise<void> {
     this.#isClosed = true
@@ -76,10 +94,12 @@ export class LoneAgent {
         collector: 'wss://127.0.0.1:1',
         volume: [{ name: label('images', 'volume'), path: this.volume, acceptInode: this.acceptInode }],
         spool: { quotaBytes: this.quotaBytes },
-        scan: { everySeconds: this.everySeconds },
+        watch: 'auto',
+        scan: { everySeconds: this.everySeconds, reconcileSeconds: 3600 },
         logLevel: 'info',
       },
       log: silentLog,
+      descriptors: DescriptorStore.fromEnvironment(silentLog, {}),
       openWatcher: () => {
         this.#watcher = new SpokenWatcher()
         return Promise.resolve(this.#watcher)

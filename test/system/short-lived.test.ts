@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { digestHex, digestOf } from '../../shared/digest.ts'
 import { makeFilesystem } from '../support/filesystem.ts'
-import { canMount } from '../support/loop-filesystem.ts'
+import { canMount } from '../support/image-filesystem.ts'
 import { type LogLine, Site } from '../support/site.ts'
 import { Random } from '../support/workload.ts'
 

@@ -15,7 +15,7 @@ import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
 import { makeFilesystem } from '../support/filesystem.ts'
-import { canMount, command, type LoopFilesystem } from '../support/loop-filesystem.ts'
+import { canMount, command, type ImageFilesystem } from '../support/image-filesystem.ts'
 import { type LogLine, Site, type Status } from '../support/site.ts'
 import { storm } from '../support/storm.ts'
 import { walkTree } from '../support/tree-walk.ts'
@@ -163,8 +163,8 @@ describe.skipIf(!canMount)(`an agent (PACSIMILE_SEED=${SEED})`, () => {
 
 interface Absence {
   readonly name: string
-  readonly leave: (site: Site, filesystem: LoopFilesystem, aside: string) => Promise<void>
-  readonly comeBack: (site: Site, filesystem: LoopFilesystem, aside: string) => void
+  readonly leave: (site: Site, filesystem: ImageFilesystem, aside: string) => Promise<void>
+  readonly comeBack: (site: Site, filesystem: ImageFilesystem, aside: string) => void
 }
 
 /** Moves everything in a directory to another one of the same filesystem. */

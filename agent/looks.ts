@@ -1,0 +1,71 @@
+/**
+ * What a look asks of a capture thread, and what its outcome means for the path's next look. Pure.
+ *
+ * Invariant: a look carries all that the thread needs to know of the past. It prevents a thread from asking back.
+ */
+import type { ByteString } from '../shared/bytes.ts'
+import type { Label, RelativePath } from '../shared/path.ts'
+import type { CaptureRequest } from './capture.ts'
+import type { Outcome, Side } from './capture-job.ts'
+import { identityOf } from './file-stat.ts'
+import type { Held } from './held.ts'
+import type { Place } from './place.ts'
+import type { Recorded } from './recorder.ts'
+import type { Due, Origin, Settled } from './settle-entry.ts'
+import type { Known } from './state.ts'
+
+/** What SQLite appends to a database's name for its write-ahead log. */
+const WAL_SUFFIX = '-wal'
+
+export function examineRequest(look: Due, known: Known | undefined, held: Held, pin: number | undefined): CaptureRequest {
+  const { asIs, origin } = look
+  return { kind: 'examine', ...sideOf(look, known, held, origin), asIs, pin }
+}
+
+/** A database, and its write-ahead log. */
+export function pairSides(volume: Label, base: RelativePath): [Place, Place] {
+  return [
+    { volume, path: base },
+    { volume, path: `${base}${WAL_SUFFIX}` as RelativePath },
+  ]
+}
+
+export function pairRequest([base, wal]: readonly [Place, Place], known: readonly (Known | undefined)[], held: Held, origin: Origin): CaptureRequest {
+  return { kind: 'examine-pair', base: sideOf(base, known[0], held, origin), wal: sideOf(wal, known[1], held, origin) }
+}
+
+function sideOf({ path }: Place, known: Known | undefined, held: Held, origin: Origin): Side {
+  return {
+    path,
+    known: known === undefined ? undefined : identityOf(known),
+    storedDigests: known === undefined ? '' : storedDigests(known),
+    shipBytesMax: held.shipBytesMax(origin),
+  }
+}
+
+/** The chunks of the last version, whose content is delivered or held already. */
+function storedDigests({ version, isLost }: Known): ByteString {
+  return version.kind === 'file' && !isLost ? version.chunks.map(({ digest }) => digest).join('') : ''
+}
+
+export function settledBy(outcome: Outcome, recorded: readonly Recorded[]): Settled {
+  if (recorded.some(({ kind }) => kind === 'outdated')) return { kind: 'busy' }
+  switch (outcome.kind) {
+    case 'still-open':
+      return { kind: 'still-open' }
+    case 'pair':
+      // An open database is looked at again when events tell; the pace keeps a large one from being read without end.
+      return recorded.some(({ kind }) => kind === 'recorded') ? { kind: 'captured-open', durationMs: outcome.durationMs } : { kind: 'done' }
+    case 'version': {
+      const isOpen = outcome.version.kind === 'file' && outcome.version.consistency !== 'stable'
+      return isOpen ? { kind: 'captured-open', durationMs: outcome.durationMs } : { kind: 'captured' }
+    }
+    default:
+      return { kind: 'done' }
+  }
+}
+
+/** Whether the path is looked at again soon for the same reason. */
+export function isTransient(settled: Settled): boolean {
+  return settled.kind === 'busy'
+}

@@ -1,0 +1,48 @@
+/**
+ * What must be recorded before what: older versions of a path before its present one, and a move before what it looks like
+ * from where the directory was.
+ *
+ * A look that has ended asks the watcher for a fence: then everything that happened before the look ended has been told, and
+ * what of it concerns the path is with `pins` and `renames`. Invariant: a file's present state, or its absence, is recorded
+ * only after every version of it that was closed before. It prevents a history in which a file goes back in time.
+ */
+import type { Label } from '../shared/path.ts'
+import type { Pins } from './pins.ts'
+import type { Finding } from './recorder.ts'
+import type { Renames } from './renames.ts'
+import type { Volume } from './volume.ts'
+import type { Fence } from './watch/watcher.ts'
+
+export type Fences = ReadonlyMap<Label, Fence>
+
+export class Order {
+  readonly #volumes: ReadonlyMap<Label, Volume>
+  readonly #pins: Pins
+  readonly #renames: Renames
+
+  constructor(parts: { volumes: ReadonlyMap<Label, Volume>; pins: Pins; renames: Renames }) {
+    this.#volumes = parts.volumes
+    this.#pins = parts.pins
+    this.#renames = parts.renames
+  }
+
+  /** Resolves when all that happened before has been told, in the volumes of those findings that depend on it. */
+  async fences(findings: readonly Finding[]): Promise<Fences> {
+    const volumes = new Set(findings.filter(dependsOnOrder).map(({ volume }) => volume))
+    const asked = [...volumes].map(async (name): Promise<[Label, Fence]> => [name, (await this.#volumes.get(name)?.watcher?.fence()) ?? { isBehind: false }])
+    return new Map(await Promise.all(asked))
+  }
+
+  /** Whether something older is still to be recorded before it. */
+  isHeld(finding: Finding, fences: Fences): boolean {
+    if (!dependsOnOrder(finding)) return false
+    const { volume, outcome } = finding
+    if (fences.get(volume)?.isBehind === true) return true
+    const place = { volume, path: outcome.kind === 'gone' ? outcome.topmost : finding.path }
+    return this.#pins.concerns(place) || (outcome.kind === 'gone' && (this.#renames.concerns(place) || this.#renames.concerns(finding)))
+  }
+}
+
+function dependsOnOrder({ outcome, pin }: Finding): boolean {
+  return pin === undefined && (outcome.kind === 'gone' || (outcome.kind === 'version' && outcome.version.kind !== 'directory'))
+}

@@ -1,0 +1,101 @@
+/**
+ * Versions that were closed after writing and are held open until they are captured. Pure.
+ *
+ * Invariant: of one path they are given in the order in which they were closed, one at a time. It prevents the versions of a
+ * file that is saved a hundred times a second from being recorded in another order than they were made in.
+ */
+import { isWithin, type Label, type RelativePath, rebase } from '../shared/path.ts'
+import type { Writer } from '../shared/version-extensions.ts'
+import { type Place, placeKey } from './place.ts'
+import { Waiters } from './waiting.ts'
+
+export interface Pin {
+  readonly volume: Label
+  /** Its name when it was told of; another one after a directory above it was renamed. */
+  path: RelativePath
+  readonly fd: number
+  readonly writer: Writer | undefined
+  readonly release: () => void
+  /** Attempts that did not end in a record. */
+  attempts: number
+}
+
+export class Pins {
+  readonly #waiting: Pin[] = []
+  readonly #busy = new Map<string, Pin>()
+  readonly #ended = new Waiters()
+
+  get size(): number {
+    return this.#waiting.length + this.#busy.size
+  }
+
+  add(pin: Pin): void {
+    this.#waiting.push(pin)
+  }
+
+  /** At most `max` whose path has no other under way; they are busy until `finished`, or `again`. */
+  take(max: number): Pin[] {
+    const taken: Pin[] = []
+    const passedOver = new Set<string>()
+    for (let i = 0; i < this.#waiting.length && taken.length < max; ) {
+      const pin = this.#waiting[i]
+      if (pin === undefined) break
+      const key = placeKey(pin)
+      if (this.#busy.has(key) || passedOver.has(key)) {
+        passedOver.add(key)
+        i += 1
+        continue
+      }
+      this.#waiting.splice(i, 1)
+      this.#busy.set(key, pin)
+      taken.push(pin)
+    }
+    return taken
+  }
+
+  /** It could not be recorded yet: it comes before the others of its path. */
+  again(pin: Pin): void {
+    this.#forget(pin)
+    this.#waiting.unshift(pin)
+  }
+
+  /** It is recorded, or given up. */
+  finished(pin: Pin): void {
+    this.#forget(pin)
+    pin.release()
+    this.#ended.wake()
+  }
+
+  #forget(pin: Pin): void {
+    for (const [key, other] of this.#busy) if (other === pin) this.#busy.delete(key)
+  }
+
+  /** Whether an older version of the path, or of something below it, is still to be recorded. */
+  concerns({ volume, path }: Place): boolean {
+    if (this.size === 0) return false
+    return this.#all().some((pin) => pin.volume === volume && isWithin(pin.path, path))
+  }
+
+  /** Resolves when the versions that are here now are recorded or given up. */
+  async settled(volume: Label, signal: AbortSignal): Promise<void> {
+    const here = new Set(this.#all().filter((pin) => pin.volume === volume))
+    while (this.#all().some((pin) => here.has(pin)) && !signal.aborted) await this.#ended.wait(signal)
+  }
+
+  /** A directory has another name. */
+  renamed(volume: Label, from: RelativePath, to: RelativePath): void {
+    for (const pin of this.#all()) if (pin.volume === volume && isWithin(pin.path, from)) pin.path = rebase(pin.path, from, to)
+  }
+
+  /** The volume is not there any more: its versions have no place. */
+  abandon(volume: Label): void {
+    for (const pin of this.#waiting.filter((other) => other.volume === volume)) {
+      this.#waiting.splice(this.#waiting.indexOf(pin), 1)
+      this.finished(pin)
+    }
+  }
+
+  #all(): Pin[] {
+    return [...this.#busy.values(), ...this.#waiting]
+  }
+}

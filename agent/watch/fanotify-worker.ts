@@ -1,0 +1,212 @@
+/**
+ * The thread that reads the kernel's events: it blocks in poll(2), and never for anybody else.
+ *
+ * Order of a round: orders from the main thread; events, read into the hint log; versions closed after writing, as open
+ * descriptors; then all of it is told at once, versions first. A fence is answered when both groups were read to their end
+ * after it was asked for. Invariant: what is told as one round holds every version that was closed before the newest event in
+ * it, or says that it does not. It prevents a file's newer state from being recorded before its older versions.
+ */
+import { closeSync, fstatSync, readSync } from 'node:fs'
+import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads'
+import type { ByteString } from '../../shared/bytes.ts'
+import { errnoOf, reasonOf } from '../../shared/errors.ts'
+import { EVENT_BYTES_MAX, PINS_OPEN_MAX } from '../../shared/limits.ts'
+import { DirectoryPaths } from './directory-paths.ts'
+import { EventPlaces, missed, tell } from './event-places.ts'
+import { EVENT, pathOf, poll } from './fanotify-calls.ts'
+import { type FanotifyEvent, fanotifyEvents } from './fanotify-events.ts'
+import type { FanotifyOrder, FanotifyReport, FanotifyThreadData, PinnedVersion } from './fanotify-reports.ts'
+import { HintLog } from './hint-log.ts'
+import type { WatchEvent } from './watcher.ts'
+import { Writers } from './writers.ts'
+
+if (parentPort === null) throw new TypeError('this module runs in a worker thread')
+const port = parentPort
+
+/** After a short read the kernel is given this long to merge what comes next. */
+const NAP_MS = 2
+/** Each event of the pin group opens a descriptor when it is read: few at a time. */
+const PIN_EVENT_BYTES = 24
+const PINS_READ_MAX = 64
+/** Rounds of reading before what was read is told. */
+const ROUND_BYTES_MAX = 4 * EVENT_BYTES_MAX
+const DELETED = ' (deleted)'
+const REGULAR = 0o100000
+const KIND_MASK = 0o170000
+
+class Reader {
+  readonly #data = workerData as FanotifyThreadData
+  readonly #log: HintLog
+  readonly #mounts = new Map<ByteString, number>()
+  readonly #directories = new DirectoryPaths(this.#mounts)
+  readonly #writers = new Writers()
+  readonly #places = new EventPlaces({ directories: this.#directories, writers: this.#writers, ownPid: process.pid })
+  readonly #pinBytes = Buffer.alloc(PIN_EVENT_BYTES * PINS_READ_MAX)
+  /** Slots of the hint log that hold no version. The main thread gives them back. */
+  readonly #slots: Int32Array
+  #fences: number[] = []
+  #isEnding = false
+  #own: ByteString[] = []
+  #ownPins: bigint[] = []
+
+  constructor() {
+    this.#slots = new Int32Array(this.#data.slots)
+    this.#log = HintLog.open(this.#data.hints)
+  }
+
+  run(): void {
+    const { names, pins, wakeup } = this.#data
+    while (!this.#isEnding) {
+      // Announced before looking once more: a slot that is given back in between is seen.
+      if (this.#freeSlots() === 0) Atomics.store(this.#slots, PINS_OPEN_MAX, 1)
+      const hasRoom = this.#freeSlots() > 0
+      const mayRead = !this.#log.isFull(EVENT_BYTES_MAX)
+      const waitFor = [wakeup, ...(mayRead ? [names] : []), ...(hasRoom ? [pins] : [])]
+      const isWoken = poll(waitFor, -1)[0] === true
+      if (isWoken) this.#takeOrders()
+      if (!this.#isEnding) this.#round()
+    }
+    this.#directories.close()
+    this.#log.close()
+  }
+
+  #freeSlots(): number {
+    let free = 0
+    for (let slot = 0; slot < PINS_OPEN_MAX; slot++) if (Atomics.load(this.#slots, slot) === 0) free += 1
+    return free
+  }
+
+  #takeOrders(): void {
+    readSync(this.#data.wakeup, Buffer.alloc(8))
+    for (let next = receiveMessageOnPort(port); next !== undefined; next = receiveMessageOnPort(port)) this.#obey(next.message as FanotifyOrder)
+  }
+
+  #obey(order: FanotifyOrder): void {
+    switch (order.kind) {
+      case 'watch':
+        this.#places.add(order.volume)
+        this.#mounts.set(order.filesystem, order.mount)
+        if (order.isContinuous) this.#replay(order.volume.name)
+        this.#post({ kind: 'watching', volume: order.volume.name })
+        return
+      case 'forget':
+        this.#places.remove(order.volume)
+        return
+      case 'verified':
+        this.#log.setVerified(order.volumes)
+        return
+      case 'settled':
+        this.#log.settle(order.mark)
+        return
+      case 'fence':
+        this.#fences.push(order.id)
+        return
+      case 'end':
+        this.#isEnding = true
+    }
+  }
+
+  /** What an earlier life read and did not deal with. */
+  #replay(volume: string): void {
+    for (const batch of this.#log.unsettled(EVENT_BYTES_MAX)) {
+      const found = this.#places.of(batch, performance.now(), () => {})
+      const events = found.get(volume)
+      if (events !== undefined) this.#post({ kind: 'events', volumes: [[volume, events]], pins: [], head: this.#log.head, own: [], ownPins: [] })
+    }
+  }
+
+  #round(): void {
+    const fences = this.#fences
+    this.#fences = []
+    const found = new Map<string, WatchEvent[]>()
+    this.#own = []
+    this.#ownPins = []
+    let bytes = 0
+    let isAtEnd = false
+    while (!isAtEnd && bytes < ROUND_BYTES_MAX) {
+      const batch = this.#log.read(this.#data.names, EVENT_BYTES_MAX)
+      if (batch === undefined) {
+        isAtEnd = true
+        break
+      }
+      bytes += batch.length
+      for (const [volume, events] of this.#places.of(batch, performance.now(), (name) => this.#own.push(name)))
+        for (const event of events) tell(found, volume, event)
+    }
+    const { pins, isDrained } = this.#readPins(found)
+    if (found.size > 0 || pins.length > 0 || this.#own.length > 0 || this.#ownPins.length > 0) {
+      this.#post({ kind: 'events', volumes: [...found], pins, head: this.#log.head, own: this.#own, ownPins: this.#ownPins })
+    }
+    // A fence asked for more than was read in one round is answered by a later one.
+    if (isAtEnd) for (const id of fences) this.#post({ kind: 'fenced', id, isBehind: !isDrained })
+    else this.#fences.unshift(...fences)
+    if (fences.length === 0 && bytes > 0 && bytes < EVENT_BYTES_MAX / 2) poll([this.#data.wakeup], NAP_MS)
+  }
+
+  #readPins(found: Map<string, WatchEvent[]>): { readonly pins: PinnedVersion[]; readonly isDrained: boolean } {
+    const pins: PinnedVersion[] = []
+    for (let free = this.#freeSlots(); free > 0; free = this.#freeSlots()) {
+      this.#log.readingPins(true)
+      let length: number
+      try {
+        length = readSync(this.#data.pins, this.#pinBytes, 0, Math.min(free, PINS_READ_MAX) * PIN_EVENT_BYTES, null)
+      } catch (error) {
+        this.#log.readingPins(false)
+        const errno = errnoOf(error)
+        if (errno === 'EAGAIN') return { pins, isDrained: true }
+        if (errno === 'EINTR') continue
+        // The kernel forgets an event that it could not open a descriptor for.
+        for (const volume of this.#places.names) tell(found, volume, missed(`a closed file could not be opened: ${reasonOf(error)}`))
+        return { pins, isDrained: false }
+      }
+      for (const event of fanotifyEvents(this.#pinBytes.subarray(0, length))) {
+        const pin = this.#pin(event, found)
+        if (pin !== undefined) pins.push(pin)
+      }
+      this.#log.readingPins(false)
+    }
+    return { pins, isDrained: false }
+  }
+
+  /** Keeps the version if it is of a volume. */
+  #pin({ fd, pid, mask }: FanotifyEvent, found: Map<string, WatchEvent[]>): PinnedVersion | undefined {
+    if (fd < 0) {
+      if ((mask & EVENT.overflow) !== 0) for (const volume of this.#places.names) tell(found, volume, missed('the kernel dropped closed files: its queue overflowed'))
+      return undefined
+    }
+    const place = this.#pinPlace(fd, pid)
+    const slot = place === undefined ? -1 : this.#takeSlot()
+    if (place === undefined || slot < 0) {
+      closeSync(fd)
+      return undefined
+    }
+    this.#log.holdPin(slot, { path: place.absolute, inode: place.inode, ms: Date.now() })
+    return { volume: place.volume, path: place.path, fd, slot, writer: this.#writers.writer(pid, performance.now()) }
+  }
+
+  #pinPlace(fd: number, pid: number) {
+    const stats = fstatSync(fd, { bigint: true })
+    if (pid === process.pid) {
+      this.#ownPins.push(stats.ino)
+      return undefined
+    }
+    if ((Number(stats.mode) & KIND_MASK) !== REGULAR) return undefined
+    const shown = pathOf(fd)
+    const absolute = shown.endsWith(DELETED) ? shown.slice(0, -DELETED.length) : shown
+    // A file that never had a name; when it gets one, that is an event of its own.
+    if (absolute.endsWith(`/#${stats.ino}`)) return undefined
+    const place = this.#places.placeAt(absolute)
+    return place === undefined ? undefined : { ...place, absolute, inode: stats.ino }
+  }
+
+  #takeSlot(): number {
+    for (let slot = 0; slot < PINS_OPEN_MAX; slot++) if (Atomics.compareExchange(this.#slots, slot, 0, 1) === 0) return slot
+    return -1
+  }
+
+  #post(report: FanotifyReport): void {
+    port.postMessage(report, [])
+  }
+}
+
+new Reader().run()

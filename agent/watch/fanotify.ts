@@ -1,0 +1,302 @@
+/**
+ * Watching through fanotify: one name group and one pin group for all volumes of the agent, one mark on each filesystem.
+ *
+ * The name group says what happened where, the pin group holds closed versions open until they are captured. Both, and the
+ * log of what was read from them, are handed to whoever keeps descriptors for this process (descriptor-store.ts).
+ * Invariant: a volume is `continuous` only if both groups and the log come from a life that had verified it, with their
+ * marks in place. It prevents a restart from being taken for an uninterrupted watch.
+ */
+import { closeSync, constants, lstatSync, openSync, readFileSync, writeSync } from 'node:fs'
+import type { Worker } from 'node:worker_threads'
+import type { ByteString } from '../../shared/bytes.ts'
+import { errnoOf, PacsimileError, reasonOf } from '../../shared/errors.ts'
+import { PINS_OPEN_MAX } from '../../shared/limits.ts'
+import type { Log } from '../../shared/log.ts'
+import { pathBuffer } from '../../shared/path.ts'
+import type { DescriptorStore } from '../descriptor-store.ts'
+import { startThread } from '../threads.ts'
+import { Canary } from './canary.ts'
+import { filesystemId, markNames, markPins, type NameReports, openNameGroup, openPinGroup, openWakeup } from './fanotify-calls.ts'
+import type { FanotifyOrder, FanotifyReport, FanotifyThreadData, PinnedVersion } from './fanotify-reports.ts'
+import { FanotifyWatcher } from './fanotify-watcher.ts'
+import { clearSlot, HintLog, type LeftHints } from './hint-log.ts'
+import type { Fence, WatchEvent, Watcher, WatchRequest } from './watcher.ts'
+
+export interface FanotifyOptions {
+  readonly stateDir: string
+  readonly descriptors: DescriptorStore
+  readonly log: Log
+  /** The kernel's default queue, which overflows: for showing what happens then. */
+  readonly isQueueLimited: boolean
+}
+
+interface Groups {
+  readonly names: number
+  readonly reports: NameReports
+  readonly pins: number
+  readonly hints: number
+  /** Of the life before, where there was one. */
+  readonly left: LeftHints | undefined
+}
+
+export class Fanotify {
+  readonly #options: FanotifyOptions
+  readonly #groups: Groups
+  readonly #wakeup = openWakeup()
+  readonly #slots = new Int32Array(new SharedArrayBuffer((PINS_OPEN_MAX + 1) * Int32Array.BYTES_PER_ELEMENT))
+  readonly #worker: Worker
+  readonly #canary: Canary
+  readonly #watchers = new Map<string, FanotifyWatcher>()
+  readonly #starting = new Map<string, () => void>()
+  readonly #fences = new Map<number, (fence: Fence) => void>()
+  readonly #verified = new Set<string>()
+  /** What each volume says is journalled. */
+  readonly #settled = new Map<string, number>()
+  #lastFence = 0
+  #head = 0
+  #hasSettled = false
+  #failure: PacsimileError | undefined
+  #isClosed = false
+
+  private constructor(options: FanotifyOptions, groups: Groups) {
+    this.#options = options
+    this.#groups = groups
+    for (const volume of groups.left?.verified ?? []) this.#verified.add(volume)
+    const { names, pins, hints } = groups
+    const data: FanotifyThreadData = { names, pins, hints, wakeup: this.#wakeup, slots: this.#slots.buffer }
+    this.#worker = startThread('watch/fanotify-worker', data)
+    this.#worker.on('message', (report: FanotifyReport) => this.#take(report))
+    this.#worker.on('error', (error) => this.#fail(reasonOf(error)))
+    this.#worker.on('exit', () => this.#fail('its thread ended'))
+    this.#canary = new Canary({ stateDir: options.stateDir, fence: () => this.fence(), marks: () => markCount(names) })
+  }
+
+  /** @throws an Error with the kernel's `code`: EPERM without CAP_SYS_ADMIN, ENOSYS or EINVAL where the kernel is too old */
+  static open(options: FanotifyOptions): Fanotify {
+    return new Fanotify(options, adoptGroups(options) ?? openGroups(options))
+  }
+
+  /** @throws an Error with the kernel's `code` where the volume's filesystem cannot be watched as a whole */
+  async watch({ volume, directory, ignored }: WatchRequest): Promise<Watcher> {
+    const root = openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY)
+    let filesystem: ByteString
+    let wasMarked: boolean
+    try {
+      filesystem = filesystemId(root)
+      wasMarked = this.#mark(root)
+    } catch (error) {
+      closeSync(root)
+      throw error
+    }
+    const { left } = this.#groups
+    const isContinuous = wasMarked && !this.#hasSettled && left?.verified.has(volume) === true
+    if (!isContinuous) this.#setVerified(volume, false)
+    const watcher = new FanotifyWatcher({
+      volume,
+      isContinuous,
+      proof: () => this.#canary.proof(filesystem),
+      fence: () => this.fence(),
+      head: () => this.#head,
+      onVerified: (isVerified) => this.#setVerified(volume, isVerified),
+      onSettled: (mark) => this.#settle(volume, mark),
+      onClose: () => this.#forget(volume, watcher, root, filesystem),
+    })
+    this.#watchers.get(volume)?.fail(new PacsimileError('internal', `Volume ${volume} is watched twice`))
+    this.#watchers.set(volume, watcher)
+    this.#settled.set(volume, 0)
+    if (isContinuous && left !== undefined) watcher.take(leftOver(left, directory))
+    const started = new Promise<void>((resolve) => this.#starting.set(volume, resolve))
+    this.#order({ kind: 'watch', volume: { name: volume, root, ignored }, filesystem, mount: root, isContinuous })
+    this.#canary.add(filesystem, directory)
+    await started
+    if (this.#failure !== undefined) throw this.#failure
+    return watcher
+  }
+
+  /** @returns whether both marks were there before */
+  #mark(root: number): boolean {
+    const { names, pins, reports } = this.#groups
+    const before = markCount(names) + markCount(pins)
+    markNames(names, reports, root)
+    markPins(pins, root)
+    return markCount(names) + markCount(pins) === before
+  }
+
+  #forget(volume: string, watcher: FanotifyWatcher, root: number, filesystem: ByteString): void {
+    if (this.#watchers.get(volume) === watcher) {
+      this.#watchers.delete(volume)
+      this.#settled.delete(volume)
+      this.#order({ kind: 'forget', volume })
+      // What happens from here on is told to nobody; unless this process ends, in which case the next life hears of it.
+      if (!this.#isClosed) this.#setVerified(volume, false)
+    }
+    this.#canary.remove(filesystem)
+    closeSync(root)
+  }
+
+  /** Resolves when all that happened before the call has been told. */
+  fence(): Promise<Fence> {
+    if (this.#failure !== undefined || this.#isClosed) return Promise.resolve({ isBehind: true })
+    const id = ++this.#lastFence
+    return new Promise((resolve) => {
+      this.#fences.set(id, resolve)
+      this.#order({ kind: 'fence', id })
+    })
+  }
+
+  #order(order: FanotifyOrder): void {
+    this.#worker.postMessage(order, [])
+    this.#wake()
+  }
+
+  #wake(): void {
+    const one = Buffer.alloc(8)
+    one.writeBigUInt64LE(1n)
+    writeSync(this.#wakeup, one)
+  }
+
+  #take(report: FanotifyReport): void {
+    switch (report.kind) {
+      case 'watching':
+        this.#starting.get(report.volume)?.()
+        this.#starting.delete(report.volume)
+        return
+      case 'fenced':
+        this.#fences.get(report.id)?.({ isBehind: report.isBehind })
+        this.#fences.delete(report.id)
+        return
+      case 'events':
+        this.#head = report.head
+        this.#canary.seen(report.own, report.ownPins, Atomics.load(this.#slots, PINS_OPEN_MAX) === 1)
+        this.#deliver(report.volumes, report.pins)
+    }
+  }
+
+  /** Versions first: what an event says of a name is newer than they are. */
+  #deliver(volumes: readonly (readonly [string, readonly WatchEvent[]])[], pins: readonly PinnedVersion[]): void {
+    for (const pin of pins) {
+      const release = (): void => this.#release(pin)
+      const watcher = this.#watchers.get(pin.volume)
+      if (watcher === undefined) release()
+      else watcher.take([{ kind: 'pin', path: pin.path, fd: pin.fd, writer: pin.writer, release }])
+    }
+    for (const [volume, events] of volumes) this.#watchers.get(volume)?.take(events)
+  }
+
+  #release({ fd, slot }: PinnedVersion): void {
+    closeSync(fd)
+    clearSlot(this.#groups.hints, slot)
+    Atomics.store(this.#slots, slot, 0)
+    if (Atomics.exchange(this.#slots, PINS_OPEN_MAX, 0) === 1 && !this.#isClosed) this.#wake()
+  }
+
+  #setVerified(volume: string, isVerified: boolean): void {
+    if (this.#verified.has(volume) === isVerified) return
+    if (isVerified) this.#verified.add(volume)
+    else this.#verified.delete(volume)
+    this.#order({ kind: 'verified', volumes: [...this.#verified] })
+  }
+
+  #settle(volume: string, mark: number): void {
+    this.#settled.set(volume, mark)
+    this.#hasSettled = true
+    this.#order({ kind: 'settled', mark: Math.min(...this.#settled.values()) })
+  }
+
+  #fail(reason: string): void {
+    if (this.#isClosed) return
+    this.#failure ??= new PacsimileError('io', `Watching failed: ${reason}`)
+    for (const watcher of this.#watchers.values()) watcher.fail(this.#failure)
+    for (const resolve of this.#fences.values()) resolve({ isBehind: true })
+    for (const resolve of this.#starting.values()) resolve()
+    this.#fences.clear()
+    this.#starting.clear()
+  }
+
+  /** Whether the thread that reads has failed: the groups must be opened anew. */
+  get hasFailed(): boolean {
+    return this.#failure !== undefined
+  }
+
+  /** The kernel goes on queueing for whoever holds the groups. */
+  async close(): Promise<void> {
+    if (this.#isClosed) return
+    this.#isClosed = true
+    this.#canary.close()
+    const ended = new Promise((resolve) => this.#worker.once('exit', resolve))
+    if (this.#failure === undefined) {
+      this.#order({ kind: 'end' })
+      await ended
+    }
+    for (const watcher of this.#watchers.values()) await watcher.close()
+    for (const resolve of this.#fences.values()) resolve({ isBehind: true })
+    if (this.#failure !== undefined) this.#options.descriptors.forget(Object.keys(NAMES))
+    for (const fd of [this.#groups.names, this.#groups.pins, this.#groups.hints, this.#wakeup]) closeSync(fd)
+  }
+}
+
+/** Under which the descriptors are kept. */
+const NAMES = { 'names-modern': true, 'names-compatible': true, 'pins': true, 'hints': true } as const
+
+function adoptGroups({ descriptors, log }: FanotifyOptions): Groups | undefined {
+  const [modern, compatible, pins, hints] = Object.keys(NAMES).map((name) => descriptors.take(name))
+  const names = modern ?? compatible
+  const left = hints === undefined ? undefined : HintLog.inspect(hints)
+  if (names === undefined || pins === undefined || hints === undefined || left === undefined) {
+    for (const fd of [modern, compatible, pins, hints]) if (fd !== undefined) closeSync(fd)
+    descriptors.forget(Object.keys(NAMES))
+    return undefined
+  }
+  log.info('watching goes on where the process before this one ended', { volumes: [...left.verified] })
+  return { names, reports: modern === undefined ? 'compatible' : 'modern', pins, hints, left }
+}
+
+function openGroups({ descriptors, isQueueLimited }: FanotifyOptions): Groups {
+  const { names, reports } = openNames(!isQueueLimited)
+  let pins: number
+  try {
+    pins = openPinGroup(!isQueueLimited)
+  } catch (error) {
+    closeSync(names)
+    throw error
+  }
+  const hints = HintLog.create()
+  descriptors.keep(`names-${reports}`, names)
+  descriptors.keep('pins', pins)
+  descriptors.keep('hints', hints)
+  return { names, reports, pins, hints, left: undefined }
+}
+
+function openNames(isUnlimited: boolean): { readonly names: number; readonly reports: NameReports } {
+  try {
+    return { names: openNameGroup('modern', isUnlimited), reports: 'modern' }
+  } catch (error) {
+    if (errnoOf(error) !== 'EINVAL') throw error
+    return { names: openNameGroup('compatible', isUnlimited), reports: 'compatible' }
+  }
+}
+
+/** Marks are listed in fdinfo (proc_pid_fdinfo(5)); one that an unmount dropped is gone from there. */
+function markCount(group: number): number {
+  return readFileSync(`/proc/self/fdinfo/${group}`, 'latin1').split('fanotify sdev:').length - 1
+}
+
+/** What became of the versions that were in the hands of a process that died. */
+function leftOver(left: LeftHints, directory: string): WatchEvent[] {
+  const events: WatchEvent[] = []
+  const lost = left.pins.filter(({ path, inode }) => path.startsWith(`${Buffer.from(directory).toString('latin1')}/`) && inodeAt(path) !== inode)
+  const sinceMs = Math.min(...lost.map(({ ms }) => ms))
+  if (lost.length > 0)
+    events.push({ kind: 'loss', sinceMs, cause: `the agent was ended while it captured ${lost.length} files that have since been replaced or deleted` })
+  if (left.wasReadingPins) events.push({ kind: 'loss', sinceMs: undefined, cause: 'the agent was ended while it took over closed files' })
+  return events
+}
+
+function inodeAt(path: ByteString): bigint | undefined {
+  try {
+    return lstatSync(pathBuffer(path), { bigint: true, throwIfNoEntry: false })?.ino
+  } catch {
+    // A directory above it is gone or is none any more.
+    return undefined
+  }
+}

@@ -1,0 +1,32 @@
+/**
+ * Where a version that is held open is, or was last.
+ *
+ * Invariant: the path is below the volume's directory as it is named now. It prevents a version from being recorded under
+ * the old name of a directory that was renamed since.
+ */
+import { constants, closeSync, openSync } from 'node:fs'
+import { pathBuffer, type RelativePath, relativePath } from '../../shared/path.ts'
+import { absolutePath, type VolumeRoot } from '../file-stat.ts'
+import { ROOT } from '../../shared/path.ts'
+import { pathOf } from './fanotify-calls.ts'
+
+const DELETED = ' (deleted)'
+
+/** Undefined where it is not below the volume. */
+export function resolvePin(fd: number, root: VolumeRoot): RelativePath | undefined {
+  let directory: number
+  try {
+    directory = openSync(pathBuffer(absolutePath(root.directory, ROOT)), constants.O_RDONLY | constants.O_DIRECTORY)
+  } catch {
+    // The volume is being lost, which whoever watches its root says.
+    return undefined
+  }
+  try {
+    const above = `${pathOf(directory)}/`
+    const shown = pathOf(fd)
+    const absolute = shown.endsWith(DELETED) ? shown.slice(0, -DELETED.length) : shown
+    return absolute.startsWith(above) ? relativePath(absolute.slice(above.length)) : undefined
+  } finally {
+    closeSync(directory)
+  }
+}

@@ -1,0 +1,91 @@
+/** A directory with capture threads that look at it, and what they answer. */
+import { lstatSync } from 'node:fs'
+import { join } from 'node:path'
+import { zstdDecompressSync } from 'node:zlib'
+import { onTestFinished } from 'vitest'
+import { Capture, type CaptureRequest } from '../../agent/capture.ts'
+import type { Outcome, Side } from '../../agent/capture-job.ts'
+import { identityOf, type VolumeRoot } from '../../agent/file-stat.ts'
+import { DEFAULT_CHUNK_SIZES } from '../../shared/chunker.ts'
+import type { Digest } from '../../shared/digest.ts'
+import { silentLog } from '../../shared/log.ts'
+import { byteString, relativePath } from '../../shared/path.ts'
+import type { FileVersion, Version } from '../../shared/version.ts'
+import { scratchDirectory } from './scratch.ts'
+
+export interface Captured {
+  readonly outcome: Outcome
+  /** What was shipped, plain. */
+  readonly chunks: ReadonlyMap<Digest, Buffer>
+}
+
+export type ExamineOptions = Partial<Extract<CaptureRequest, { kind: 'examine' }>>
+
+export class CaptureSite {
+  readonly directory: string
+  readonly #capture = new Capture(silentLog, () => {})
+  readonly #root: VolumeRoot
+
+  constructor(directory = scratchDirectory()) {
+    this.directory = directory
+    onTestFinished(() => this.#capture.close())
+    const stats = lstatSync(this.directory, { bigint: true })
+    this.#root = { directory: byteString(this.directory), device: stats.dev, inode: stats.ino }
+  }
+
+  file(name: string): string {
+    return join(this.directory, name)
+  }
+
+  look(name: string, options: ExamineOptions = {}): Promise<Captured> {
+    return this.request({ kind: 'examine', ...side(name), asIs: false, pin: undefined, ...options })
+  }
+
+  request(request: CaptureRequest, onChunk: () => void = () => {}): Promise<Captured> {
+    const chunks = new Map<Digest, Buffer>()
+    return new Promise((resolve) => {
+      const client = {
+        taken: (
+          { digest }: { readonly digest: Digest },
+          { compressed, bytes }: { readonly compressed: boolean; readonly bytes: Uint8Array },
+        ): undefined => {
+          chunks.set(digest, compressed ? zstdDecompressSync(bytes) : Buffer.from(bytes))
+          onChunk()
+        },
+        ended: (outcome: Outcome): void => resolve({ outcome, chunks }),
+      }
+      this.#capture.dispatch(this.#root, DEFAULT_CHUNK_SIZES, [[request, client]])
+    })
+  }
+}
+
+/** A path of which nothing is known. */
+export function side(name: string): Side {
+  return { path: relativePath(byteString(name)), known: undefined, storedDigests: '', shipBytesMax: Number.POSITIVE_INFINITY }
+}
+
+export function versionOf({ outcome }: Captured): Version {
+  if (outcome.kind !== 'version') throw new Error(`the outcome is ${outcome.kind}`)
+  return outcome.version
+}
+
+export function fileOf(captured: Captured): FileVersion {
+  const version = versionOf(captured)
+  if (version.kind !== 'file') throw new Error(`it is a ${version.kind}`)
+  return version
+}
+
+/** The content as its chunks make it. */
+export function contentOf(captured: Captured): Buffer {
+  return contentFrom(fileOf(captured), captured.chunks)
+}
+
+export function contentFrom({ chunks }: FileVersion, shipped: ReadonlyMap<Digest, Buffer>): Buffer {
+  return Buffer.concat(chunks.map(({ digest }) => shipped.get(digest) ?? Buffer.from('missing')))
+}
+
+export const known = (version: Version): ExamineOptions => ({ known: identityOf({ version, isLost: false }) })
+
+export function joinedDigests({ chunks }: FileVersion): string {
+  return chunks.map(({ digest }) => digest).join('')
+}
