@@ -105,7 +105,7 @@ describe.skipIf(!canMount)('every kind of change', () => {
     // Without being asked for, no setuid file and no device comes into the world; what is left out is told.
     const missing = staged.flatMap(({ operation, name }) => (operation.special === undefined ? [] : [`${name}/${operation.special}`]))
     expect(differences(tame(copy), walkTree(site.restore('now', { missing }))), 'restore').toEqual([])
-    for (const at of [replica, restored]) expect(filled(staged, volume, at), at).toEqual([])
+    for (const place of [replica, restored]) expect(filled(staged, volume, place), place).toEqual([])
 
     expect(site.status.volumes[0]?.mode).toBe(watch === 'fanotify' ? 'complete' : 'best-effort')
     if (watch === 'fanotify') site.expectNothingMissed()
