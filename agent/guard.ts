@@ -93,6 +93,12 @@ export class Guard {
     }
   }
 
+  /** The journal says that a directory has another name: scans under way look for what is in it under the old one. */
+  moved(from: RelativePath, to: RelativePath): void {
+    this.#rescans.renamed(from, to)
+    if (this.#parts.rounds.isScanning) this.#rescans.add({ path: to, isShallow: false })
+  }
+
   /** At a stop: what was told before is journalled when it resolves, or time is up. */
   async drain(limit: AbortSignal): Promise<void> {
     const { watcher } = this.volume

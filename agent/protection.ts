@@ -119,7 +119,15 @@ export class Protection {
       state,
       held,
       order: new Order({ volumes, pins, renames }),
-      moves: new Moves({ journal, state, volumes, settle, pins, renames }),
+      moves: new Moves({
+        journal,
+        state,
+        volumes,
+        settle,
+        pins,
+        renames,
+        onMoved: (volume, from, to) => this.#guards.find((guard) => guard.volume.name === volume)?.moved(from, to),
+      }),
       lookAt: (place) => this.#lookAt(place),
     })
     this.#pursuit = new Pursuit({
