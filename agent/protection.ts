@@ -214,6 +214,9 @@ export class Protection {
       state,
       recorder,
       settled: (signal) => guard.settled(signal),
+      lookAgain: () => {
+        for (const { path } of volume.unreadable) this.#lookAt({ volume: name, path })
+      },
       isOwing: () => rounds.isOwing,
       now: () => this.#clock.tick(),
     })
