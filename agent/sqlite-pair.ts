@@ -240,6 +240,7 @@ class PairLook {
 
   /** Whether the path names what was opened, or nothing if nothing was. */
   #isStillAt({ path }: Side, opened: Opened | undefined): boolean {
+    this.#place.beneath.renew()
     const spot = this.#place.beneath.spot(path)
     const stat = spot.kind === 'spot' ? statSpot(spot) : undefined
     if (opened === undefined) return stat === undefined
