@@ -9,7 +9,7 @@ import { join } from 'node:path'
 import { asPacsimileError, ERRORS, PacsimileError, reasonOf } from '../shared/errors.ts'
 import { makeDirectory } from '../shared/files.ts'
 import { type LocalServer, serveLocal } from '../shared/local-api.ts'
-import { SILENCE_MS_MAX } from '../shared/limits.ts'
+import { SILENCE_MS_MAX, SPOOL_FULL_SOON_SECONDS } from '../shared/limits.ts'
 import type { Log } from '../shared/log.ts'
 import { showPath } from '../shared/path.ts'
 import type { AgentConfig } from './config.ts'
@@ -18,7 +18,7 @@ import { beginEpoch, type Epoch, type EpochEnd, readEpoch } from './epoch.ts'
 import type { EpochOver } from './handshake.ts'
 import { greatestEpochIn } from './journal.ts'
 import { Protection } from './protection.ts'
-import type { AgentStatus, AgentVolumeStatus } from './status.ts'
+import type { AgentScanReport, AgentStatus, AgentVolumeStatus } from './status.ts'
 import type { Volume } from './volume.ts'
 import { SUPERVISED } from './supervise.ts'
 import { sleep } from './waiting.ts'
@@ -52,6 +52,8 @@ export class Agent {
   readonly #startedMs = Date.now()
   readonly #watching: Watching
   #protection: Protection | undefined
+  /** Why there is no protection at the moment. */
+  #failure: PacsimileError | undefined
   #socket: LocalServer | undefined
 
   constructor(options: AgentOptions) {
@@ -74,11 +76,15 @@ export class Agent {
   /** @returns whether that was the last life */
   async #live(stop: AbortSignal, onReady: () => void): Promise<boolean> {
     const isFirst = this.#protection === undefined
-    const protection = await this.#openPatiently(isFirst)
+    const protection = await this.#openPatiently(stop)
+    if (protection === undefined) return stop.aborted
     this.#protection = protection
     try {
       // The journal's lock is held: only one agent can come here.
-      this.#socket ??= await serveLocal(agentSocket(this.#options.stateDir), { status: () => Promise.resolve(this.status()) })
+      this.#socket ??= await serveLocal(agentSocket(this.#options.stateDir), {
+        status: () => Promise.resolve(this.status()),
+        scan: (body) => this.#scan(body),
+      })
       if (isFirst) onReady()
       const over = await protection.run(stop)
       if (over !== undefined) this.#beginAfter(over, protection)
@@ -87,25 +93,42 @@ export class Agent {
       const failure = asPacsimileError(error, 'Protecting')
       if (!ERRORS[failure.code].retryable || failure.code === 'locked' || stop.aborted) throw failure
       // A full or failing disk: what is durable is the truth, so begin from it again.
-      this.#options.log.error('protection failed and begins again', { code: failure.code, reason: failure.message })
-      await sleep(RETRY_MS, stop)
+      await this.#pauseAfter(failure, stop)
       return stop.aborted
     } finally {
       await protection.close()
     }
   }
 
-  /** A process before this one that is being killed holds its lock a moment longer. */
-  async #openPatiently(isFirst: boolean): Promise<Protection> {
+  /**
+   * Undefined where the disk does not let it: the first time that is an error, later it is tried until it does. A process
+   * before this one that is being killed holds its lock a moment longer.
+   */
+  async #openPatiently(stop: AbortSignal): Promise<Protection | undefined> {
+    const isFirst = this.#protection === undefined
     for (const untilMs = performance.now() + LOCK_MS_MAX; ; ) {
       try {
-        return await this.#open()
+        const protection = await this.#open()
+        this.#failure = undefined
+        return protection
       } catch (error) {
-        const isPassing = isFirst && error instanceof PacsimileError && error.code === 'locked' && performance.now() < untilMs
-        if (!isPassing) throw error
-        await sleep(LOCK_POLL_MS, new AbortController().signal)
+        const failure = asPacsimileError(error, 'Opening the state of the agent')
+        if (failure.code === 'locked' && isFirst && performance.now() < untilMs) {
+          await sleep(LOCK_POLL_MS, stop)
+          continue
+        }
+        if (isFirst || !ERRORS[failure.code].retryable || failure.code === 'locked') throw failure
+        await this.#pauseAfter(failure, stop)
+        return undefined
       }
     }
+  }
+
+  async #pauseAfter(failure: PacsimileError, stop: AbortSignal): Promise<void> {
+    if (this.#failure?.message !== failure.message)
+      this.#options.log.error('protection failed and begins again', { code: failure.code, reason: failure.message })
+    this.#failure = failure
+    await sleep(RETRY_MS, stop)
   }
 
   async #open(): Promise<Protection> {
@@ -167,12 +190,19 @@ export class Agent {
     return volumes.every(({ watcher }) => (watcher?.silentMs ?? 0) <= SILENCE_MS_MAX)
   }
 
+  async #scan(body: unknown): Promise<{ readonly volumes: readonly AgentScanReport[] }> {
+    if (this.#protection === undefined) throw new PacsimileError('agent-unreachable', 'The agent is starting')
+    const isDeep = typeof body === 'object' && body !== null && 'deep' in body && body.deep === true
+    return { volumes: await this.#protection.scan(isDeep) }
+  }
+
   status(): AgentStatus {
     const { stateDir, config } = this.#options
     const protection = this.#protection
     if (protection === undefined) throw new PacsimileError('agent-unreachable', 'The agent is starting')
     const { journal, uplink, spool, held, settle, terms, ackedSeq, clockSkewMs } = protection
     const { state, sinceMs, lastError } = uplink.status
+    const { fullInSeconds } = protection.forecast
     return {
       agent: config.name,
       collector: config.collector,
@@ -192,36 +222,47 @@ export class Agent {
       heldBytes: held.bytes,
       spoolBytes: spool.bytes,
       spoolQuotaBytes: spool.quotaBytes,
-      alarms: alarmsOf(protection),
-      volumes: [...protection.volumes.values()].map(volumeStatus),
+      ...(fullInSeconds === undefined ? {} : { spoolFullInSeconds: fullInSeconds }),
+      alarms: [...(this.#failure === undefined ? [] : [`nothing is protected: ${this.#failure.message}`]), ...alarmsOf(protection)],
+      volumes: [...protection.volumes.values()].map((volume) => volumeStatus(volume, this.#failure)),
     }
   }
 }
 
 const SKEW_MS_MAX = 1000
+const CLOCK_LEAD_MS_MAX = 2000
 
-function alarmsOf({ journal, spool, volumes, clockSkewMs }: Protection): string[] {
+function alarmsOf({ journal, spool, volumes, clockSkewMs, clockLeadMs, forecast, ballast }: Protection): string[] {
   const alarms: string[] = []
+  if (ballast.isBelowFloor) alarms.push('less than 5 % is free on the filesystem of the state directory')
   if (journal.failure !== undefined) alarms.push(`the journal cannot be written: ${journal.failure.message}`)
   if (spool.failure !== undefined) alarms.push(`the spool cannot be written: ${spool.failure.message}`)
   else if (spool.isFull) alarms.push('the spool has no room: content of changing files may be lost until the collector is back')
+  else if ((forecast.fullInSeconds ?? Number.POSITIVE_INFINITY) < SPOOL_FULL_SOON_SECONDS)
+    alarms.push(`the spool will be full in about ${Math.ceil((forecast.fullInSeconds ?? 0) / 60)} minutes`)
   for (const { name, phase, reason } of volumes.values()) if (phase === 'paused') alarms.push(`volume ${name} is not protected: ${reason}`)
   for (const { name, watcher } of volumes.values()) {
     const silentMs = watcher?.silentMs ?? 0
     if (silentMs > SILENCE_MS_MAX) alarms.push(`volume ${name}: nothing has proven for ${Math.round(silentMs / 1000)} s that its watcher works`)
   }
   if (Math.abs(clockSkewMs) > SKEW_MS_MAX) alarms.push(`the collector's clock is ${clockSkewMs} ms ahead of this host's`)
+  if (clockLeadMs > CLOCK_LEAD_MS_MAX) {
+    const until = new Date(Date.now() + clockLeadMs).toISOString()
+    alarms.push(
+      `this host's clock was ahead, or is ${Math.round(clockLeadMs / 1000)} s behind now: until it says ${until}, changes are in their order, but at times after that`,
+    )
+  }
   return alarms
 }
 
-function volumeStatus(volume: Volume): AgentVolumeStatus {
+function volumeStatus(volume: Volume, failure: PacsimileError | undefined): AgentVolumeStatus {
   const { name, directory, mode, phase, reason, lastScan, unannounced, gaps, unreadable, foreign } = volume
   return {
     name,
     path: showPath(directory),
     mode,
-    state: phase,
-    reason,
+    state: failure === undefined ? phase : 'paused',
+    reason: failure?.message ?? reason,
     ...(lastScan === undefined ? {} : { lastScan }),
     ...(volume.coveredMs === undefined ? {} : { coveredUntilMs: volume.coveredMs }),
     silentMs: Math.round(volume.watcher?.silentMs ?? 0),

@@ -29,6 +29,8 @@ export interface ExamineJob extends Side {
   readonly id: number
   /** Read it even if it is open for writing. */
   readonly asIs: boolean
+  /** Read its content even if nothing says that it changed. */
+  readonly isDeep: boolean
   /**
    * Open for reading: the file to capture, whatever the path names by now and even if it has no name any more. Whoever
    * makes the job closes it after the outcome. Of anything but a regular file it is not heeded.

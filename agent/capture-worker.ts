@@ -15,6 +15,7 @@ import { Examiner } from './examiner.ts'
 import type { Workplace } from './file-capture.ts'
 import { Leases } from './lease.ts'
 import { Outbox } from './outbox.ts'
+import { standBack } from './priority.ts'
 import { Reflinks } from './reflink.ts'
 import { examinePair } from './sqlite-pair.ts'
 
@@ -26,6 +27,7 @@ const leases = new Leases(data.leases)
 const reflinks = new Reflinks()
 const reader = new ContentReader(reflinks)
 
+standBack()
 port.on('message', (message: CaptureMessage) => {
   if (message === 'end') port.close()
   else work(message)

@@ -5,16 +5,17 @@
  * from being captured twice under two names. Whether a volume's directory exists is asked when it is enrolled, never at
  * start: a disk that is not mounted yet must not keep the agent from protecting the others.
  */
-import { existsSync, statSync } from 'node:fs'
+import { statSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { formatConfig, readConfig } from '../shared/config.ts'
 import { PacsimileError } from '../shared/errors.ts'
-import { createFileDurably, makeDirectory } from '../shared/files.ts'
-import { PATH_BYTES_MAX, SPOOL_BYTES_MAX } from '../shared/limits.ts'
+import { createFileDurably, isPresent, makeDirectory } from '../shared/files.ts'
+import { IGNORE_PATTERNS_MAX, PATH_BYTES_MAX, SPOOL_BYTES_MAX } from '../shared/limits.ts'
 import { LOG_LEVELS } from '../shared/log.ts'
 import { WATCH_CHOICES } from './watch/watch-choice.ts'
 import { byteString, isWithin, type Label, label, relativePath, showPath } from '../shared/path.ts'
+import { PRIORITIES } from './priority.ts'
 
 const labelled = (what: string) =>
   z.string().transform((text, context): Label => {
@@ -35,8 +36,12 @@ const directory = z
 const VOLUME = z.strictObject({
   name: labelled('The volume name'),
   path: directory,
-  /** Confirms that the directory with this inode is the volume, after it was moved or made anew. */
-  acceptInode: z.number().int().positive().optional(),
+  /** What is not captured, in gitignore syntax; nothing by default. */
+  ignore: z.array(z.string().min(1).max(PATH_BYTES_MAX)).max(IGNORE_PATTERNS_MAX).default([]),
+  /** Confirms that this directory is the volume, after it was moved or made anew. */
+  acceptRoot: z.string().regex(/^\d+-\d+$/, 'must be as the alarm gives it').optional(),
+  /** Confirms that the volume may be empty though it held something before. */
+  acceptEmpty: z.boolean().default(false),
 })
 
 const EVERY_SECONDS = 300
@@ -58,6 +63,8 @@ const AGENT_CONFIG = z
         reconcileSeconds: z.number().int().min(1).default(RECONCILE_SECONDS),
       })
       .default({ everySeconds: EVERY_SECONDS, reconcileSeconds: RECONCILE_SECONDS }),
+    /** Whether the PACS goes first. */
+    priority: z.enum(PRIORITIES).default('idle'),
     logLevel: z.enum(LOG_LEVELS).default('info'),
   })
   .superRefine(({ volume: volumes }, context) => {
@@ -95,7 +102,7 @@ function configFile(stateDir: string): string {
 
 /** Whether an agent is enrolled in this directory. */
 export function isConfigured(stateDir: string): boolean {
-  return existsSync(configFile(stateDir))
+  return isPresent(configFile(stateDir))
 }
 
 /** Checks what is to be written, and that the volumes are there. @throws config-invalid */

@@ -18,6 +18,7 @@ import type { Hole } from '../shared/version-extensions.ts'
 import { linuxCalls } from './beneath.ts'
 import { isSameState } from './file-stat.ts'
 import type { Lease } from './lease.ts'
+import { holdingUp } from './priority.ts'
 import type { Reflinks } from './reflink.ts'
 import { SparseFile } from './sparse-file.ts'
 import type { Stat } from './system-calls.ts'
@@ -74,7 +75,8 @@ export class ContentReader {
 
   /** @throws what read(2) says */
   read(request: ReadRequest): Content | Failure {
-    return request.lease === undefined ? this.#readUnleased(request) : this.#readLeased(request, request.lease)
+    const { lease } = request
+    return lease === undefined ? this.#readUnleased(request) : holdingUp(() => this.#readLeased(request, lease))
   }
 
   #readLeased(request: ReadRequest, lease: Lease): Content | Failure {

@@ -3,16 +3,17 @@
  *
  * Order at first creation: made whole in a temporary directory, then renamed; a power cut during LevelDB's own first
  * creation can leave a database that never opens again.
- * Invariant: after any failed write the caller reopens before it writes again, because LevelDB acknowledges and loses what
- * is written after an error. It prevents a full disk from turning into silently missing records.
+ * Invariant: after any failed write nothing is written before it was reopened, because LevelDB acknowledges and loses what
+ * is written after an error; and only what LevelDB itself calls corrupt is called damage, never what the disk refuses. It
+ * prevents a full disk from turning into silently missing records, and a read-only one into a journal that is given up.
  */
 import { randomBytes } from 'node:crypto'
-import { existsSync, readdirSync, renameSync, rmSync } from 'node:fs'
+import { accessSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { ClassicLevel } from 'classic-level'
 import type { ByteString } from '../shared/bytes.ts'
-import { PacsimileError, reasonOf } from '../shared/errors.ts'
-import { syncDirectory, TEMPORARY_PREFIX } from '../shared/files.ts'
+import { errnoOf, PacsimileError, reasonOf } from '../shared/errors.ts'
+import { isPresent, syncDirectory, TEMPORARY_PREFIX } from '../shared/files.ts'
 
 export type Write =
   | { readonly type: 'put'; readonly key: ByteString; readonly value: Buffer }
@@ -32,33 +33,68 @@ const BYTES = {
   decode: (bytes: Buffer): ByteString => bytes.toString('latin1'),
 } as const
 
+/** Frees space that was kept for opening a database on a full disk; false when there is none to free. */
+export type MakeRoom = () => boolean
+
+export interface ScanPage {
+  readonly entries: readonly [Buffer, Buffer][]
+  readonly isLast: boolean
+}
+
+/** A page for a scan holds one entry more than these bytes at most. */
+const SCAN_PAGE_BYTES = 512 * 1024
 /** Entries fetched by one call. */
 const PAGE_ENTRIES = 512
 
 export class Database {
   readonly #level: ClassicLevel<ByteString, Buffer>
+  readonly #makeRoom: MakeRoom
+  #failure: PacsimileError | undefined
 
-  private constructor(level: ClassicLevel<ByteString, Buffer>) {
+  private constructor(level: ClassicLevel<ByteString, Buffer>, makeRoom: MakeRoom) {
     this.#level = level
+    this.#makeRoom = makeRoom
   }
 
-  /** @throws locked, damage */
-  static async open(directory: string): Promise<Database> {
+  /** @throws locked, damage, space, io */
+  static open(directory: string, makeRoom: MakeRoom = () => false): Promise<Database> {
+    checkReachable(directory)
+    return again(makeRoom, async () => new Database(await Database.#begin(directory, false), makeRoom))
+  }
+
+  /** Other threads of this process may `join`. A database that may be reopened after a failed write must not be shared. */
+  static openShared(directory: string, makeRoom: MakeRoom = () => false): Promise<Database> {
+    checkReachable(directory)
+    return again(makeRoom, async () => new Database(await Database.#begin(directory, true), makeRoom))
+  }
+
+  /** A second opening, in another thread, of what this process holds open. @throws damage */
+  static async join(directory: string): Promise<Database> {
+    return new Database(await openLevel(directory, true), () => false)
+  }
+
+  static async #begin(directory: string, isShared: boolean): Promise<ClassicLevel<ByteString, Buffer>> {
     removeTemporary(directory)
-    if (!existsSync(directory)) {
+    if (!isPresent(directory)) {
       const temporary = join(dirname(directory), `${TEMPORARY_PREFIX}${basename(directory)}-${randomBytes(6).toString('hex')}`)
-      const made = await openLevel(temporary)
+      const made = await openLevel(temporary, false)
       await made.close()
       renameSync(temporary, directory)
       syncDirectory(dirname(directory))
     }
-    return new Database(await openLevel(directory))
+    return openLevel(directory, isShared)
   }
 
-  /** Closes and opens anew: what is readable then is what is on disk. @throws damage */
+  /** Why nothing can be written until it is reopened. */
+  get failure(): PacsimileError | undefined {
+    return this.#failure
+  }
+
+  /** Closes and opens anew: what is readable then is what is on disk. @throws damage, space, io */
   async reopen(): Promise<void> {
     await this.#level.close()
-    await openOrExplain(this.#level)
+    await again(this.#makeRoom, () => openOrExplain(this.#level))
+    this.#failure = undefined
   }
 
   get(key: ByteString): Promise<Buffer | undefined> {
@@ -70,14 +106,18 @@ export class Database {
   }
 
   /** All or nothing; with `sync` durable when it resolves. @throws space, io */
-  async write(writes: Write[], options: { readonly sync: boolean }): Promise<void> {
+  write(writes: Write[], options: { readonly sync: boolean }): Promise<void> {
+    return this.#change(() => this.#level.batch(writes, options))
+  }
+
+  async #change(change: () => Promise<void>): Promise<void> {
+    if (this.#failure !== undefined) throw this.#failure
     try {
-      await this.#level.batch(writes, options)
+      await change()
     } catch (error) {
       const reason = reasonOf(error)
-      throw new PacsimileError(/No space left/.test(reason) ? 'space' : 'io', `Writing ${this.#level.location}: ${reason}`, {
-        cause: error,
-      })
+      this.#failure = new PacsimileError(codeOf(reason), `Writing ${this.#level.location}: ${reason}`, { cause: error })
+      throw this.#failure
     }
   }
 
@@ -92,6 +132,20 @@ export class Database {
         if (page.length === limit) break
       }
       return page
+    } finally {
+      await iterator.close()
+    }
+  }
+
+  /**
+   * The same for scans: keys as they are stored, and a page ends early when it has many bytes. `isLast`: the range holds no more.
+   */
+  async scanPage(range: { readonly gte: ByteString; readonly lt: ByteString }, limit: number): Promise<ScanPage> {
+    const options = { keyEncoding: 'buffer', limit, highWaterMarkBytes: SCAN_PAGE_BYTES } as const
+    const iterator = this.#level.iterator<Buffer, Buffer>({ ...options, gte: BYTES.encode(range.gte), lt: BYTES.encode(range.lt) })
+    try {
+      const entries = await iterator.nextv(limit)
+      return { entries, isLast: entries.length === 0 }
     } finally {
       await iterator.close()
     }
@@ -118,8 +172,9 @@ export class Database {
     }
   }
 
+  /** @throws space, io */
   clear(range: KeyRange): Promise<void> {
-    return this.#level.clear(range)
+    return this.#change(() => this.#level.clear(range))
   }
 
   close(): Promise<void> {
@@ -127,17 +182,30 @@ export class Database {
   }
 }
 
+/** LevelDB asks with access(2), which leaves out capabilities: what it cannot see it would begin anew, over what is there. */
+function checkReachable(directory: string): void {
+  try {
+    accessSync(dirname(directory))
+  } catch (error) {
+    throw new PacsimileError(
+      'io',
+      `Opening ${directory}: this user may not search the directories above it without its capabilities, which LevelDB does not use; allow it (chmod o+x)`,
+      { cause: error },
+    )
+  }
+}
+
 /** A database that cannot be opened is kept for whoever wants to look at it, under another name. */
 export function setAside(directory: string): void {
-  if (!existsSync(directory)) return
+  if (!isPresent(directory)) return
   const kept = `${directory}.damaged`
   rmSync(kept, { recursive: true, force: true })
   renameSync(directory, kept)
   syncDirectory(dirname(directory))
 }
 
-async function openLevel(directory: string): Promise<ClassicLevel<ByteString, Buffer>> {
-  const level = new ClassicLevel<ByteString, Buffer>(directory, { keyEncoding: BYTES, valueEncoding: 'buffer' })
+async function openLevel(directory: string, multithreading: boolean): Promise<ClassicLevel<ByteString, Buffer>> {
+  const level = new ClassicLevel<ByteString, Buffer>(directory, { keyEncoding: BYTES, valueEncoding: 'buffer', multithreading })
   await openOrExplain(level)
   return level
 }
@@ -152,10 +220,26 @@ async function openOrExplain(level: ClassicLevel<ByteString, Buffer>): Promise<v
     if (code === 'LEVEL_LOCKED') {
       throw new PacsimileError('locked', `${level.location} is in use by another process`, { cause: error })
     }
-    if (/No space left|Permission denied|Input\/output error|Too many open files/.test(reason)) {
-      throw new PacsimileError('io', `Opening ${level.location}: ${reason}`, { cause: error })
-    }
-    throw new PacsimileError('damage', `${level.location} cannot be opened: ${reason}`, { cause: error })
+    if (IS_DAMAGE.test(reason)) throw new PacsimileError('damage', `${level.location} cannot be opened: ${reason}`, { cause: error })
+    throw new PacsimileError(codeOf(reason), `Opening ${level.location}: ${reason}`, { cause: error })
+  }
+}
+
+/** What LevelDB says of its own files. Everything else is the disk's word: it may pass. */
+const IS_DAMAGE = /Corruption|NotFound|Invalid argument|No such file/
+
+function codeOf(reason: string): 'space' | 'io' {
+  return /No space left|Disk quota exceeded/.test(reason) ? 'space' : 'io'
+}
+
+/** A second time, if the first found no space and some could be freed. */
+async function again<Result>(makeRoom: MakeRoom, attempt: () => Promise<Result>): Promise<Result> {
+  try {
+    return await attempt()
+  } catch (error) {
+    const isForSpace = error instanceof PacsimileError ? error.code === 'space' : errnoOf(error) === 'ENOSPC'
+    if (!isForSpace || !makeRoom()) throw error
+    return attempt()
   }
 }
 

@@ -3,10 +3,12 @@
  *
  * Order: the collector proves by its certificate chain that it is the one of the token; only then the token is sent, over a
  * connection made with the new key; the answer is checked; STATE/identity is written; `agent.toml` comes last. Invariant:
- * `agent.toml` is there only with a complete identity, and is never overwritten. It prevents an agent that starts with a key
- * that nobody certified, a second enrolment that cuts off the first, and a token told to whoever answered.
+ * `agent.toml` is there only with a complete identity, is never overwritten, and belongs with it to the owner of the state
+ * directory. It prevents an agent that cannot read its own key, one that starts with a key that nobody certified, a second
+ * enrolment that cuts off the first, and a token told to whoever answered.
  */
 import { once } from 'node:events'
+import { statSync } from 'node:fs'
 import type { IncomingMessage } from 'node:http'
 import { request as httpsRequest } from 'node:https'
 import { hostname } from 'node:os'
@@ -60,9 +62,35 @@ export async function enroll(request: EnrollRequest): Promise<Enrolled> {
     throw asEnrollError(error, address)
   }
   checkReply(reply, own, token, name)
-  writeIdentity(stateDir, { key: own.key, certificate: reply.certificate, authority: reply.ca })
-  createAgentConfig(stateDir, config)
+  asOwnerOf(stateDir, (directory) => {
+    writeIdentity(directory, { key: own.key, certificate: reply.certificate, authority: reply.ca })
+    createAgentConfig(directory, config)
+  })
   return { agent: name, collector: address.url, repository: reply.repository, lastEpoch: reply.lastEpoch }
+}
+
+/**
+ * What root writes into the directory of the user as whom the agent runs must be that user's. It is written as that user,
+ * not given away afterwards: who owns the directory could put something else of root's in the place of the file meanwhile.
+ * From within the directory, because that user may not be allowed to come there without the capabilities of the agent.
+ */
+function asOwnerOf(stateDir: string, write: (directory: string) => void): void {
+  const owner = statSync(stateDir, { throwIfNoEntry: false })
+  if (owner === undefined || owner.uid === 0 || process.geteuid?.() !== 0) {
+    write(stateDir)
+    return
+  }
+  const before = process.cwd()
+  process.chdir(stateDir)
+  process.setegid?.(owner.gid)
+  process.seteuid?.(owner.uid)
+  try {
+    write('.')
+  } finally {
+    process.seteuid?.(0)
+    process.setegid?.(0)
+    process.chdir(before)
+  }
 }
 
 function defaultName(): string {

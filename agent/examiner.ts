@@ -73,7 +73,8 @@ export class Examiner {
     if (stat === undefined) return this.#logOfDatabase(job.path) ?? this.#confirmed(job, { kind: 'gone', topmost: job.path })
     if (stat.dev !== root.device) return { kind: 'foreign' }
     const isSame = job.known !== undefined && isUnchanged(job.known, fileStat(stat))
-    if (isSame && job.known?.doubt === 'none') return { kind: 'same' }
+    const isReadAgain = isSame && job.isDeep && kindOf(stat) === 'file'
+    if (isSame && job.known?.doubt === 'none' && !isReadAgain) return { kind: 'same' }
     if (kindOf(stat) !== 'file') return captureOther(spot, stat)
     const isOnlyUnstable = isSame && job.known?.doubt === 'unstable'
     const fd = openSpot(spot)
@@ -82,6 +83,7 @@ export class Examiner {
       const isThat = opened !== undefined && (job.asIs ? isSameFile(opened, stat) : isSameState(opened, stat))
       if (!isThat) return { kind: 'busy' }
       const outcome = this.#captureFile(job, { fd, stat: opened, isPinned: false }, isOnlyUnstable)
+      if (isReadAgain && !isOnlyUnstable && hasStoredContent(outcome, job)) return { kind: 'same' }
       return isOnlyUnstable && outcome.kind === 'busy' ? { kind: 'still-open' } : outcome
     } finally {
       this.#calls.close(fd)
@@ -205,4 +207,11 @@ function describe(spot: Spot, stat: Stat): Version {
 
 function isQuiet({ mtimeNs }: Stat): boolean {
   return Date.now() - Number(mtimeNs / 1_000_000n) > UNLEASED_QUIET_MS
+}
+
+/** Whether what was read is what was captured before. */
+function hasStoredContent(outcome: Outcome, { storedDigests, known }: ExamineJob): boolean {
+  if (outcome.kind !== 'version' || outcome.version.kind !== 'file' || known?.doubt !== 'none') return false
+  const { size, chunks } = outcome.version
+  return size === known.size && chunks.map(({ digest }) => digest).join('') === storedDigests
 }

@@ -5,7 +5,7 @@
  * Invariant: while the directory is missing, or another one is in its place, nothing is concluded; when it is back, a full
  * scan repairs the state and a gap says what may be unknown. It prevents an unmounted disk from being taken for a deletion.
  */
-import { statSync } from 'node:fs'
+import { readdirSync, statSync } from 'node:fs'
 import { type HybridTime, startOfMillisecond, TIME_ZERO } from '../shared/clock.ts'
 import { reasonOf } from '../shared/errors.ts'
 import type { Log } from '../shared/log.ts'
@@ -22,18 +22,23 @@ import { ScanThread } from './scan-threads.ts'
 import type { Scanner } from './scanner.ts'
 import type { Settle } from './settle.ts'
 import type { State } from './state.ts'
+import type { AgentScanReport } from './status.ts'
 import type { Volume } from './volume.ts'
+import { isSameRoot, type RootIdentity, type VolumeRoots } from './volume-roots.ts'
 import { sleep } from './waiting.ts'
 import type { OpenWatcher, WatchEvent, Watcher } from './watch/watcher.ts'
 
 export interface GuardParts {
   readonly volume: Volume
-  /** The inode that the administrator confirmed, where the directory is another one than before. */
-  readonly acceptInode: number | undefined
+  readonly roots: VolumeRoots
+  /** The identity that the administrator confirmed, where the directory is another one than before. */
+  readonly acceptRoot: string | undefined
+  /** It may be empty though it was not. */
+  readonly acceptEmpty: boolean
   readonly openWatcher: OpenWatcher
   /** What the journal does not know of the time before this start, unless watching went on meanwhile. */
   readonly openGap: OpenGap | undefined
-  /** Records that the volume is watched as it now is. */
+  /** Records that the volume is watched as it now is, where the journal does not say so. */
   readonly noteMode: () => Promise<void>
   readonly rounds: Rounds
   readonly coverage: Coverage
@@ -98,9 +103,19 @@ export class Guard {
     if (!limit.aborted) watcher.settled(mark)
   }
 
+  /** Resolves with what a full scan found that begins after this call. @throws incomplete */
+  scan(isDeep: boolean): Promise<AgentScanReport> {
+    return this.#parts.rounds.scan(isDeep)
+  }
+
   /** A full scan is to close a gap that is open since `gap.from`. */
   repair(gap: OpenGap): void {
     this.#parts.rounds.owe(gap)
+    this.#parts.rounds.want()
+  }
+
+  /** A full scan, as soon as possible. */
+  rescan(): void {
     this.#parts.rounds.want()
   }
 
@@ -167,20 +182,38 @@ export class Guard {
 
   /** The directory, or why it is not to be taken. */
   async #lookForRoot(): Promise<VolumeRoot | string> {
-    const { volume, state, acceptInode } = this.#parts
+    const { volume, roots, acceptRoot, acceptEmpty } = this.#parts
     const shown = showPath(volume.directory)
+    const at = pathBuffer(absolutePath(volume.directory, ROOT))
     try {
-      const stats = statSync(pathBuffer(absolutePath(volume.directory, ROOT)), { bigint: true, throwIfNoEntry: false })
+      const stats = statSync(at, { bigint: true, throwIfNoEntry: false })
       if (stats === undefined) return `${shown} does not exist`
       if (!stats.isDirectory()) return `${shown} is not a directory`
-      const known = await state.at({ volume: volume.name, path: ROOT })
-      if (known === undefined || known.version.inode === stats.ino || acceptInode === Number(stats.ino)) {
-        return { directory: volume.directory, device: stats.dev, inode: stats.ino }
-      }
-      return `${shown} is another directory than before (inode ${stats.ino}, was ${known.version.inode}): mount its disk, or confirm it with acceptInode = ${stats.ino} in agent.toml`
+      const now = { inode: stats.ino, birthNs: stats.birthtimeNs > 0n ? stats.birthtimeNs : 0n }
+      const name = `${now.inode}-${now.birthNs}`
+      if (!(await this.#isTheVolume(now)) && acceptRoot !== name)
+        return `${shown} is another directory than before: mount its disk, or confirm this one with acceptRoot = "${name}" in agent.toml`
+      if (!acceptEmpty && (await this.#heldSomething()) && readdirSync(at).length === 0)
+        return `${shown} is empty, and was not: mount its disk, or confirm that it may be empty with acceptEmpty = true in agent.toml`
+      roots.note(volume.name, now)
+      return { directory: volume.directory, device: stats.dev, inode: stats.ino }
     } catch (error) {
       return `${shown} cannot be read: ${reasonOf(error)}`
     }
+  }
+
+  /** What was noted; where nothing was, the root that the journal knows. */
+  async #isTheVolume(now: RootIdentity): Promise<boolean> {
+    const { volume, roots, state } = this.#parts
+    const noted = roots.of(volume.name)
+    if (noted !== undefined) return isSameRoot(noted, now)
+    const known = await state.at({ volume: volume.name, path: ROOT })
+    return known === undefined || known.version.inode === now.inode
+  }
+
+  async #heldSomething(): Promise<boolean> {
+    const { volume, state } = this.#parts
+    return (await state.page(volume.name, ROOT, undefined, 2)).length > 1
   }
 
   /** Until the root is lost, the watcher fails or the signal is given. */
@@ -191,7 +224,10 @@ export class Guard {
     volume.begin(root, () => lost.abort())
     this.#looked.resolve()
     const directory = Buffer.from(volume.directory, 'latin1').toString('utf8')
-    await using watcher = await openWatcher({ volume: volume.name, directory, ignored: volume.ignored }, signal)
+    await using watcher = await openWatcher(
+      { volume: volume.name, directory, ignored: volume.ignore.paths, ignorePatterns: volume.ignore.patterns },
+      signal,
+    )
     if (signal.aborted) return
     volume.watcher = watcher
     volume.mode = watcher.mode
@@ -220,8 +256,8 @@ export class Guard {
 
   /** The journal says how the volume is watched, and what was missed before. */
   async #begin(watcher: Watcher): Promise<void> {
-    const { volume, openGap, rounds, state, noteMode } = this.#parts
-    if (state.facts(volume.name)?.mode !== watcher.mode) await noteMode()
+    const { openGap, rounds, noteMode } = this.#parts
+    await noteMode()
     if (!this.#hasBegun && openGap !== undefined && !watcher.isContinuous) rounds.owe(openGap)
     this.#hasBegun = true
   }
@@ -312,7 +348,7 @@ export class Guard {
         if (!rename.isRecorded) this.#rescans.add({ path: rename.to, isShallow: false })
         this.#rescans.progress()
       }
-      settle.found({ volume: volume.name, path: place }, 'event', { answered }, performance.now(), true)
+      settle.found({ volume: volume.name, path: place }, 'event', { answered }, performance.now(), { isUrgent: true })
     }
     lookAt(to)
   }

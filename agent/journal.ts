@@ -9,14 +9,14 @@
  * with a silent hole: damage ends the epoch instead.
  */
 import { ByteWriter } from '../shared/bytes.ts'
-import type { HybridClock } from '../shared/clock.ts'
+import type { HybridClock, HybridTime } from '../shared/clock.ts'
 import { asPacsimileError, PacsimileError } from '../shared/errors.ts'
 import { JOURNAL_BATCH_MAX } from '../shared/limits.ts'
 import type { Log } from '../shared/log.ts'
 import { type ChainEnd, type Change, chainStart, encodeRecord, type JournalRecord, recordHash } from '../shared/record.ts'
 import type { ChainHead } from '../shared/wire.ts'
 import { Batches } from './batches.ts'
-import { Database } from './database.ts'
+import { Database, type MakeRoom } from './database.ts'
 import {
   acksBefore,
   ackWrite,
@@ -39,6 +39,17 @@ export interface JournalOptions {
   readonly epoch: number
   readonly clock: HybridClock
   readonly log: Log
+  /** Frees what was kept for opening the journal on a full disk. */
+  readonly makeRoom?: MakeRoom
+  /** Whether it may be written again after the disk was full. */
+  readonly isRoomToWrite?: () => boolean
+}
+
+/** A time in which nothing could be journalled: what changed more than once then may have lost a version. */
+export interface Outage {
+  /** Of the last record before. */
+  readonly from: HybridTime
+  readonly cause: string
 }
 
 /** Pause before a database that failed is opened again. */
@@ -55,12 +66,17 @@ export class Journal {
   readonly #closing = new AbortController()
   #end: ChainEnd
   #oldest: number
+  readonly #isRoomToWrite: () => boolean
   #failure: PacsimileError | undefined
+  #outage: Outage | undefined
+  #damage: PacsimileError | undefined
+  #isMending = false
 
-  private constructor(database: Database, { clock, log }: JournalOptions, walked: Walked, acked: Map<string, ChainHead>) {
+  private constructor(database: Database, { clock, log, isRoomToWrite }: JournalOptions, walked: Walked, acked: Map<string, ChainHead>) {
     this.#database = database
     this.#clock = clock
     this.#log = log
+    this.#isRoomToWrite = isRoomToWrite ?? ((): boolean => true)
     this.#end = walked.end
     this.#oldest = walked.oldest
     this.#acked = acked
@@ -69,7 +85,7 @@ export class Journal {
 
   /** Walks the whole kept chain. @throws damage when it is broken: begin a new epoch; locked */
   static async open(options: JournalOptions): Promise<Journal> {
-    const database = await Database.open(options.directory)
+    const database = await Database.open(options.directory, options.makeRoom)
     try {
       const acked = await readAcks(database, options.epoch)
       const walked = await walkChain(database, options.epoch, acked)
@@ -99,6 +115,14 @@ export class Journal {
     return this.#failure
   }
 
+  /** The time in which nothing could be written, once it is over; it is told once. */
+  takeOutage(): Outage | undefined {
+    if (this.#failure !== undefined) return undefined
+    const outage = this.#outage
+    this.#outage = undefined
+    return outage
+  }
+
   acked(repository: string): ChainHead {
     return this.#acked.get(repository) ?? { epoch: this.epoch, seq: 0, hash: chainStart(this.epoch).hash }
   }
@@ -109,6 +133,8 @@ export class Journal {
   }
 
   async #commit(batch: readonly Change[]): Promise<JournalEntry[]> {
+    // Nothing is ever written behind a hole.
+    if (this.#damage !== undefined) throw this.#damage
     let end = this.#end
     const entries: JournalEntry[] = []
     for (const change of batch) {
@@ -144,13 +170,13 @@ export class Journal {
     if (this.#failure === undefined)
       this.#log.error('the journal cannot be written; capturing waits', { code: failure.code, reason: failure.message })
     this.#failure = failure
+    this.#outage ??= { from: this.#end.time, cause: `the journal could not be written (${failure.code})` }
   }
 
   /** Whether the failed write is on disk after all. @throws damage when what was promised before it is not */
   async #holdsAfterReopening(end: ChainEnd): Promise<boolean> {
     for (;;) {
-      await sleep(REOPEN_MS, this.#closing.signal)
-      if (this.#closing.signal.aborted) throw this.#failure ?? new PacsimileError('io', 'The journal is closed')
+      await this.#pause()
       try {
         await this.#database.reopen()
         break
@@ -158,13 +184,22 @@ export class Journal {
         this.#fail(error)
       }
     }
+    // It can be read, acknowledged and trimmed from here on; that is what the rest of the space is for.
+    while (this.#failure?.code === 'space' && !this.#isRoomToWrite()) await this.#pause()
     const found = (await walkChain(this.#database, this.epoch, this.#acked)).end
     if (found.seq === end.seq && found.hash === end.hash) return true
     if (found.seq === this.#end.seq && found.hash === this.#end.hash) return false
-    throw new PacsimileError(
+    this.#damage = new PacsimileError(
       'damage',
       `The journal ends at ${found.epoch}:${found.seq} after a failed write, but ${this.#end.epoch}:${this.#end.seq} was durable`,
     )
+    throw this.#damage
+  }
+
+  /** @throws the failure, when the journal is closed meanwhile */
+  async #pause(): Promise<void> {
+    await sleep(REOPEN_MS, this.#closing.signal)
+    if (this.#closing.signal.aborted) throw this.#failure ?? new PacsimileError('io', 'The journal is closed')
   }
 
   /** Records from `from` on: about `bytesMax` bytes of them, at least one where there is one. @throws damage */
@@ -210,10 +245,28 @@ export class Journal {
   async trim(repository: string): Promise<void> {
     const head = this.acked(repository)
     if (head.seq <= this.#oldest) return
+    if (this.#damage !== undefined) throw this.#damage
+    if (this.#database.failure !== undefined) {
+      this.#mend()
+      return
+    }
     await this.#database.write([ackWrite(repository, head)], { sync: true })
     await this.#database.clear(acksBefore(repository, head))
     await this.#database.clear(recordsBefore(head))
     this.#oldest = head.seq
+  }
+
+  /** Has the database reopened, as the next append would. */
+  #mend(): void {
+    if (this.#isMending) return
+    this.#isMending = true
+    this.#appends
+      .add([])
+      // Damage is thrown by every append that follows as well.
+      .catch(() => undefined)
+      .finally(() => {
+        this.#isMending = false
+      })
   }
 
   /** An append that waits for the disk to take it is given up: its changes are found again by a scan. */

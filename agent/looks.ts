@@ -18,8 +18,8 @@ import type { Known } from './state.ts'
 const WAL_SUFFIX = '-wal'
 
 export function examineRequest(look: Due, known: Known | undefined, held: Held, pin: number | undefined): CaptureRequest {
-  const { asIs, origin } = look
-  return { kind: 'examine', ...sideOf(look, known, held, origin), asIs, pin }
+  const { asIs, isDeep, origin } = look
+  return { kind: 'examine', ...sideOf(look, known, held, origin), asIs, isDeep, pin }
 }
 
 /** A database, and its write-ahead log. */

@@ -23,6 +23,7 @@ export interface AgentRun {
   /** What this process was started with, to start the agent with again. */
   readonly args: readonly string[]
 }
+import { choosePriority } from './priority.ts'
 
 /** Runs until it is told to stop. @returns the exit status @throws config-invalid, not-found before it has begun */
 export async function runAgent(run: AgentRun): Promise<number> {
@@ -38,6 +39,7 @@ export async function runAgent(run: AgentRun): Promise<number> {
 
 async function live({ stateDir, watch }: AgentRun, config: AgentConfig, log: Log): Promise<number> {
   if (process.env[SUPERVISED] !== undefined) dieWithParent(constants.signals.SIGKILL)
+  choosePriority(config.priority)
   const stop = stopSignal(log)
   const watchdog = watchdogMs()
   const descriptors = DescriptorStore.fromEnvironment(log)

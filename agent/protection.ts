@@ -7,17 +7,19 @@
  * the disk with a past that it has already reported on. A journal that cannot go on ends this life, and a new epoch begins.
  */
 import { join } from 'node:path'
-import { HybridClock, startOfMillisecond, systemClock } from '../shared/clock.ts'
+import { HybridClock, millisecondsOf, startOfMillisecond, systemClock } from '../shared/clock.ts'
 import { PacsimileError } from '../shared/errors.ts'
 import type { Log } from '../shared/log.ts'
 import { byteString, type Label } from '../shared/path.ts'
 import type { Change } from '../shared/record.ts'
 import type { ChainHead } from '../shared/wire.ts'
+import { Ballast } from './ballast.ts'
 import { Capture } from './capture.ts'
 import type { AgentConfig } from './config.ts'
 import { Coverage } from './coverage.ts'
 import type { Epoch } from './epoch.ts'
 import { fetchChunk } from './fetch.ts'
+import { Forecast } from './forecast.ts'
 import { Guard } from './guard.ts'
 import { EpochOver } from './handshake.ts'
 import { Held } from './held.ts'
@@ -37,12 +39,14 @@ import type { SessionParts } from './session.ts'
 import { Settle } from './settle.ts'
 import { Spool } from './spool.ts'
 import { State } from './state.ts'
+import type { AgentScanReport } from './status.ts'
 import { readTerms, type Terms, writeTerms } from './terms.ts'
 import { Upkeep } from './upkeep.ts'
 import { Uplink } from './uplink.ts'
 import { Volume } from './volume.ts'
+import { VolumeRoots } from './volume-roots.ts'
 import { sleep, Waiters } from './waiting.ts'
-import { ignoredPaths } from './watch/ignore.ts'
+import { IgnoreRules, ignoredPaths } from './watch/ignore.ts'
 import type { OpenWatcher } from './watch/watcher.ts'
 
 export interface ProtectionOptions {
@@ -68,6 +72,8 @@ export class Protection {
   readonly pins = new Pins()
   readonly volumes: ReadonlyMap<Label, Volume>
   readonly uplink: Uplink
+  readonly ballast: Ballast
+  readonly forecast = new Forecast()
   readonly #options: ProtectionOptions
   readonly #clock: HybridClock
   readonly #state: State
@@ -77,6 +83,7 @@ export class Protection {
   readonly #guards: readonly Guard[]
   readonly #renames = new Renames()
   readonly #acks = new Waiters()
+  readonly #volumesNoted = Promise.withResolvers<void>()
   readonly #watching = new AbortController()
   readonly #running = new AbortController()
   readonly #over = Promise.withResolvers<EpochOver | undefined>()
@@ -86,7 +93,7 @@ export class Protection {
   private constructor(
     options: ProtectionOptions,
     clock: HybridClock,
-    opened: { journal: Journal; state: State; spool: Spool; held: Held; terms: Terms | undefined },
+    opened: { journal: Journal; state: State; spool: Spool; held: Held; ballast: Ballast; terms: Terms | undefined },
   ) {
     const { config, log, stateDir } = options
     this.#options = options
@@ -94,9 +101,15 @@ export class Protection {
     this.journal = opened.journal
     this.held = opened.held
     this.spool = opened.spool
+    this.ballast = opened.ballast
     this.#state = opened.state
     this.#terms = opened.terms
-    this.volumes = new Map(config.volume.map(({ name, path }) => [name, new Volume(name, byteString(path), ignoredPaths(path, stateDir))]))
+    this.volumes = new Map(
+      config.volume.map(({ name, path, ignore }) => {
+        const rules = new IgnoreRules({ paths: ignoredPaths(path, stateDir), patterns: ignore })
+        return [name, new Volume(name, byteString(path), rules)]
+      }),
+    )
     this.#capture = new Capture(log, () => this.#pursuit.wake())
     const { settle, pins, volumes, journal, held } = this
     const state = this.#state
@@ -120,7 +133,8 @@ export class Protection {
       chunkSizes: () => this.#terms?.chunkSizes,
       onFailure: (error) => this.#fail(error),
     })
-    this.#guards = config.volume.map(({ name, acceptInode }) => this.#guard(name, acceptInode))
+    const roots = new VolumeRoots(join(stateDir, ROOTS_FILE))
+    this.#guards = config.volume.map((volume) => this.#guard(volume, roots))
     this.uplink = new Uplink({
       url: config.collector,
       tls: () => tlsOptions(stateDir),
@@ -136,9 +150,13 @@ export class Protection {
     const clock = new HybridClock(systemClock)
     clock.atLeast(epoch.previousTime)
     await using undo = new AsyncDisposableStack()
-    const journal = undo.use(await Journal.open({ directory: join(stateDir, 'log'), epoch: epoch.epoch, clock, log }))
+    const ballast = Ballast.open(stateDir, log)
+    const [makeRoom, isRoomToWrite] = [(): boolean => ballast.release(), (): boolean => ballast.isRoomToWrite]
+    const journal = undo.use(
+      await Journal.open({ directory: join(stateDir, 'log'), epoch: epoch.epoch, clock, log, makeRoom, isRoomToWrite }),
+    )
     if (journal.head.seq === 0) await journal.append([epochRecord(config.name, epoch)])
-    const state = undo.use(await State.open(join(stateDir, 'state'), epoch.epoch, journal.oldest))
+    const state = undo.use(await State.open(join(stateDir, 'state'), epoch.epoch, journal.oldest, makeRoom))
     if (state.applied > journal.head.seq)
       throw new PacsimileError('damage', `The journal ends at ${journal.head.seq}, but held ${state.applied} records before`)
     const terms = readTerms(join(stateDir, TERMS_FILE))
@@ -146,7 +164,7 @@ export class Protection {
     undo.defer(() => spool.close())
     const held = new Held(spool)
     await replay(journal, state, held, terms === undefined ? 0 : journal.acked(terms.repository).seq)
-    const protection = new Protection(options, clock, { journal, state, spool, held, terms })
+    const protection = new Protection(options, clock, { journal, state, spool, held, ballast, terms })
     undo.move()
     return protection
   }
@@ -159,16 +177,21 @@ export class Protection {
     return this.#skewMs
   }
 
+  /** How far the times of this history are ahead of the clock, because it was set back, in ms. */
+  get clockLeadMs(): number {
+    return Math.max(0, millisecondsOf(this.#clock.last) - systemClock.now())
+  }
+
   get ackedSeq(): number {
     return this.#terms === undefined ? 0 : this.journal.acked(this.#terms.repository).seq
   }
 
   #lookAt(place: Place): void {
-    this.settle.found(place, 'event', { answered() {} }, performance.now(), true)
+    this.settle.found(place, 'event', { answered() {} }, performance.now(), { isUrgent: true })
     this.#pursuit.wake()
   }
 
-  #guard(name: Label, acceptInode: number | undefined): Guard {
+  #guard({ name, acceptRoot, acceptEmpty }: AgentConfig['volume'][number], roots: VolumeRoots): Guard {
     const { config, openWatcher, log } = this.#options
     const volume = this.volumes.get(name)
     if (volume === undefined) throw new TypeError(`no volume ${name}`)
@@ -188,10 +211,16 @@ export class Protection {
     })
     const guard: Guard = new Guard({
       ...shared,
-      acceptInode,
+      roots,
+      acceptRoot,
+      acceptEmpty,
       openWatcher,
       openGap: this.#openGap(name),
-      noteMode: async () => void (await recorder.note([{ kind: 'volume', volume: name, root: volume.directory, mode: volume.mode }])),
+      noteMode: async () => {
+        await this.#volumesNoted.promise
+        const { directory: root, mode } = volume
+        if (state.facts(name)?.mode !== mode) await recorder.note([{ kind: 'volume', volume: name, root, mode }])
+      },
       rounds,
       coverage,
       pins: this.pins,
@@ -247,6 +276,11 @@ export class Protection {
     this.#pursuit.wake()
   }
 
+  /** Resolves when all volumes have been scanned. @throws incomplete */
+  scan(isDeep: boolean): Promise<AgentScanReport[]> {
+    return Promise.all(this.#guards.map((guard) => guard.scan(isDeep)))
+  }
+
   async #prove(volume: string): Promise<void> {
     const guards = this.#guards.filter((guard) => volume === '' || guard.volume.name === volume)
     if (guards.length === 0) throw new PacsimileError('not-found', `This agent has no volume ${volume}`)
@@ -287,10 +321,16 @@ export class Protection {
       protection: this,
       state: this.#state,
       clock: this.#clock,
+      ballast: this.ballast,
+      forecast: this.forecast,
       note: (changes) => this.#recorder.note(changes),
       repair: (gap) => {
         for (const guard of this.#guards) guard.repair(gap)
       },
+      rescan: () => {
+        for (const guard of this.#guards) guard.rescan()
+      },
+      onFailure: (error) => this.#fail(error),
       log: this.#options.log,
     })
     const guarding = this.#guards.map((guard) => guard.run())
@@ -313,6 +353,7 @@ export class Protection {
 
   async #start(signal: AbortSignal): Promise<void> {
     await this.#recorder.note(this.#volumeRecords())
+    this.#volumesNoted.resolve()
     await Promise.all(this.#guards.map((guard) => guard.hasLooked))
     const connecting = this.uplink.run(signal)
     await Promise.race([connecting, this.uplink.firstAttempt(FIRST_ATTEMPT_MS, signal)])
@@ -348,10 +389,12 @@ export class Protection {
     await this.#state.close()
     await this.journal.close()
     await this.spool.close()
+    await this.ballast.close()
   }
 }
 
 const TERMS_FILE = 'collector.json'
+const ROOTS_FILE = 'roots.json'
 const SKEW_MS_MAX = 1000
 const NEVER = new HybridClock(systemClock).last
 

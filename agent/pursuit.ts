@@ -40,7 +40,7 @@ export interface PursuitParts {
 
 /** What a look rests on and what it has brought so far. */
 interface Basis extends Place {
-  readonly knownSeq: number | undefined
+  readonly known: Known | undefined
   readonly removals: number
   readonly pinned: Set<Digest>
   readonly takings: Promise<void>[]
@@ -135,7 +135,7 @@ export class Pursuit {
     const isBacklog = pins.size >= PINS_FIRST
     const left = Math.max(0, room - taken.length)
     const looks = settle.take(performance.now(), isBacklog ? Math.min(left, LOOKS_BESIDE_PINS) : left, held.hasRoomForScan && !isBacklog ? 'all' : 'events')
-    const pinLooks = taken.map((pin): Due => ({ volume: pin.volume, path: pin.path, origin: 'event', asIs: false, retries: 0, writer: pin.writer }))
+    const pinLooks = taken.map((pin): Due => ({ volume: pin.volume, path: pin.path, origin: 'event', asIs: false, isDeep: false, retries: 0, writer: pin.writer }))
     await this.#dispatch([...pinLooks, ...looks], taken, sizes)
     return looks.length + taken.length
   }
@@ -153,7 +153,7 @@ export class Pursuit {
       for (const [i, look] of looks.entries()) {
         if (look.volume !== volume.name) continue
         const pursued = { look, pin: pins[i], volume, basis: basisOf(look, known[i], removals) }
-        if (root === undefined) this.#finish(pursued, { kind: 'done' }, false)
+        if (root === undefined || volume.isIgnored(look.path)) this.#finish(pursued, { kind: 'done' }, false)
         else requests.push([examineRequest(look, known[i], held, pins[i]?.fd), this.#client(pursued)])
       }
       if (root !== undefined && requests.length > 0) capture.dispatch(root, sizes, requests)
@@ -182,6 +182,7 @@ export class Pursuit {
       case 'same':
       case 'still-open':
         volume.noteReadable(look.path)
+        if (isIgnored(pursued, outcome)) break
         await this.#record(pursued, [{ basis, outcome }], outcome)
         return
       case 'paired':
@@ -264,8 +265,19 @@ export class Pursuit {
     const { look, pin } = pursued
     const isLast = pin !== undefined && pin.attempts >= PIN_ATTEMPTS_MAX
     const findings = parts.map(({ basis, outcome: found }): Finding => {
-      const { volume, path, knownSeq, removals, pinned } = basis
-      return { volume, path, outcome: found, knownSeq, removals, pinned, hasWaited: false, pin: pin === undefined ? undefined : { isLast }, writer: look.writer, retries: look.retries }
+      const { volume, path, known, removals, pinned } = basis
+      return {
+        volume,
+        path,
+        outcome: found,
+        knownSeq: known?.seq,
+        removals,
+        pinned,
+        hasWaited: false,
+        pin: pin === undefined ? undefined : { isLast },
+        writer: look.writer,
+        retries: look.retries,
+      }
     })
     const unpin = (): void => {
       for (const { basis } of parts) held.unpin(basis.pinned)
@@ -326,5 +338,11 @@ export class Pursuit {
 }
 
 function basisOf({ volume, path }: Place, known: Known | undefined, removals: number): Basis {
-  return { volume, path, knownSeq: known?.seq, removals, pinned: new Set(), takings: [] }
+  return { volume, path, known, removals, pinned: new Set(), takings: [] }
+}
+
+/** What a path is shows only now: a rule may concern directories, or spare them. What went away is what it was. */
+function isIgnored({ look, basis, volume }: Pursued, outcome: Finding['outcome']): boolean {
+  const kind = outcome.kind === 'version' ? outcome.version.kind : basis.known?.version.kind
+  return kind !== undefined && volume.isIgnored(look.path, kind === 'directory')
 }

@@ -14,6 +14,7 @@ import type { Recorder } from './recorder.ts'
 import { RootLost, ScanThread } from './scan-threads.ts'
 import type { Scanned, Scanner } from './scanner.ts'
 import type { State } from './state.ts'
+import type { AgentScanReport } from './status.ts'
 import type { Volume } from './volume.ts'
 import { Alarm } from './waiting.ts'
 import type { Watcher } from './watch/watcher.ts'
@@ -34,8 +35,11 @@ export interface RoundsParts {
   readonly log: Log
 }
 
+/** Whoever waits for a scan that begins after the question. */
 interface Proof {
-  readonly resolve: () => void
+  /** It proves something only if everything could be read. */
+  readonly isOfAll: boolean
+  readonly resolve: (report: AgentScanReport) => void
   readonly reject: (error: PacsimileError) => void
 }
 
@@ -49,6 +53,9 @@ export class Rounds {
   readonly #thread = new ScanThread()
   readonly #alarm = new Alarm()
   readonly #proofs: Proof[] = []
+  readonly #deepThreads = new Set<ScanThread>()
+  /** Of the run under way. */
+  #running: AbortSignal | undefined
   #gaps: OpenGap[] = []
   #isWanted = false
   #coveredMs = Number.NEGATIVE_INFINITY
@@ -58,13 +65,42 @@ export class Rounds {
   }
 
   /** Resolves when everything that changed before this call is journalled. @throws incomplete */
-  prove(): Promise<void> {
+  async prove(): Promise<void> {
+    await this.#ask(true)
+  }
+
+  /** Resolves with what a scan found that begins after this call. A deep one does not keep others waiting. @throws incomplete */
+  scan(isDeep: boolean): Promise<AgentScanReport> {
+    return isDeep ? this.#scanDeep() : this.#ask(false)
+  }
+
+  #ask(isOfAll: boolean): Promise<AgentScanReport> {
     const { volume } = this.#parts
     if (volume.phase === 'paused') return Promise.reject(pausedError(volume))
     return new Promise((resolve, reject) => {
-      this.#proofs.push({ resolve, reject })
+      this.#proofs.push({ isOfAll, resolve, reject })
       this.#alarm.ring()
     })
+  }
+
+  async #scanDeep(): Promise<AgentScanReport> {
+    const { volume, scanner } = this.#parts
+    const signal = this.#running
+    if (signal === undefined || signal.aborted || volume.phase === 'paused') throw pausedError(volume)
+    const startedMs = performance.now()
+    const thread = new ScanThread()
+    this.#deepThreads.add(thread)
+    try {
+      const scanned = await scanner.scan(volume, { path: ROOT, isShallow: false, origin: 'scan', isDeep: true }, thread, signal)
+      if (signal.aborted) throw pausedError(volume)
+      return this.#note(scanned, performance.now() - startedMs)
+    } catch (error) {
+      if (error instanceof RootLost) volume.lose(error.message)
+      throw signal.aborted ? pausedError(volume) : error
+    } finally {
+      this.#deepThreads.delete(thread)
+      await thread.close()
+    }
   }
 
   /** The volume is paused: nothing can be proved. */
@@ -92,6 +128,7 @@ export class Rounds {
   /** Until the signal is given. @throws RootLost, and what stands in the way of a scan */
   async run(watcher: Watcher, signal: AbortSignal): Promise<void> {
     const { volume, everyMs, state } = this.#parts
+    this.#running = signal
     const rest = (walkMs: number): Promise<void> => this.#rest(Math.max(everyMs[watcher.mode], walkMs * REST), signal)
     const facts = state.facts(volume.name)
     const isVerified = watcher.isContinuous && facts?.coveredUntil !== undefined && facts.sweepSince === undefined && this.#gaps.length === 0
@@ -114,8 +151,7 @@ export class Rounds {
       const scanned = await scanner.scan(volume, { path: ROOT, isShallow: false, origin: 'scan' }, this.#thread, signal)
       if (signal.aborted) return 0
       await this.#conclude(scanned, watcher)
-      this.#note(scanned, performance.now() - startedMs)
-      this.#answer(proofs.splice(0))
+      this.#answer(proofs.splice(0), this.#note(scanned, performance.now() - startedMs))
       return scanned.walkMs
     } catch (error) {
       if (signal.aborted) return 0
@@ -163,25 +199,26 @@ export class Rounds {
     if (this.#gaps.length === 0) watcher.verified()
   }
 
-  #note({ differences, unannounced }: Scanned, durationMs: number): void {
+  #note({ method, methodReason, entries, differences, unannounced }: Scanned, durationMs: number): AgentScanReport {
     const { volume, log } = this.#parts
     if (volume.lastScan === undefined || unannounced > 0) {
-      log.info('scanned a volume', { volume: volume.name, durationMs: Math.round(durationMs), differences, unannounced })
+      log.info('scanned a volume', { volume: volume.name, durationMs: Math.round(durationMs), method, entries, differences, unannounced })
     }
     volume.noteScan({ endedMs: Date.now(), durationMs, differences, unannounced })
+    return { name: volume.name, method, reason: methodReason, entries, seconds: durationMs / 1000, differences, unannounced }
   }
 
-  #answer(proofs: readonly Proof[]): void {
+  #answer(proofs: readonly Proof[], report: AgentScanReport): void {
     const { volume } = this.#parts
-    for (const { resolve, reject } of proofs) {
-      if (volume.unreadable.length === 0) resolve()
+    for (const { isOfAll, resolve, reject } of proofs) {
+      if (volume.unreadable.length === 0 || !isOfAll) resolve(report)
       else reject(new PacsimileError('incomplete', volume.unreadableText))
     }
   }
 
   async close(): Promise<void> {
     this.refuse()
-    await this.#thread.close()
+    await Promise.all([this.#thread, ...this.#deepThreads].map((thread) => thread.close()))
   }
 }
 

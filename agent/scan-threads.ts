@@ -1,110 +1,209 @@
 /**
- * The scan threads, seen from the main thread: a walk is an async iterable of entries.
+ * The scan threads, seen from the main thread: a scan is an async iterable of what they find.
  *
- * One thread walks whole volumes, the other what events ask for, so that a new directory never waits behind ten million
- * files. Invariant: a walk that is left early is told to end, and one whose thread dies ends with an error. It prevents a
+ * One pool scans whole volumes, another what events ask for, so that a new directory never waits behind ten million files. A
+ * scan begins in one thread; where it lasts, more are started, which take over parts of it.
+ * Invariant: a scan that is left early is told to end, and one of whose threads dies ends with an error. It prevents a
  * scan that is waited for in vain.
  */
+
+import { once } from 'node:events'
+import { availableParallelism } from 'node:os'
 import type { Worker } from 'node:worker_threads'
 import { PacsimileError, reasonOf } from '../shared/errors.ts'
-import { decodeScanEntries, type ScanEntry, type ScanMessage, type ScanRequest, type ScanThreadData } from './scan-entry.ts'
+import { SCAN_THREADS_MAX } from '../shared/limits.ts'
+import { CONTROL, type ScanMessage, type ScanOrder, type ScanRequest, type ScanTask, type ScanThreadData } from './scan-task.ts'
 import { startThread } from './threads.ts'
 
-/** The volume's directory is missing or another one: nothing that the walk said may be believed. */
+/** The volume's directory is missing or another one: nothing that the scan said may be believed. */
 export class RootLost extends Error {}
 
-interface Queue {
+export type ScanNews = Extract<ScanMessage, { kind: 'found' | 'method' }> | { readonly kind: 'entries'; readonly entries: number }
+
+interface Pooled {
+  readonly worker: Worker
+  isIdle: boolean
+}
+
+interface Scan {
+  readonly request: ScanRequest
   readonly messages: (ScanMessage | Error)[]
+  /** Tasks that no thread has yet. */
+  readonly waiting: ScanTask[]
+  /** Tasks without a `done`. */
+  tasks: number
   wake: (() => void) | undefined
 }
 
+const THREADS = Math.min(Math.max(availableParallelism(), 2), SCAN_THREADS_MAX)
+const ALONE_MS = 30
+/** Threads beyond the first end when no scan has wanted them for this long. */
+const IDLE_MS = 5000
+/** How long a thread may go on with what it is doing when it is asked to end. */
+const END_MS_MAX = 2000
+
 export class ScanThread {
-  #worker: Worker | undefined
-  readonly #batchesInFlight = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT))
-  readonly #cancelled = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT))
-  readonly #walks = new Map<number, Queue>()
+  readonly #control = new Int32Array(new SharedArrayBuffer(CONTROL.count * Int32Array.BYTES_PER_ELEMENT))
+  #threads: Pooled[] = []
+  readonly #ending = new Set<Promise<void>>()
+  readonly #aloneMs: number
+  #scan: Scan | undefined
+  #idle: NodeJS.Timeout | undefined
   #lastId = 0
 
-  /** @throws RootLost, internal, the signal's reason */
-  async *walk(request: Omit<ScanRequest, 'id'>, signal: AbortSignal): AsyncGenerator<Iterable<ScanEntry>, void> {
-    const id = ++this.#lastId
-    const queue: Queue = { messages: [], wake: undefined }
-    this.#walks.set(id, queue)
-    const wake = (): void => queue.wake?.()
+  /** A scan that lasts longer than `aloneMs` gets more threads. */
+  constructor(aloneMs = ALONE_MS) {
+    this.#aloneMs = aloneMs
+  }
+
+  /** One at a time. @throws RootLost, internal, the signal's reason */
+  async *run(asked: Omit<ScanRequest, 'id'>, signal: AbortSignal): AsyncGenerator<ScanNews, void> {
+    const request = { ...asked, id: ++this.#lastId }
+    const scan: Scan = { request, messages: [], waiting: [{ kind: 'all' }], tasks: 1, wake: undefined }
+    this.#scan = scan
+    clearTimeout(this.#idle)
+    const wake = (): void => scan.wake?.()
     signal.addEventListener('abort', wake)
+    const growing = asked.isShallow ? undefined : setTimeout(() => this.#grow(), this.#aloneMs)
     try {
-      this.#thread().postMessage({ ...request, id } satisfies ScanRequest, [])
-      for (;;) {
-        const message = await next(queue, signal)
+      this.#assign()
+      while (scan.tasks > 0) {
+        const message = await next(scan, signal)
         if (message instanceof Error) throw message
-        if (message.kind === 'end') {
-          if (message.rootProblem !== undefined) throw new RootLost(message.rootProblem)
-          return
-        }
-        yield decodeScanEntries(message.bytes)
-        this.#taken()
+        yield* this.#news(scan, message)
       }
     } finally {
+      clearTimeout(growing)
       signal.removeEventListener('abort', wake)
-      this.#walks.delete(id)
-      Atomics.store(this.#cancelled, 0, id)
-      for (const message of queue.messages) if (!(message instanceof Error) && message.kind === 'entries') this.#taken()
+      this.#scan = undefined
+      Atomics.store(this.#control, CONTROL.cancelled, request.id)
+      Atomics.store(this.#control, CONTROL.hungry, 0)
+      for (const message of scan.messages) if (!(message instanceof Error) && message.kind === 'found') this.#taken()
+      this.#idle = setTimeout(() => this.#shrink(), IDLE_MS).unref()
     }
   }
 
-  #thread(): Worker {
-    if (this.#worker !== undefined) return this.#worker
-    Atomics.store(this.#batchesInFlight, 0, 0)
-    const data: ScanThreadData = { batchesInFlight: this.#batchesInFlight.buffer, cancelled: this.#cancelled.buffer }
-    const worker = startThread('scan-worker', data)
-    worker.on('message', (message: ScanMessage) => this.#deliver(message))
-    worker.on('error', (error) => this.#fail(worker, error))
-    worker.on('exit', () => this.#fail(worker, new Error('it ended')))
-    this.#worker = worker
-    return worker
+  *#news(scan: Scan, message: ScanMessage): Generator<ScanNews, void> {
+    switch (message.kind) {
+      case 'method':
+        yield message
+        return
+      case 'found':
+        try {
+          yield message
+        } finally {
+          this.#taken()
+        }
+        return
+      case 'handover':
+        return
+      case 'done':
+        scan.tasks -= 1
+        if (message.rootProblem !== undefined) throw new RootLost(message.rootProblem)
+        yield { kind: 'entries', entries: message.entries }
+    }
   }
 
-  #deliver(message: ScanMessage): void {
-    const queue = this.#walks.get(message.id)
-    if (queue === undefined) {
-      if (message.kind === 'entries') this.#taken()
-      return
+  /** Gives waiting tasks to idle threads, and lets the others know how many are left. */
+  #assign(): void {
+    const scan = this.#scan
+    if (scan === undefined) return
+    if (this.#threads.length === 0) this.#start()
+    for (const thread of this.#threads) {
+      if (!thread.isIdle) continue
+      const task = scan.waiting.shift()
+      if (task === undefined) break
+      thread.isIdle = false
+      thread.worker.postMessage({ request: scan.request, task } satisfies ScanOrder, [])
     }
-    queue.messages.push(message)
-    queue.wake?.()
+    Atomics.store(this.#control, CONTROL.hungry, this.#threads.filter(({ isIdle }) => isIdle).length)
+  }
+
+  #grow(): void {
+    if (this.#scan === undefined) return
+    while (this.#threads.length < THREADS) this.#start()
+    this.#assign()
+  }
+
+  /** All but one of the threads end. */
+  #shrink(): void {
+    for (const { worker } of this.#threads.splice(1)) this.#end(worker)
+  }
+
+  #end(worker: Worker): void {
+    const ending = endThread(worker).finally(() => this.#ending.delete(ending))
+    this.#ending.add(ending)
+  }
+
+  #start(): void {
+    const worker = startThread('scan-worker', { control: this.#control.buffer } satisfies ScanThreadData)
+    const thread: Pooled = { worker, isIdle: true }
+    worker.on('message', (message: ScanMessage) => this.#take(thread, message))
+    worker.on('error', (error) => this.#fail(thread, error))
+    worker.on('exit', () => this.#fail(thread, new Error('it ended')))
+    this.#threads.push(thread)
+  }
+
+  #take(thread: Pooled, message: ScanMessage): void {
+    if (message.kind === 'done') thread.isIdle = true
+    const scan = this.#scan
+    if (scan?.request.id === message.id) {
+      if (message.kind === 'handover') {
+        scan.tasks += 1
+        scan.waiting.push(message.task)
+      }
+      scan.messages.push(message)
+      scan.wake?.()
+    } else if (message.kind === 'found') {
+      this.#taken()
+    }
+    if (message.kind === 'done' || message.kind === 'handover') this.#assign()
   }
 
   #taken(): void {
-    Atomics.sub(this.#batchesInFlight, 0, 1)
-    Atomics.notify(this.#batchesInFlight, 0)
+    Atomics.sub(this.#control, CONTROL.inFlight, 1)
+    Atomics.notify(this.#control, CONTROL.inFlight)
   }
 
-  #fail(worker: Worker, error: unknown): void {
-    if (this.#worker !== worker) return
-    this.#worker = undefined
-    for (const queue of this.#walks.values()) {
-      queue.messages.push(new PacsimileError('internal', `The scan thread failed: ${reasonOf(error)}`, { cause: error }))
-      queue.wake?.()
-    }
+  #fail(thread: Pooled, error: unknown): void {
+    if (!this.#threads.includes(thread)) return
+    this.#threads = this.#threads.filter((other) => other !== thread)
+    this.#scan?.messages.push(new PacsimileError('internal', `A scan thread failed: ${reasonOf(error)}`, { cause: error }))
+    this.#scan?.wake?.()
   }
 
   async close(): Promise<void> {
-    const worker = this.#worker
-    if (worker === undefined) return
-    this.#fail(worker, new Error('the agent is stopping'))
+    clearTimeout(this.#idle)
+    const threads = this.#threads.splice(0)
+    if (this.#scan !== undefined) {
+      Atomics.store(this.#control, CONTROL.cancelled, this.#scan.request.id)
+      this.#scan.messages.push(new PacsimileError('internal', 'A scan ended because the agent is stopping'))
+      this.#scan.wake?.()
+    }
+    for (const { worker } of threads) this.#end(worker)
+    await Promise.all(this.#ending)
+  }
+}
+
+/** To terminate a thread while it loads a native library ends the process: it is asked, and terminated only if it does not end. */
+async function endThread(worker: Worker): Promise<void> {
+  worker.postMessage('end' satisfies ScanOrder, [])
+  try {
+    await once(worker, 'exit', { signal: AbortSignal.timeout(END_MS_MAX) })
+  } catch {
     await worker.terminate()
   }
 }
 
-async function next(queue: Queue, signal: AbortSignal): Promise<ScanMessage | Error> {
+async function next(scan: Scan, signal: AbortSignal): Promise<ScanMessage | Error> {
   for (;;) {
     // The disk may hang for longer than anybody wants to wait.
     signal.throwIfAborted()
-    const message = queue.messages.shift()
+    const message = scan.messages.shift()
     if (message !== undefined) return message
     await new Promise<void>((resolve) => {
-      queue.wake = resolve
+      scan.wake = resolve
     })
-    queue.wake = undefined
+    scan.wake = undefined
   }
 }

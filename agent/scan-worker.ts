@@ -1,99 +1,148 @@
 /**
- * The edge of a scan thread: walks a directory tree with synchronous calls and reports what is there (scan-entry.ts).
+ * The edge of a scan thread: takes tasks (scan-task.ts), one after the other, and goes through the disk with synchronous calls.
  *
- * Invariant: at most SCAN_BATCHES_IN_FLIGHT batches are under way; the walk waits for the main thread beyond that. It
- * prevents a scan of ten million files from filling the memory of a busy agent.
+ * Invariant: a task ends with `done`, and its word counts only if the volume's directory was the one that is watched at its
+ * beginning and at its end. It prevents an unmounted disk from being compared as an empty one.
  */
-import { readdirSync } from 'node:fs'
 import { parentPort, workerData } from 'node:worker_threads'
-import { type ByteString, ByteWriter } from '../shared/bytes.ts'
 import { reasonOf } from '../shared/errors.ts'
-import { PATH_BYTES_MAX, SCAN_BATCHES_IN_FLIGHT } from '../shared/limits.ts'
-import { childOf, pathBuffer, type RelativePath, ROOT } from '../shared/path.ts'
+import { pathFromKey, pathKey, ROOT } from '../shared/path.ts'
 import { rootProblem } from './ancestry.ts'
-import { absolutePath, fileStat, statAt } from './file-stat.ts'
-import { encodeScanEntry, type ScanMessage, type ScanRequest, type ScanThreadData } from './scan-entry.ts'
+import { Database } from './database.ts'
+import { IndexDamaged, inodesEnd } from './group-walk.ts'
+import { InodeScan, mountsBelow } from './inode-scan.ts'
+import { standBack } from './priority.ts'
+import { ScanOutlet } from './scan-outlet.ts'
+import { ScanRoot } from './scan-root.ts'
+import type { ScanOrder, ScanRequest, ScanTask, ScanThreadData } from './scan-task.ts'
+import { listedPrefix, rangeOfPrefix } from './state-keys.ts'
+import { XFS_SUPER_MAGIC } from './system-calls.ts'
+import { TreeWalk, type WalkParts } from './tree-walk.ts'
+import { IgnoreRules } from './watch/ignore.ts'
 
 if (parentPort === null) throw new TypeError('this module runs in a worker thread')
 const port = parentPort
-const data = workerData as ScanThreadData
-const batchesInFlight = new Int32Array(data.batchesInFlight)
-const cancelled = new Int32Array(data.cancelled)
+const control = new Int32Array((workerData as ScanThreadData).control)
 
-const BATCH_BYTES = 64 * 1024
+let joined: { readonly directory: string; readonly database: Database } | undefined
+let last: Promise<void> = Promise.resolve()
 
-class Walk {
-  readonly #request: ScanRequest
-  readonly #ignored: ReadonlySet<RelativePath>
-  readonly #entries = new ByteWriter(2 * BATCH_BYTES)
+async function databaseAt(directory: string): Promise<Database> {
+  if (joined?.directory === directory) return joined.database
+  await joined?.database.close()
+  joined = undefined
+  const database = await Database.join(directory)
+  joined = { directory, database }
+  return database
+}
 
-  constructor(request: ScanRequest) {
-    this.#request = request
-    this.#ignored = new Set(request.ignored)
+async function perform(request: ScanRequest, task: ScanTask): Promise<void> {
+  const outlet = new ScanOutlet(port, control, request.id)
+  const before = rootProblem(request.root)
+  if (before !== undefined) {
+    outlet.done(before)
+    return
   }
-
-  run(): void {
-    const { root, path } = this.#request
-    const before = rootProblem(root)
-    if (before === undefined) {
-      this.#visit(path, 0)
-      this.#flush()
+  let problem: string | undefined
+  try {
+    using root = ScanRoot.open(request.root)
+    const { volume, isDeep } = request
+    const refusal = isFull(request) ? bulkRefusal(root) : 'only a part is scanned'
+    const parts: WalkParts = {
+      root,
+      database: await databaseAt(request.stateDirectory),
+      volume,
+      outlet,
+      ignored: ignoredKeys(request),
+      isDeep,
+      tellsListed: refusal === undefined,
     }
-    this.#post({ kind: 'end', id: this.#request.id, rootProblem: before ?? rootProblem(root) })
+    await run(parts, request, task, refusal)
+  } catch (error) {
+    problem = rootProblem(request.root)
+    if (problem === undefined) throw error
   }
+  outlet.done(problem ?? rootProblem(request.root))
+}
 
-  #visit(path: RelativePath, depth: number): void {
-    if (this.#ignored.has(path) || this.#isCancelled) return
-    const { root, isShallow } = this.#request
-    const absolute = absolutePath(root.directory, path)
-    try {
-      const stats = statAt(absolute)
-      if (stats === undefined) return
-      if (stats.dev !== root.device && path !== ROOT) {
-        this.#add(() => encodeScanEntry({ kind: 'foreign', path }, this.#entries))
-        return
-      }
-      this.#add(() => encodeScanEntry({ kind: 'present', path, stat: fileStat(stats) }, this.#entries))
-      if (!stats.isDirectory() || (isShallow && depth > 0)) return
-      for (const name of namesIn(absolute)) {
-        if (path.length + 1 + name.length > PATH_BYTES_MAX) throw new RangeError(`a path below it is longer than ${PATH_BYTES_MAX} bytes`)
-        this.#visit(childOf(path, name), depth + 1)
-      }
-    } catch (error) {
-      this.#add(() => encodeScanEntry({ kind: 'closed', path, reason: reasonOf(error) }, this.#entries))
-    }
-  }
+/** Most volumes have no rules, and asking costs. */
+function ignoredKeys({ ignored, ignorePatterns }: ScanRequest): WalkParts['ignored'] {
+  if (ignorePatterns.length === 0) return new Set(ignored.map(pathKey))
+  const rules = new IgnoreRules({ paths: ignored, patterns: ignorePatterns })
+  return { has: (key) => rules.isIgnored(pathFromKey(key), undefined) }
+}
 
-  #add(encode: () => void): void {
-    encode()
-    if (this.#entries.length >= BATCH_BYTES) this.#flush()
-  }
+function isFull({ path, isShallow }: ScanRequest): boolean {
+  return path === ROOT && !isShallow
+}
 
-  #flush(): void {
-    if (this.#entries.length === 0) return
-    for (let count = Atomics.load(batchesInFlight, 0); count >= SCAN_BATCHES_IN_FLIGHT; count = Atomics.load(batchesInFlight, 0)) {
-      if (this.#isCancelled) break
-      Atomics.wait(batchesInFlight, 0, count, 100)
-    }
-    Atomics.add(batchesInFlight, 0, 1)
-    this.#post({ kind: 'entries', id: this.#request.id, bytes: new Uint8Array(this.#entries.view()) })
-    this.#entries.reset()
-  }
-
-  #post(message: ScanMessage): void {
-    port.postMessage(message, message.kind === 'entries' && message.bytes.buffer instanceof ArrayBuffer ? [message.bytes.buffer] : [])
-  }
-
-  get #isCancelled(): boolean {
-    return Atomics.load(cancelled, 0) === this.#request.id
+async function run(parts: WalkParts, request: ScanRequest, task: ScanTask, refusal: string | undefined): Promise<void> {
+  switch (task.kind) {
+    case 'all':
+      await runAll(parts, request, refusal)
+      return
+    case 'names':
+      await TreeWalk.names(parts, pathKey(task.directory), task.from, task.until)
+      return
+    case 'inodes':
+      await runInodes(parts, task.from, task.until)
   }
 }
 
-/** Sorted as bytes. */
-function namesIn(directory: ByteString): ByteString[] {
-  return readdirSync(pathBuffer(directory), { encoding: 'buffer' })
-    .map((name) => name.toString('latin1'))
-    .sort()
+async function runAll(parts: WalkParts, request: ScanRequest, refusal: string | undefined): Promise<void> {
+  const reason = request.isDeep ? 'a deep scan walks' : (refusal ?? (await whyWalk(parts, request)))
+  const key = pathKey(request.path)
+  if (reason !== undefined) {
+    parts.outlet.method('walk', reason)
+    await TreeWalk.subtree(parts, key, request.isShallow)
+    return
+  }
+  parts.outlet.method('bulkstat', '')
+  for (const path of mountsBelow(parts)) parts.outlet.found({ kind: 'foreign', path })
+  await runInodes(parts, 0, await inodesEnd(parts.database, parts.volume))
 }
 
-port.on('message', (request: ScanRequest) => new Walk(request).run())
+async function runInodes(parts: WalkParts, from: number, until: number): Promise<void> {
+  try {
+    await new InodeScan(parts, from, until).run()
+  } catch (error) {
+    if (!(error instanceof IndexDamaged)) throw error
+    parts.outlet.method('walk', error.message)
+    await TreeWalk.subtree(parts, '', false)
+  }
+}
+
+/** Why the inodes of the filesystem cannot be listed. */
+function bulkRefusal({ calls, fd }: ScanRoot): string | undefined {
+  if (calls.filesystemOf(fd).type !== XFS_SUPER_MAGIC) return 'the filesystem is not XFS'
+  try {
+    calls.bulkstat(fd, 0n, 1)
+    return undefined
+  } catch (error) {
+    return `bulkstat is refused: ${reasonOf(error)}`
+  }
+}
+
+/** Why a walk is better although the inodes could be listed. */
+async function whyWalk({ root, database, volume }: WalkParts, { bulkInodesMax }: ScanRequest): Promise<string | undefined> {
+  if (bulkInodesMax === 0) return 'a walk is due'
+  if (root.calls.filesystemOf(root.fd).inodesUsed > bulkInodesMax) return 'the filesystem holds far more than the volume'
+  const { entries } = await database.scanPage(rangeOfPrefix(listedPrefix(volume)), 1)
+  return entries.length === 0 ? 'no walk has found a directory as it is recorded yet' : undefined
+}
+
+async function end(): Promise<void> {
+  await last
+  await joined?.database.close()
+  port.close()
+}
+
+standBack()
+port.on('message', (order: ScanOrder) => {
+  if (order === 'end') {
+    void end()
+    return
+  }
+  // A task that fails ends the thread: whoever waits for the scan is told by that.
+  last = last.then(() => perform(order.request, order.task))
+})

@@ -6,14 +6,14 @@
  * claimed for changes that were only noticed.
  */
 import { SCAN_PATHS_MAX } from '../shared/limits.ts'
-import type { RelativePath } from '../shared/path.ts'
+import { type RelativePath, ROOT } from '../shared/path.ts'
 import type { Pursuit } from './pursuit.ts'
-import { type Difference, differences } from './scan.ts'
+import type { Difference } from './scan.ts'
+import type { ScanMethod } from './scan-task.ts'
 import type { ScanThread } from './scan-threads.ts'
 import type { Settle } from './settle.ts'
 import type { Origin, Ticket } from './settle-entry.ts'
 import type { State } from './state.ts'
-import { StateWalk } from './state-walk.ts'
 import type { Volume } from './volume.ts'
 import { Waiters } from './waiting.ts'
 
@@ -22,6 +22,8 @@ export interface ScanRange {
   /** Only the path and its direct children. */
   readonly isShallow: boolean
   readonly origin: Origin
+  /** The content of every file is read, also where nothing says that it changed. */
+  readonly isDeep?: boolean
 }
 
 export interface Scanned {
@@ -32,12 +34,26 @@ export interface Scanned {
   readonly foreign: readonly RelativePath[]
   /** Directories that a shallow scan found and did not enter. */
   readonly newDirectories: readonly RelativePath[]
-  /** What the walk itself took, without waiting for captures. */
+  /** What the scan itself took, without waiting for captures. */
   readonly walkMs: number
+  readonly method: ScanMethod
+  /** Why it was a walk; '' where it was not. */
+  readonly methodReason: string
+  /** Paths that were compared. */
+  readonly entries: number
 }
+
+/** What is found with the index of inodes alone is confirmed by a walk at least this often. */
+const WALK_EVERY_MS = 24 * 3_600_000
+/** Inodes are listed only where the filesystem holds no more of them than this many times those of the volume. */
+const BULK_INODES_FACTOR = 8
+const BULK_INODES_MIN = 1_000_000
 
 export class Scanner {
   readonly #parts: { readonly settle: Settle; readonly pursuit: Pursuit; readonly state: State }
+  /** Of the last walk of the whole volume: when it ended, and what it saw. */
+  #walkedMs = performance.now()
+  #entries = 0
 
   constructor(parts: { settle: Settle; pursuit: Pursuit; state: State }) {
     this.#parts = parts
@@ -46,16 +62,34 @@ export class Scanner {
   /** @throws RootLost, internal, the signal's reason */
   async scan(volume: Volume, range: ScanRange, thread: ScanThread, signal: AbortSignal): Promise<Scanned> {
     const { settle, pursuit, state } = this.#parts
-    const { path: top, isShallow } = range
+    const { path, isShallow, isDeep = false } = range
     const tally = new Tally()
-    if (volume.root === undefined) return tally
+    const { root } = volume
+    if (root === undefined) return tally
+    const { name } = volume
+    const { paths: ignored, patterns: ignorePatterns } = volume.ignore
+    const bulkInodesMax = this.#bulkInodesMax()
+    const news = thread.run(
+      { stateDirectory: state.directory, volume: name, root, path, isShallow, isDeep, ignored, ignorePatterns, bulkInodesMax },
+      signal,
+    )
     // From its first news on: before, its thread may only have been starting.
     let resumedMs: number | undefined
-    const walk = thread.walk({ root: volume.root, path: top, isShallow, ignored: volume.ignored }, signal)
-    for await (const batch of differences(walk, new StateWalk(state, volume.name, top), top, isShallow)) {
+    for await (const message of news) {
       resumedMs ??= performance.now()
-      for (const difference of batch) this.#take(difference, volume, range, tally)
-      pursuit.wake()
+      switch (message.kind) {
+        case 'method':
+          tally.method = message.method
+          tally.methodReason = message.reason
+          break
+        case 'entries':
+          tally.entries += message.entries
+          break
+        case 'found':
+          for (const difference of message.differences) this.#take(difference, volume, range, tally)
+          pursuit.wake()
+          await state.noteListed(name, message.listed)
+      }
       tally.walkMs += performance.now() - resumedMs
       while (settle.scannedSize > SCAN_PATHS_MAX && !signal.aborted) await pursuit.progressed(signal)
       resumedMs = performance.now()
@@ -63,11 +97,25 @@ export class Scanner {
     }
     tally.walkMs += performance.now() - (resumedMs ?? performance.now())
     await tally.complete(signal)
+    if (path === ROOT && !isShallow) this.#noteWhole(tally)
     return tally
+  }
+
+  #bulkInodesMax(): number {
+    if (performance.now() - this.#walkedMs > WALK_EVERY_MS) return 0
+    return Math.max(this.#entries * BULK_INODES_FACTOR, BULK_INODES_MIN)
+  }
+
+  #noteWhole({ method, entries }: Scanned): void {
+    this.#entries = Math.max(entries, method === 'walk' ? 0 : this.#entries)
+    if (method === 'walk') this.#walkedMs = performance.now()
   }
 
   #take(difference: Difference, volume: Volume, { isShallow, origin }: ScanRange, tally: Tally): void {
     const { settle } = this.#parts
+    const place = { volume: volume.name, path: difference.path }
+    const nowMs = performance.now()
+    if (volume.isIgnored(difference.path)) return
     switch (difference.kind) {
       case 'closed':
         tally.closed.set(difference.path, difference.reason)
@@ -75,12 +123,13 @@ export class Scanner {
       case 'foreign':
         tally.foreign.push(difference.path)
         return
+      case 'unread':
+        settle.found(place, origin, tally.expectRead(), nowMs, { isDeep: true })
+        return
       case 'changed':
-      case 'missing': {
-        const place = { volume: volume.name, path: difference.path }
+      case 'missing':
         if (difference.kind === 'changed' && difference.isNewDirectory && isShallow) tally.newDirectories.push(difference.path)
-        settle.found(place, origin, tally.expect(settle.isPending(place)), performance.now())
-      }
+        settle.found(place, origin, tally.expect(settle.isPending(place)), nowMs)
     }
   }
 }
@@ -93,17 +142,35 @@ class Tally implements Scanned {
   differences = 0
   unannounced = 0
   walkMs = 0
+  method: ScanMethod = 'walk'
+  methodReason = ''
+  entries = 0
   readonly #complete = new Waiters()
   #outstanding = 0
 
   /** `isTold`: an event had told of the path already. */
   expect(isTold: boolean): Ticket {
     this.differences += 1
+    return this.#ticket((hasChanged) => {
+      if (hasChanged && !isTold) this.unannounced += 1
+    })
+  }
+
+  /** A file whose content is read although nothing says that it changed. */
+  expectRead(): Ticket {
+    return this.#ticket((hasChanged) => {
+      if (!hasChanged) return
+      this.differences += 1
+      this.unannounced += 1
+    })
+  }
+
+  #ticket(answered: (hasChanged: boolean) => void): Ticket {
     this.#outstanding += 1
     return {
       answered: (hasChanged) => {
         this.#outstanding -= 1
-        if (hasChanged && !isTold) this.unannounced += 1
+        answered(hasChanged)
         if (this.#outstanding === 0) this.#complete.wake()
       },
     }

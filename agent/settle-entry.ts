@@ -19,6 +19,8 @@ export interface Due extends Place {
   readonly origin: Origin
   /** Capture it even if it is open for writing. */
   readonly asIs: boolean
+  /** Read its content even if nothing says that it changed. */
+  readonly isDeep: boolean
   /** Looks since the last change that had to be repeated. */
   readonly retries: number
   /** Who wrote it last, as far as events told. */
@@ -87,6 +89,9 @@ export interface SettleEntry {
   paceMs: number
   /** Captured while open: how long to the next look that hopes to find it closed. */
   reopenMs: number
+  /** A deep scan wants its content read, in the next look and in the one under way. */
+  isDeep: boolean
+  isDeepLook: boolean
   tickets: Ticket[]
   /** Tickets that the look under way answers. */
   looking: Ticket[]
@@ -113,6 +118,8 @@ export function newEntry({ volume, path }: Place, origin: Origin, nowMs: number)
     retries: 0,
     paceMs: 0,
     reopenMs: 0,
+    isDeep: false,
+    isDeepLook: false,
     tickets: [],
     looking: [],
   }

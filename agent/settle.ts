@@ -36,6 +36,14 @@ import {
   type Ticket,
 } from './settle-entry.ts'
 
+/** How a look is to be done. */
+export interface Wish {
+  /** Others wait for it before they can be recorded. */
+  readonly isUrgent?: boolean
+  /** Read its content even if nothing says that it changed. */
+  readonly isDeep?: boolean
+}
+
 export class Settle {
   readonly #entries = new Map<string, SettleEntry>()
   readonly #events = new DueQueue<SettleEntry>()
@@ -128,10 +136,11 @@ export class Settle {
     return true
   }
 
-  /** A scan found a difference. The ticket is given back when a look that began after this has ended. */
-  found(place: Place, origin: Origin, ticket: Ticket, nowMs: number, isUrgent = false): void {
+  /** A scan found a difference. The ticket is given back when a look that began after this has ended; a deep one reads. */
+  found(place: Place, origin: Origin, ticket: Ticket, nowMs: number, { isUrgent = false, isDeep = false }: Wish = {}): void {
     const known = this.#entries.get(placeKey(place))
     const entry = known ?? this.#add(place, origin, nowMs)
+    if (isDeep) entry.isDeep = true
     entry.tickets.push(ticket)
     if (isUrgent && !entry.isUrgent) {
       entry.isUrgent = true
@@ -170,7 +179,10 @@ export class Settle {
       entry.isLooking = true
       entry.looking = entry.tickets
       entry.tickets = []
-      due.push({ ...entry.place, origin: entry.origin, asIs: this.#mayBeAsIs(entry, nowMs), retries: entry.retries, writer: entry.writer })
+      entry.isDeepLook = entry.isDeep
+      entry.isDeep = false
+      const { place, origin, isDeepLook, retries, writer } = entry
+      due.push({ ...place, origin, asIs: this.#mayBeAsIs(entry, nowMs), isDeep: isDeepLook, retries, writer })
     }
     return due
   }
@@ -234,6 +246,7 @@ export class Settle {
     if (settled.kind === 'busy') {
       entry.tickets = [...entry.looking, ...entry.tickets]
       entry.looking = []
+      if (entry.isDeepLook) entry.isDeep = true
       this.#retry(entry, nowMs)
       return []
     }

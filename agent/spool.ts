@@ -144,9 +144,14 @@ export class Spool {
     return batch.map((item) => item !== TIDY && this.#index.has(item.digest))
   }
 
-  async #fitting(wanted: readonly Append[]): Promise<Append[]> {
+  /** Bytes that it may still take: of its quota, and of what the filesystem has above its floor. */
+  async room(): Promise<number> {
     const { bavail, blocks, bsize } = await statfs(this.#directory)
-    let room = Math.min(this.#quotaBytes - this.#bytes, (bavail - blocks * SPOOL_FREE_FLOOR) * bsize)
+    return Math.min(this.#quotaBytes - this.#bytes, (bavail - blocks * SPOOL_FREE_FLOOR) * bsize)
+  }
+
+  async #fitting(wanted: readonly Append[]): Promise<Append[]> {
+    let room = await this.room()
     return wanted.filter(({ chunk }) => {
       room -= SPOOL_FRAME_HEADER_BYTES + chunk.bytes.length
       return room >= 0

@@ -6,18 +6,21 @@
  * being folded as if the first had not been.
  */
 import { type ByteString, ByteWriter } from '../shared/bytes.ts'
-import { isWithin, type Label, type RelativePath, ROOT } from '../shared/path.ts'
+import { isWithin, type Label, pathKey, type RelativePath, ROOT } from '../shared/path.ts'
 import type { JournalRecord } from '../shared/record.ts'
 import { effects, type Tree, type TreeEntry } from '../shared/tree.ts'
 import type { Write } from './database.ts'
+import { changedGroup, changeKey, type GroupChanges } from './inode-group.ts'
 import type { Place } from './place.ts'
+import { PRINT_BYTES } from './stat-print.ts'
 import type { Known, StateItem, VolumeFacts } from './state.ts'
-import { encodeFacts, encodeKnown, factsKey, inodeKey, keyOf } from './state-keys.ts'
+import { encodeFacts, encodeKnown, factsKey, groupKey, keyOf, listedKey, PRINT_AT } from './state-keys.ts'
 
 /** The state as it is written. */
 export interface WrittenState {
   at(place: Place): Promise<Known | undefined>
   pages(volume: Label, within: RelativePath): AsyncIterable<readonly StateItem[]>
+  groups(keys: ByteString[]): Promise<(Buffer | undefined)[]>
   /** Writes what was folded, as of `applied`. */
   write(writes: readonly Write[], applied: number): Promise<void>
   facts(volume: Label): VolumeFacts | undefined
@@ -28,13 +31,13 @@ export interface WrittenState {
   removed(): void
 }
 
-const NOTHING = Buffer.alloc(0)
-
 export class StateFold {
   readonly #state: WrittenState
   readonly #epoch: number
   readonly #writer = new ByteWriter()
   readonly #writes: Write[] = []
+  /** What becomes of the index by inode, by the group's key. */
+  readonly #groups = new Map<ByteString, GroupChanges>()
   /** Places that were looked up or folded since the last write. */
   readonly #places = new Map<ByteString, Known | undefined>()
 
@@ -57,7 +60,20 @@ export class StateFold {
   async write(applied: number): Promise<void> {
     const writes = this.#writes.splice(0)
     this.#places.clear()
+    await this.#writeGroups(writes)
     await this.#state.write(writes, applied)
+  }
+
+  async #writeGroups(writes: Write[]): Promise<void> {
+    const keys = [...this.#groups.keys()]
+    if (keys.length === 0) return
+    const values = await this.#state.groups(keys)
+    for (const [i, key] of keys.entries()) {
+      const changes = this.#groups.get(key)
+      const value = changes === undefined ? undefined : changedGroup(values[i], changes)
+      writes.push(value === undefined ? { type: 'del', key } : { type: 'put', key, value })
+    }
+    this.#groups.clear()
   }
 
   /** The part of the tree that `record` may touch, in pieces that can be judged one by one. */
@@ -117,8 +133,8 @@ export class StateFold {
     const { volume } = record
     for (const effect of effects(record, tree)) {
       const prior = tree.at(effect.path)?.version
-      if (prior !== undefined && prior.kind !== 'directory')
-        this.#writes.push({ type: 'del', key: inodeKey(volume, prior.inode, effect.path) })
+      if (prior !== undefined) this.#index({ volume, path: effect.path }, prior.inode, undefined)
+      if (prior?.kind === 'directory' && effect.kind === 'gone') this.#writes.push({ type: 'del', key: listedKey(volume, prior.inode) })
       if (effect.kind === 'gone') {
         const key = keyOf(volume, effect.path)
         this.#writes.push({ type: 'del', key })
@@ -127,7 +143,6 @@ export class StateFold {
       }
       const { path, version } = effect
       this.#put({ volume, path }, { seq: record.seq, version, isLost: false })
-      if (version.kind !== 'directory') this.#writes.push({ type: 'put', key: inodeKey(volume, version.inode, path), value: NOTHING })
     }
   }
 
@@ -138,8 +153,18 @@ export class StateFold {
 
   #put({ volume, path }: Place, known: Known): void {
     const key = keyOf(volume, path)
-    this.#writes.push({ type: 'put', key, value: encodeKnown(known, this.#writer) })
+    const value = encodeKnown(known, this.#writer)
+    this.#writes.push({ type: 'put', key, value })
+    this.#index({ volume, path }, known.version.inode, value.subarray(PRINT_AT, PRINT_AT + PRINT_BYTES))
     this.#note(key, known)
+  }
+
+  #index({ volume, path }: Place, inode: bigint, print: Buffer | undefined): void {
+    const group = groupKey(volume, inode)
+    const changes: GroupChanges = this.#groups.get(group) ?? new Map()
+    this.#groups.set(group, changes)
+    const key = pathKey(path)
+    changes.set(changeKey(inode, key), { inode, key, print })
   }
 
   #note(key: ByteString, known: Known | undefined): void {

@@ -1,10 +1,11 @@
 /**
  * The layout of the state database: keys and values (docs/format.md, "Agent state").
  *
- *     p VOLUME NUL PATHKEY             -> crc32 u32, seq u64, lost u8, version
- *     i VOLUME NUL INODE(8, big-endian) PATHKEY -> nothing
- *     v VOLUME                         -> JSON of the volume's facts
- *     m                                -> epoch u64, applied u64
+ *     p VOLUME NUL PATHKEY                  -> crc32 u32, print (stat-print.ts), seq u64, lost u8, version
+ *     i VOLUME NUL INODE/16(8, big-endian)  -> the paths and prints of 16 inodes (inode-group.ts)
+ *     l VOLUME NUL INODE(8, big-endian)     -> mtime and ctime, 12 bytes each, of a directory that held exactly what is recorded
+ *     v VOLUME                              -> JSON of the volume's facts
+ *     m                                     -> layout u64, epoch u64, applied u64
  *
  * Invariant: the keys of a volume's paths are in the order of a depth-first walk with sorted names. It prevents a scan
  * from having to hold either side in memory. A value whose checksum is wrong is no value: the path is captured again.
@@ -13,12 +14,17 @@ import { crc32 } from 'node:zlib'
 import { z } from 'zod'
 import { ByteReader, type ByteString, type ByteWriter } from '../shared/bytes.ts'
 import { hybridTime } from '../shared/clock.ts'
-import { NAME_BYTES_MAX } from '../shared/limits.ts'
 import { type Label, pathFromKey, pathKey, type RelativePath, ROOT } from '../shared/path.ts'
 import { WATCH_MODES } from '../shared/record.ts'
 import { decodeVersion, encodeVersion } from '../shared/version.ts'
 import type { KeyRange } from './database.ts'
+import { identityOf } from './file-stat.ts'
+import { GROUP_INODES_SHIFT } from './inode-group.ts'
+import { PRINT_BYTES, writePrint } from './stat-print.ts'
 import type { Known, VolumeFacts } from './state.ts'
+
+/** Grows when keys or values get another meaning: what was written under another number is begun anew. */
+export const LAYOUT = 2
 
 export const MARK_KEY = 'm'
 export const ALL_KEYS: KeyRange = { gte: '\0', lt: '\xff' }
@@ -46,24 +52,37 @@ export function keyAfterWithin(volume: Label, path: RelativePath): ByteString {
   return rangeWithin(volume, path).lt
 }
 
-export function inodeKey(volume: Label, inode: bigint, path: RelativePath): ByteString {
-  return `${inodePrefix(volume, inode)}${pathKey(path)}`
+/** All paths of a volume; what follows the prefix in a key is PATHKEY. */
+export function pathPrefix(volume: Label): ByteString {
+  return `p${volume}\0`
 }
 
-export function inodeRange(volume: Label, inode: bigint): KeyRange {
-  const prefix = inodePrefix(volume, inode)
-  // No name is as long as that, so no path sorts behind it.
-  return { gte: prefix, lt: `${prefix}${'\xff'.repeat(NAME_BYTES_MAX + 1)}` }
+export function groupPrefix(volume: Label): ByteString {
+  return `i${volume}\0`
 }
 
-export function pathOfInodeKey(volume: Label, key: ByteString): RelativePath {
-  return pathFromKey(key.slice(volume.length + 2 + INODE_BYTES))
+/** The group that holds an inode. */
+export function groupKey(volume: Label, inode: bigint): ByteString {
+  return `${groupPrefix(volume)}${eightBytes(inode >> GROUP_INODES_SHIFT)}`
 }
 
-function inodePrefix(volume: Label, inode: bigint): ByteString {
+export function listedPrefix(volume: Label): ByteString {
+  return `l${volume}\0`
+}
+
+export function listedKey(volume: Label, inode: bigint): ByteString {
+  return `${listedPrefix(volume)}${eightBytes(inode)}`
+}
+
+/** All keys that begin with a prefix of those above. */
+export function rangeOfPrefix(prefix: ByteString): { readonly gte: ByteString; readonly lt: ByteString } {
+  return { gte: prefix, lt: `${prefix.slice(0, -1)}\x01` }
+}
+
+function eightBytes(number: bigint): ByteString {
   const bytes = Buffer.allocUnsafe(INODE_BYTES)
-  bytes.writeBigUInt64BE(inode)
-  return `i${volume}\0${bytes.toString('latin1')}`
+  bytes.writeBigUInt64BE(number)
+  return bytes.toString('latin1')
 }
 
 export function factsKey(volume: Label): ByteString {
@@ -74,19 +93,29 @@ export function volumeOfFactsKey(key: ByteString): Label {
   return key.slice(1) as Label
 }
 
-export function encodeKnown({ seq, version, isLost }: Known, writer: ByteWriter): Buffer {
+export function encodeKnown(known: Known, writer: ByteWriter): Buffer {
+  const { seq, version, isLost } = known
   writer.reset()
-  writer.u32(0).u64(seq).u8(Number(isLost))
+  writer.u32(0)
+  writePrint(identityOf(known), writer)
+  writer.u64(seq).u8(Number(isLost))
   encodeVersion(version, writer)
   const value = writer.take()
   value.writeUInt32LE(crc32(value.subarray(4)), 0)
   return value
 }
 
+/** Where the print begins in the value of a path. */
+export const PRINT_AT = 4
+
+export function isWholeKnown(value: Buffer): boolean {
+  return value.length >= PRINT_AT + PRINT_BYTES && crc32(value.subarray(PRINT_AT)) === value.readUInt32LE(0)
+}
+
 export function decodeKnown(value: Buffer): Known | undefined {
-  if (value.length < 12 || crc32(value.subarray(4)) !== value.readUInt32LE(0)) return undefined
+  if (!isWholeKnown(value)) return undefined
   const from = new ByteReader(value, 'State entry')
-  from.u32()
+  from.raw(PRINT_AT + PRINT_BYTES)
   return { seq: from.u64(), isLost: from.u8() === 1, version: decodeVersion(from) }
 }
 

@@ -10,10 +10,11 @@
 import type { ByteString } from '../shared/bytes.ts'
 import type { HybridTime } from '../shared/clock.ts'
 import { PacsimileError } from '../shared/errors.ts'
-import type { Label, RelativePath } from '../shared/path.ts'
+import { type Label, pathFromKey, type RelativePath } from '../shared/path.ts'
 import type { JournalRecord, WatchMode } from '../shared/record.ts'
 import type { Version } from '../shared/version.ts'
-import { Database, setAside, type Write } from './database.ts'
+import { Database, type MakeRoom, setAside, type Write } from './database.ts'
+import { keysOf } from './inode-group.ts'
 import { KnownCache } from './known-cache.ts'
 import type { Place } from './place.ts'
 import { StateFold } from './state-fold.ts'
@@ -22,10 +23,11 @@ import {
   decodeFacts,
   decodeKnown,
   FACTS_KEYS,
-  inodeRange,
+  groupKey,
   keyOf,
+  LAYOUT,
+  listedKey,
   MARK_KEY,
-  pathOfInodeKey,
   pathOfKey,
   rangeWithin,
   volumeOfFactsKey,
@@ -57,16 +59,26 @@ export interface VolumeFacts {
   readonly coveredUntil?: HybridTime
 }
 
+/** A directory of which a scan has seen that it holds exactly what is recorded, as it was then. */
+export interface Listed {
+  readonly inode: bigint
+  /** Its mtime and ctime, as the database keeps them. */
+  readonly times: Uint8Array
+}
+
 interface Opened {
+  readonly directory: string
   readonly epoch: number
   readonly applied: number
   readonly facts: Map<Label, VolumeFacts>
   readonly coveredBefore: ReadonlyMap<Label, HybridTime>
 }
 
-const MARK_BYTES = 16
+const MARK_BYTES = 24
 
 export class State {
+  /** Scan threads open the database a second time. */
+  readonly directory: string
   readonly #database: Database
   readonly #epoch: number
   readonly #facts: Map<Label, VolumeFacts>
@@ -78,7 +90,8 @@ export class State {
   #changes = 0
   #removals = 0
 
-  private constructor(database: Database, { epoch, applied, facts, coveredBefore }: Opened) {
+  private constructor(database: Database, { directory, epoch, applied, facts, coveredBefore }: Opened) {
+    this.directory = directory
     this.#database = database
     this.#epoch = epoch
     this.#applied = applied
@@ -88,6 +101,7 @@ export class State {
       {
         at: (place) => this.at(place),
         pages: (volume, within) => this.#pages(volume, within),
+        groups: (keys) => this.#database.getMany(keys),
         write: (writes, seq) => this.#write(writes, seq),
         facts: (volume) => this.facts(volume),
         changed: (key, known) => {
@@ -103,16 +117,15 @@ export class State {
     )
   }
 
-  /** `oldest` is the lowest seq that the journal can still replay. A state of another epoch, or a damaged one, is begun anew. */
-  static async open(directory: string, epoch: number, oldest: number): Promise<State> {
-    const database = await openOrBegin(directory)
-    const mark = await database.get(MARK_KEY)
-    const markedEpoch = mark?.length === MARK_BYTES ? Number(mark.readBigUInt64LE(0)) : 0
-    const applied = mark?.length === MARK_BYTES ? Number(mark.readBigUInt64LE(8)) : 0
+  /** `oldest` is the lowest seq that the journal can still replay. A state of another epoch or layout, or a damaged one, is begun anew. */
+  static async open(directory: string, epoch: number, oldest: number, makeRoom?: MakeRoom): Promise<State> {
+    const database = await openOrBegin(directory, makeRoom)
+    const mark = readMark(await database.get(MARK_KEY))
     const facts = await readFacts(database)
-    if (markedEpoch === epoch && applied >= oldest - 1) return new State(database, { epoch, applied, facts, coveredBefore: new Map() })
+    const isOfUse = mark?.layout === LAYOUT && mark.epoch === epoch && mark.applied >= oldest - 1
+    if (isOfUse) return new State(database, { directory, epoch, applied: mark.applied, facts, coveredBefore: new Map() })
     await database.clear(ALL_KEYS)
-    return new State(database, { epoch, applied: oldest - 1, facts: new Map(), coveredBefore: coveredTimes(facts) })
+    return new State(database, { directory, epoch, applied: oldest - 1, facts: new Map(), coveredBefore: coveredTimes(facts) })
   }
 
   /** Until when a volume was covered in the epoch before this one, where that is known. */
@@ -159,8 +172,14 @@ export class State {
 
   /** Other names of an inode, as far as they were captured. */
   async namesOf(volume: Label, inode: bigint): Promise<RelativePath[]> {
-    const page = await this.#database.page(inodeRange(volume, inode))
-    return page.map(([key]) => pathOfInodeKey(volume, key))
+    const group = await this.#database.get(groupKey(volume, inode))
+    return group === undefined ? [] : keysOf(group, inode).map(pathFromKey)
+  }
+
+  /** Remembers directories for the next scan. It is of no harm when it is lost: they are listed again. */
+  async noteListed(volume: Label, listed: readonly Listed[]): Promise<void> {
+    const writes = listed.map(({ inode, times }): Write => ({ type: 'put', key: listedKey(volume, inode), value: Buffer.from(times) }))
+    if (writes.length > 0) await this.#database.write(writes, { sync: false })
   }
 
   /** Some of the paths at or below `within`, in the order of a walk, from the key `from` on. Fewer than `limit`: these are the last. */
@@ -192,8 +211,9 @@ export class State {
 
   #mark(applied: number): Write {
     const value = Buffer.alloc(MARK_BYTES)
-    value.writeBigUInt64LE(BigInt(this.#epoch), 0)
-    value.writeBigUInt64LE(BigInt(applied), 8)
+    value.writeBigUInt64LE(BigInt(LAYOUT), 0)
+    value.writeBigUInt64LE(BigInt(this.#epoch), 8)
+    value.writeBigUInt64LE(BigInt(applied), 16)
     return { type: 'put', key: MARK_KEY, value }
   }
 
@@ -215,13 +235,19 @@ function stateItem(volume: Label, key: ByteString, value: Buffer): StateItem {
   return { key, path: pathOfKey(volume, key), known: decodeKnown(value) }
 }
 
-async function openOrBegin(directory: string): Promise<Database> {
+function readMark(value: Buffer | undefined): { layout: number; epoch: number; applied: number } | undefined {
+  if (value?.length !== MARK_BYTES) return undefined
+  const [layout = 0, epoch = 0, applied = 0] = [0, 8, 16].map((at) => Number(value.readBigUInt64LE(at)))
+  return { layout, epoch, applied }
+}
+
+async function openOrBegin(directory: string, makeRoom?: MakeRoom): Promise<Database> {
   try {
-    return await Database.open(directory)
+    return await Database.openShared(directory, makeRoom)
   } catch (error) {
     if (!(error instanceof PacsimileError) || error.code !== 'damage') throw error
     setAside(directory)
-    return Database.open(directory)
+    return Database.openShared(directory, makeRoom)
   }
 }
 

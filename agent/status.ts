@@ -4,6 +4,7 @@
  * Invariant: paths are given as people can type them, counts are exact, lists are bounded. It prevents a status that is too
  * large to be read on the day on which everything is wrong.
  */
+import type { ScanMethod } from './scan-task.ts'
 import type { VolumePhase } from './volume.ts'
 
 export interface AgentStatus {
@@ -32,6 +33,8 @@ export interface AgentStatus {
   readonly heldBytes: number
   readonly spoolBytes: number
   readonly spoolQuotaBytes: number
+  /** If it goes on growing as in the last minutes; absent while it does not. */
+  readonly spoolFullInSeconds?: number
   /** What needs a person, in words; empty when all is well. */
   readonly alarms: readonly string[]
   readonly volumes: readonly AgentVolumeStatus[]
@@ -56,4 +59,19 @@ export interface AgentVolumeStatus {
   readonly unreadable: readonly { readonly path: string; readonly reason: string }[]
   /** Mount points of other filesystems, which are not protected. */
   readonly foreign: readonly string[]
+}
+
+/** What `pacsimile agent scan` shows of a volume. */
+export interface AgentScanReport {
+  readonly name: string
+  readonly method: ScanMethod
+  /** Why it was a walk; '' where it was not. */
+  readonly reason: string
+  /** Paths that were compared. */
+  readonly entries: number
+  /** Until everything that it found was looked at and recorded. */
+  readonly seconds: number
+  readonly differences: number
+  /** Of these, changes that no event had told of. */
+  readonly unannounced: number
 }

@@ -9,6 +9,7 @@ import { PATHS_LISTED_MAX } from '../shared/limits.ts'
 import { type Label, type RelativePath, showPath } from '../shared/path.ts'
 import type { WatchMode } from '../shared/record.ts'
 import type { VolumeRoot } from './file-stat.ts'
+import type { IgnoreRules } from './watch/ignore.ts'
 import type { Watcher } from './watch/watcher.ts'
 
 export type VolumePhase = 'scanning' | 'watching' | 'paused'
@@ -26,8 +27,8 @@ export class Volume {
   readonly name: Label
   /** Absolute, without a '/' at its end. */
   readonly directory: ByteString
-  /** Not protected: the agent's own state, where it lies in the volume. */
-  readonly ignored: readonly RelativePath[]
+  /** What is not protected. */
+  readonly ignore: IgnoreRules
   mode: WatchMode = 'best-effort'
   phase: VolumePhase = 'paused'
   /** Why the mode is not complete, or why it is paused. */
@@ -46,10 +47,10 @@ export class Volume {
   #scan = 0
   #foreign: readonly RelativePath[] = []
 
-  constructor(name: Label, directory: ByteString, ignored: readonly RelativePath[]) {
+  constructor(name: Label, directory: ByteString, ignore: IgnoreRules) {
     this.name = name
     this.directory = directory
-    this.ignored = ignored
+    this.ignore = ignore
   }
 
   get root(): VolumeRoot | undefined {
@@ -73,8 +74,9 @@ export class Volume {
     lost?.(reason)
   }
 
-  isIgnored(path: RelativePath): boolean {
-    return this.ignored.some((ignored) => path === ignored || path.startsWith(`${ignored}/`))
+  /** `isDirectory` undefined: only what is ignored whatever it is. */
+  isIgnored(path: RelativePath, isDirectory?: boolean): boolean {
+    return this.ignore.isIgnored(path, isDirectory)
   }
 
   noteReadable(path: RelativePath): void {

@@ -56,6 +56,7 @@ const SETUID_SETGID = 0o6000
 /** What a file may do that runs, as setuid bits are. */
 const CAPABILITIES = 'security.capability'
 type SpecialVersion = DeviceVersion | PlainVersion
+type Kind = 'directory' | 'file' | 'other' | 'nothing'
 /** Namespaces of xattrs that are removed where the version has none: a default ACL of a directory gives its files one. */
 const INHERITED_XATTRS = ['user.', 'system.posix_acl_']
 /** Namespaces of xattrs that only a privileged process may set. */
@@ -109,7 +110,7 @@ export class Materializer {
   makeDirectory(path: RelativePath): void {
     if (path === ROOT) return
     const existing = this.#kindAt(path)
-    if (existing === 'other') this.removeAll(path)
+    if (existing === 'file' || existing === 'other') this.removeAll(path)
     if (existing !== 'directory') mkdirSync(pathBuffer(this.#directory.at(path)), 0o700)
   }
 
@@ -290,18 +291,18 @@ export class Materializer {
     return this.#directory.at(childOf(parent, `${TEMPORARY_PREFIX}${randomBytes(8).toString('hex')}`))
   }
 
-  #kindAt(path: RelativePath): 'directory' | 'other' | 'nothing' {
+  #kindAt(path: RelativePath): Kind {
     const stat = lstatSync(pathBuffer(this.#directory.at(path)), { throwIfNoEntry: false })
     if (stat === undefined) return 'nothing'
-    return stat.isDirectory() ? 'directory' : 'other'
+    return stat.isDirectory() ? 'directory' : stat.isFile() ? 'file' : 'other'
   }
 
-  /** Whether something is there; false also where a directory above it is missing. */
-  has(path: RelativePath): boolean {
-    return this.#kindOrNothing(path) !== 'nothing'
+  /** Whether a regular file is there; false also where a directory above it is missing. */
+  hasFile(path: RelativePath): boolean {
+    return this.#kindOrNothing(path) === 'file'
   }
 
-  #kindOrNothing(path: RelativePath): 'directory' | 'other' | 'nothing' {
+  #kindOrNothing(path: RelativePath): Kind {
     try {
       return this.#kindAt(path)
     } catch (error) {
@@ -312,7 +313,7 @@ export class Materializer {
 
   /** Removes a path and everything below it; nothing when it is not there. */
   removeAll(path: RelativePath): void {
-    let kind: 'directory' | 'other' | 'nothing'
+    let kind: Kind
     try {
       kind = this.#kindAt(path)
     } catch (error) {
@@ -321,7 +322,7 @@ export class Materializer {
       throw error
     }
     if (kind === 'nothing') return
-    if (kind === 'other') {
+    if (kind !== 'directory') {
       unlinkSync(pathBuffer(this.#directory.at(path)))
       return
     }
@@ -339,7 +340,7 @@ export class Materializer {
     }))
   }
 
-  /** Sets a file's metadata where its content is right already. */
+  /** Sets a file's metadata where its content is right already. The caller knows that a regular file is there. */
   putMetadata(path: RelativePath, version: FileVersion): void {
     this.#directory.trim()
     const at = this.#directory.at(path)

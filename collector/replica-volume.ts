@@ -244,7 +244,7 @@ export class ReplicaVolume {
   async #hasContentAlready(path: RelativePath, version: FileVersion, basis: RoundBasis): Promise<boolean> {
     if (!basis.trusted || version.links > 1 || this.#problems.mayConcern(this.#agent, this.#volume, path)) return false
     // Most puts are of new files: a look at the disk spares asking the history.
-    if (!this.#files.has(path)) return false
+    if (!this.#files.hasFile(path)) return false
     const before = await this.#onDisk(path, basis)
     // Of torn content it is not known what the disk holds: a rename may have brought a stand-in along.
     if (before?.kind !== 'file' || before.links > 1 || isTorn(before)) return false

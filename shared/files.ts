@@ -17,6 +17,7 @@ import {
   openSync,
   readFileSync,
   renameSync,
+  statSync,
   unlinkSync,
   writeSync,
 } from 'node:fs'
@@ -98,13 +99,24 @@ export function removeFileDurably(file: string): boolean {
   }
 }
 
-/** Makes a directory and its parents, durably. */
+/** Makes a directory, durably. Its parents, where they are missing, may be passed by everybody: their mode is not its own. */
 export function makeDirectory(directory: string, mode = 0o700): void {
   try {
-    const first = mkdirSync(directory, { recursive: true, mode })
+    const above = mkdirSync(dirname(directory), { recursive: true, mode: 0o755 })
+    const made = mkdirSync(directory, { recursive: true, mode })
+    const first = above ?? made
     if (first !== undefined) syncDirectory(dirname(first))
   } catch (error) {
     throw asPacsimileError(error, `Making the directory ${directory}`)
+  }
+}
+
+/** Whether anything has this name. existsSync asks with access(2), which leaves out the capabilities of a process. @throws io */
+export function isPresent(path: string): boolean {
+  try {
+    return statSync(path, { throwIfNoEntry: false }) !== undefined
+  } catch (error) {
+    throw asPacsimileError(error, `Looking for ${path}`)
   }
 }
 

@@ -62,8 +62,17 @@ export const SPOOL_SEGMENT_BYTES = 64 * MiB
 export const SPOOL_BYTES_MAX = 16 * 1024 * MiB
 /** The spool never takes the filesystem's last free bytes: it stops at this share of its size. */
 export const SPOOL_FREE_FLOOR = 0.05
+/** A file of the agent that is thrown away when its disk is full. */
+export const BALLAST_BYTES = 32 * MiB
+/** After its disk was full the agent's journal is written again when there is this much, or the floor's share of a smaller disk. */
+export const JOURNAL_ROOM_BYTES = 2 * BALLAST_BYTES
+/** A spool that will be full sooner than that is an alarm, in seconds. */
+export const SPOOL_FULL_SOON_SECONDS = 3600
 /** Records in one group commit of the agent's journal. */
 export const JOURNAL_BATCH_MAX = 1024
+
+/** Ignore patterns of one volume. */
+export const IGNORE_PATTERNS_MAX = 1000
 
 /** Paths of one volume that wait to be looked at because of events; beyond these the volume is scanned instead. */
 export const DIRTY_PATHS_MAX = 100_000
@@ -89,7 +98,9 @@ export const WHOLE_READ_BYTES_MAX = 8 * MiB
 export const LEASE_PIECE_BYTES = 256 * KiB
 /** Captured bytes under way from one capture thread before it waits. */
 export const CAPTURE_BYTES_IN_FLIGHT = 32 * MiB
-/** Batches of directory entries under way from one scan thread before it waits. */
+/** Threads of one scan. */
+export const SCAN_THREADS_MAX = 4
+/** Batches of differences under way from the threads of one scan before they wait. */
 export const SCAN_BATCHES_IN_FLIGHT = 8
 /** Unreadable paths, and filesystems not entered, that are listed by name. */
 export const PATHS_LISTED_MAX = 100
@@ -116,4 +127,5 @@ assert.ok(FRAME_BYTES_MAX >= RECORD_BYTES_MAX, 'a record fits a frame')
 assert.ok(RECORD_BYTES_MAX >= CHUNKS_PER_VERSION_MAX * 37 + XATTRS_BYTES_MAX + PATH_BYTES_MAX * 2, 'the largest version fits a record')
 assert.ok(MESSAGE_BYTES_MAX > RECORD_BYTES_MAX, 'the largest record fits a message')
 assert.ok(WINDOW_BYTES >= 2 * CHUNK_BYTES_MAX, 'two chunks fit the window, so that one can be under way while one is acked')
+assert.ok(JOURNAL_ROOM_BYTES > BALLAST_BYTES, 'throwing the ballast away does not by itself let the journal go on')
 assert.ok(CONTROL_BYTES_MAX >= OFFER_DIGESTS_MAX * 32, 'an offer fits a control message')

@@ -12,6 +12,9 @@ const SERVICES = readdirSync(UNITS).filter((name) => name.endsWith('.service'))
 // Without systemd: a skip that is announced on a laptop, a failure in CI.
 const isSkipped = spawnSync('systemd-analyze', ['--version']).status !== 0 && process.env['CI'] === undefined
 
+/** Of 10; what is left are the capabilities, the network and the view of other processes, which the agent needs. */
+const AGENT_EXPOSURE_MAX = 2.5
+
 /** Directives that describe the unit and need no reason. */
 const SELF_EVIDENT = new Set(['Description', 'Documentation'])
 
@@ -28,6 +31,14 @@ function verify(unit: string, change: (text: string) => string = (text) => text)
   writeFileSync(copy, text)
   const { status, stdout, stderr } = spawnSync('systemd-analyze', ['verify', '--man=no', copy], { encoding: 'utf8' })
   return `${status} ${stdout}${stderr}`.trim()
+}
+
+/** How much of the host the unit's process could reach, as systemd judges it. */
+function exposure(text: string): number {
+  const copy = join(scratchDirectory(), 'pacsimile-agent.service')
+  writeFileSync(copy, text)
+  const { stdout } = spawnSync('systemd-analyze', ['security', '--offline=true', copy], { encoding: 'utf8' })
+  return Number(/Overall exposure level for .*: ([\d.]+)/.exec(stdout)?.[1])
 }
 
 function withoutReason(text: string): string[] {
@@ -53,6 +64,27 @@ describe('the systemd units', () => {
 
   it.skipIf(isSkipped)('would not pass with a program that is not there', () => {
     expect(verify('pacsimile-agent.service', (text) => text.replace('/usr/bin/pacsimile', '/nowhere/pacsimile'))).toMatch(/nowhere/)
+  })
+
+  it.skipIf(isSkipped)('the agent’s leaves it little of the host, which its sandbox does', () => {
+    const text = textOf('pacsimile-agent.service')
+    expect(exposure(text)).toBeLessThanOrEqual(AGENT_EXPOSURE_MAX)
+    expect(exposure(text.replace(/^SystemCallFilter=.*$/m, ''))).toBeGreaterThan(AGENT_EXPOSURE_MAX)
+  })
+
+  it('the agent’s gives it three capabilities and keeps it out of what would break its watching', () => {
+    const text = textOf('pacsimile-agent.service')
+    const capabilities = 'CAP_SYS_ADMIN CAP_DAC_READ_SEARCH CAP_LEASE'
+    expect(text).toContain(`\nAmbientCapabilities=${capabilities}\n`)
+    expect(text).toContain(`\nCapabilityBoundingSet=${capabilities}\n`)
+    // fanotify refuses filesystem marks from a user namespace; the compiler of Node.js writes what it then executes.
+    expect(text).not.toMatch(/^(PrivateUsers|MemoryDenyWriteExecute|DynamicUser)=/m)
+  })
+
+  it.skipIf(isSkipped)('the agent’s user is one that systemd-sysusers can make', () => {
+    const made = spawnSync('systemd-sysusers', ['--dry-run', join(UNITS, 'pacsimile-agent.sysusers.conf')], { encoding: 'utf8' })
+    expect(made.status).toBe(0)
+    expect(`${made.stdout}${made.stderr}`).toContain("user 'pacsimile-agent'")
   })
 
   it.each(SERVICES)('%s says why beside each directive', (unit) => {

@@ -7,12 +7,14 @@
  * not UTF-8 becomes a scan of its directory, because its bytes do not arrive here. It prevents the known ways in which this
  * library loses a file that it could have told of; those that are not known are found by the scheduled scan.
  */
+import type { Stats } from 'node:fs'
 import { join } from 'node:path'
 import { parentPort, workerData } from 'node:worker_threads'
 import { type FSWatcher, watch } from 'chokidar'
 import { errnoOf, reasonOf } from '../../shared/errors.ts'
 import { EVENTS_QUEUED_MAX } from '../../shared/limits.ts'
 import { byteString, type RelativePath, ROOT, relativePath } from '../../shared/path.ts'
+import { IgnoreRules } from './ignore.ts'
 import type { WatchEvent, WatchRequest } from './watcher.ts'
 
 /** What this watcher says; nobody tells it of renames or versions. */
@@ -30,9 +32,9 @@ const NOT_UTF8 = '\ufffd'
 
 if (parentPort === null) throw new TypeError('this module runs in a worker thread')
 const port = parentPort
-const { directory, ignored } = workerData as WatchRequest
+const { directory, ignored, ignorePatterns = [] } = workerData as WatchRequest
 
-const ignoredPaths = new Set(ignored.map((path) => join(directory, Buffer.from(path, 'latin1').toString('utf8'))))
+const ignore = new IgnoreRules({ paths: ignored, patterns: ignorePatterns })
 /** What is to be sent with the next message; the same hint once. */
 const hints = new Map<string, Hint>()
 let isScheduled = false
@@ -70,6 +72,11 @@ function pathOf(absolute: string): { readonly path: RelativePath; readonly isWho
   return { path: relativePath(byteString(known.join('/'))), isWhole: odd < 0 }
 }
 
+function isIgnored(absolute: string, stats?: Stats): boolean {
+  const found = pathOf(absolute)
+  return found?.isWhole === true && ignore.isIgnored(found.path, stats?.isDirectory())
+}
+
 function hint(absolute: string): void {
   const found = pathOf(absolute)
   if (found === undefined) return
@@ -99,7 +106,7 @@ function failed(error: unknown): void {
 }
 
 function start(): FSWatcher {
-  return watch(directory, { followSymlinks: false, ignoreInitial: true, atomic: false, ignored: (path) => ignoredPaths.has(path) })
+  return watch(directory, { followSymlinks: false, ignoreInitial: true, atomic: false, ignored: isIgnored })
     .on('raw', (_event, name, details) => {
       const watched = details !== null && typeof details === 'object' && 'watchedPath' in details ? String(details.watchedPath) : directory
       if (name === null) hint(watched)

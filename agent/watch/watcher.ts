@@ -74,6 +74,8 @@ export interface WatchRequest {
   readonly directory: string
   /** Not watched, with everything below. */
   readonly ignored: readonly RelativePath[]
+  /** In gitignore syntax: what they name need not be watched either; its events are left out later. */
+  readonly ignorePatterns?: readonly string[]
 }
 
 /** Resolves when every change from now on is noticed, so far as the mode promises. */

@@ -1,12 +1,12 @@
 /**
- * `pacsimile agent enroll`, `agent run`, `agent status`: the protected host's side.
+ * `pacsimile agent enroll`, `agent run`, `agent status`, `agent scan`: the protected host's side.
  *
  * `status` shows what the agent itself knows, also while no collector can be reached. It prevents an engineer at the
  * storage host from having to ask another machine whether this one is protected.
  */
 import { join, resolve } from 'node:path'
 import type { Argv } from 'yargs'
-import type { AgentStatus, AgentVolumeStatus } from '../../agent/status.ts'
+import type { AgentScanReport, AgentStatus, AgentVolumeStatus } from '../../agent/status.ts'
 import { WATCH_CHOICES } from '../../agent/watch/watch-choice.ts'
 import { PacsimileError } from '../../shared/errors.ts'
 import { showAge, showBytes, showCount, showDuration } from './amounts.ts'
@@ -24,11 +24,19 @@ const VOLUME_COLUMNS: readonly Column[] = [
   { title: 'UNREADABLE', align: 'right' },
   { title: 'PATH' },
 ]
+const SCAN_COLUMNS: readonly Column[] = [
+  { title: 'VOLUME' },
+  { title: 'METHOD' },
+  { title: 'ENTRIES', align: 'right' },
+  { title: 'TOOK', align: 'right' },
+  { title: 'DIFFERENCES', align: 'right' },
+  { title: 'UNANNOUNCED', align: 'right' },
+]
 const UNREADABLE_LISTED_MAX = 10
 
 export function agentCommand(yargs: Argv): Argv {
   return yargs.command('agent', 'Set up and run the agent on a storage host', (group) =>
-    statusCommand(runCommand(enrollCommand(group))).demandCommand(1, 'Name what to do: enroll, run or status'),
+    scanCommand(statusCommand(runCommand(enrollCommand(group)))).demandCommand(1, 'Name what to do: enroll, run, status or scan'),
   )
 }
 
@@ -100,18 +108,47 @@ function statusCommand(yargs: Argv): Argv {
     'How the agent on this host stands',
     (options) => jsonOption(stateOption(options)),
     async ({ state, json }) => {
-      const { callLocal } = await import('../../shared/local-api.ts')
       // The agent is of this very release: its answer is of this type.
-      const status = (await callLocal(
-        join(resolve(state), 'agent.sock'),
-        'status',
-        {},
-        { unreachable: 'agent-unreachable' },
-      )) as AgentStatus
+      const status = (await askAgent(state, 'status', {})) as AgentStatus
       if (json) sayJson(status)
       else saySummary(status)
     },
   )
+}
+
+async function askAgent(state: string, name: string, body: unknown): Promise<unknown> {
+  const { callLocal } = await import('../../shared/local-api.ts')
+  return callLocal(join(resolve(state), 'agent.sock'), name, body, { unreachable: 'agent-unreachable' })
+}
+
+function scanCommand(yargs: Argv): Argv {
+  return yargs.command(
+    'scan',
+    'Compare the disk with what was captured, now, and wait until what differs is captured',
+    (options) =>
+      withExamples(
+        jsonOption(stateOption(options)).option('deep', {
+          type: 'boolean',
+          default: false,
+          describe: 'Read the content of every file, also where nothing says that it changed',
+        }),
+        'agent scan',
+        'agent scan --deep --json',
+      ),
+    async ({ state, deep, json }) => {
+      const scanned = (await askAgent(state, 'scan', { deep })) as { readonly volumes: readonly AgentScanReport[] }
+      if (json) {
+        sayJson(scanned)
+        return
+      }
+      sayTable(SCAN_COLUMNS, scanned.volumes.map(scanRow))
+      for (const { name, reason } of scanned.volumes) if (reason !== '') say(paint('dim', `${name}: ${reason}`))
+    },
+  )
+}
+
+function scanRow({ name, method, entries, seconds, differences, unannounced }: AgentScanReport): string[] {
+  return [name, method, String(entries), showDuration(seconds * 1000), String(differences), String(unannounced)]
 }
 
 function saySummary(status: AgentStatus): void {

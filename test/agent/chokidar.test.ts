@@ -14,7 +14,11 @@ class Watched {
   #wake: (() => void) | undefined
 
   async open(ignored: readonly RelativePath[] = []): Promise<this> {
-    const watcher = await ChokidarWatcher.open({ volume: 'images', directory: this.directory, ignored }, 'a test', new AbortController().signal)
+    const watcher = await ChokidarWatcher.open(
+      { volume: 'images', directory: this.directory, ignored },
+      'a test',
+      new AbortController().signal,
+    )
     onTestFinished(() => watcher.close())
     void this.#follow(watcher)
     return this
@@ -92,7 +96,11 @@ describe('watching through chokidar', () => {
   })
 
   it('ends its events when it is closed', async () => {
-    const watcher = await ChokidarWatcher.open({ volume: 'images', directory: scratchDirectory(), ignored: [] }, 'a test', new AbortController().signal)
+    const watcher = await ChokidarWatcher.open(
+      { volume: 'images', directory: scratchDirectory(), ignored: [] },
+      'a test',
+      new AbortController().signal,
+    )
     const following = Array.fromAsync(watcher.events())
     await watcher.close()
     expect(await following).toEqual([])

@@ -89,7 +89,7 @@ describe('a writer', () => {
     for (let i = 0; i < 5; i++) {
       let waited: Promise<number> | undefined
       // The capture cannot end before the writer has opened it: more is to be shipped than may be under way.
-      const captured = await site.request({ kind: 'examine', ...side('f'), asIs: false, pin: undefined }, () => {
+      const captured = await site.request({ kind: 'examine', ...side('f'), asIs: false, isDeep: false, pin: undefined }, () => {
         waited ??= openForWriting()
         return waited.then(() => undefined)
       })

@@ -1,10 +1,8 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import type { FileStat } from '../../agent/file-stat.ts'
-import { type Difference, differences, type KnownEntry, type KnownWalk } from '../../agent/scan.ts'
-import { decodeScanEntries, encodeScanEntry, type ScanEntry } from '../../agent/scan-entry.ts'
-import { ByteWriter } from '../../shared/bytes.ts'
-import { isWithin, parentOf, pathKey, type RelativePath, ROOT } from '../../shared/path.ts'
+import { type Difference, type KnownWalk, keyAfter, LAST_KEY, Merge } from '../../agent/scan.ts'
+import type { ByteString } from '../../shared/bytes.ts'
+import { parentOf, pathKey, type RelativePath, ROOT } from '../../shared/path.ts'
 import { path } from '../support/agent-parts.ts'
 
 /** A tree as a map: what stands at each path is 'directory', or a number that is a file's content. */
@@ -14,43 +12,66 @@ const model = (...entries: (readonly [RelativePath, 'directory' | number])[]): M
 
 const byWalk = (a: RelativePath, b: RelativePath): number => (pathKey(a) < pathKey(b) ? -1 : 1)
 
-function statOf(what: 'directory' | number): FileStat {
-  const times = { mtimeNs: 0n, ctimeNs: typeof what === 'number' ? BigInt(what) : 0n }
-  return { kind: what === 'directory' ? 'directory' : 'file', mode: 0o755, uid: 0, gid: 0, size: 1, inode: 1n, ...times }
-}
+/** What the walk of a disk would come upon. */
+type Entry =
+  | { readonly kind: 'present'; readonly path: RelativePath; readonly what: 'directory' | number }
+  | { readonly kind: 'closed'; readonly path: RelativePath; readonly reason: string }
+  | { readonly kind: 'foreign'; readonly path: RelativePath }
 
-class ModelWalk implements KnownWalk {
-  readonly #entries: KnownEntry[]
+/** Entries of a model in pages of three, so that a page ends everywhere. */
+class ModelWalk implements KnownWalk<'directory' | number> {
+  readonly #entries: (readonly [ByteString, 'directory' | number])[]
+  readonly #isDoubtful: boolean
+  #left = 0
 
-  constructor(model: Model, top: RelativePath) {
-    const paths = [...model.keys()].filter((at) => isWithin(at, top)).toSorted(byWalk)
-    this.#entries = paths.map((at) => ({ path: at, identity: { ...statOf(model.get(at) ?? 0), doubt: 'none' } }))
+  constructor(model: Model, isDoubtful = false) {
+    this.#entries = [...model.keys()].toSorted(byWalk).map((at) => [pathKey(at), model.get(at) ?? 0])
+    this.#isDoubtful = isDoubtful
   }
 
-  peek(): KnownEntry | undefined {
-    return this.#entries[0]
+  get isReady(): boolean {
+    return this.#left > 0 || this.#entries.length === 0
+  }
+
+  fetch(): Promise<void> {
+    this.#left = 3
+    return Promise.resolve()
+  }
+
+  get key(): ByteString | undefined {
+    return this.#entries[0]?.[0]
+  }
+
+  isSame(now: 'directory' | number): boolean {
+    return this.#entries[0]?.[1] === now && !this.#isDoubtful
   }
 
   skip(): void {
     this.#entries.shift()
+    this.#left -= 1
   }
 
-  skipWithin(within: RelativePath): void {
-    while (this.#entries[0] !== undefined && isWithin(this.#entries[0].path, within)) this.#entries.shift()
+  skipTo(key: ByteString): void {
+    while (this.#entries[0] !== undefined && this.#entries[0][0] < key) this.skip()
   }
 }
 
-async function scan(disk: readonly ScanEntry[], known: Model, top = ROOT, isShallow = false): Promise<Difference[]> {
+async function scan(disk: readonly Entry[], known: KnownWalk<'directory' | number>): Promise<Difference[]> {
   const found: Difference[] = []
-  const batches = async function* (): AsyncGenerator<ScanEntry[]> {
-    for (let at = 0; at < disk.length; at += 3) yield disk.slice(at, at + 3)
+  const merge = new Merge(known, (difference) => void found.push(difference))
+  for (const entry of disk) {
+    const key = pathKey(entry.path)
+    await merge.passTo(key)
+    if (entry.kind === 'present') merge.present(key, entry.what, entry.what === 'directory', entry.what === 'directory')
+    else merge.unknown(entry, key)
   }
-  for await (const batch of differences(batches(), new ModelWalk(known, top), top, isShallow)) found.push(...batch)
+  await merge.passTo(LAST_KEY)
+  expect(merge.differences).toBe(found.length)
   return found
 }
 
-function entriesOf(model: Model): ScanEntry[] {
-  return [...model.keys()].toSorted(byWalk).map((at) => ({ kind: 'present', path: at, stat: statOf(model.get(at) ?? 0) }))
+function entriesOf(model: Model): Entry[] {
+  return [...model.keys()].toSorted(byWalk).map((at) => ({ kind: 'present', path: at, what: model.get(at) ?? 0 }))
 }
 
 /** A tree in which everything lies in a directory. */
@@ -79,7 +100,7 @@ describe('a scan', () => {
   it('finds exactly what differs between any two trees', async () => {
     await fc.assert(
       fc.asyncProperty(anyModel, anyModel, async (disk, known) => {
-        const found = await scan(entriesOf(disk), known)
+        const found = await scan(entriesOf(disk), new ModelWalk(known))
         const ofKind = (kind: Difference['kind']): string[] =>
           found.filter((difference) => difference.kind === kind).map((difference) => difference.path)
         expect({ changed: ofKind('changed').toSorted(), missing: ofKind('missing').toSorted() }).toEqual(expected(disk, known))
@@ -96,13 +117,13 @@ describe('a scan', () => {
       [path('mount/file'), 1],
       [path('z'), 1],
     )
-    const disk: ScanEntry[] = [
-      { kind: 'present', path: ROOT, stat: statOf('directory') },
-      { kind: 'present', path: path('locked'), stat: statOf('directory') },
+    const disk: Entry[] = [
+      { kind: 'present', path: ROOT, what: 'directory' },
+      { kind: 'present', path: path('locked'), what: 'directory' },
       { kind: 'closed', path: path('locked'), reason: 'EACCES' },
       { kind: 'foreign', path: path('mount') },
     ]
-    expect(await scan(disk, known)).toEqual([
+    expect(await scan(disk, new ModelWalk(known))).toEqual([
       { kind: 'closed', path: 'locked', reason: 'EACCES' },
       { kind: 'foreign', path: 'mount' },
       { kind: 'missing', path: 'z' },
@@ -110,40 +131,20 @@ describe('a scan', () => {
   })
 
   it('looks again at what was not captured in a stable state', async () => {
-    const walk = new ModelWalk(model([ROOT, 'directory']), ROOT)
-    const uncertain: KnownWalk = {
-      peek: () => {
-        const entry = walk.peek()
-        return entry === undefined ? undefined : { ...entry, identity: { ...entry.identity, doubt: 'unstable' } }
-      },
-      skip: () => walk.skip(),
-      skipWithin: (within) => walk.skipWithin(within),
-    }
-    const disk = async function* (): AsyncGenerator<ScanEntry[]> {
-      yield [{ kind: 'present', path: ROOT, stat: statOf('directory') }]
-    }
+    const disk: Entry[] = [{ kind: 'present', path: ROOT, what: 'directory' }]
+    expect(await scan(disk, new ModelWalk(model([ROOT, 'directory']), true))).toMatchObject([{ kind: 'changed', path: '' }])
+  })
+
+  it('goes by what it did not enter, and by what it is told to leave out', async () => {
+    const known = new ModelWalk(
+      model([path('a'), 'directory'], [path('a/1'), 1], [path('b'), 'directory'], [path('b/1'), 1], [path('c'), 1]),
+    )
     const found: Difference[] = []
-    for await (const batch of differences(disk(), uncertain, ROOT, false)) found.push(...batch)
-    expect(found).toMatchObject([{ kind: 'changed', path: '' }])
+    const merge = new Merge(known, (difference) => void found.push(difference))
+    await merge.passTo('a')
+    expect(merge.present('a', 'directory', true, false)).toBe(true)
+    merge.leaveOut(keyAfter('b'))
+    await merge.passTo(LAST_KEY)
+    expect(found).toEqual([{ kind: 'missing', path: 'c' }])
   })
-
-  it('that is shallow compares the direct children only, and tells of new directories', async () => {
-    const known = model([path('d'), 'directory'], [path('d/gone'), 1], [path('d/sub'), 'directory'], [path('d/sub/deep'), 1])
-    const disk = model([path('d'), 'directory'], [path('d/new'), 'directory'], [path('d/sub'), 'directory'])
-    expect(await scan(entriesOf(disk), known, path('d'), true)).toEqual([
-      { kind: 'missing', path: 'd/gone' },
-      { kind: 'changed', path: 'd/new', isNewDirectory: true },
-    ])
-  })
-})
-
-it('entries come out of their encoding as they went in', () => {
-  const entries: ScanEntry[] = [
-    { kind: 'present', path: path('a/\xff'), stat: { ...statOf(5), size: 2 ** 40, mtimeNs: -5n, inode: 2n ** 63n } },
-    { kind: 'closed', path: ROOT, reason: 'EACCES: permission denied' },
-    { kind: 'foreign', path: path('mnt') },
-  ]
-  const writer = new ByteWriter()
-  for (const entry of entries) encodeScanEntry(entry, writer)
-  expect([...decodeScanEntries(writer.view())]).toEqual(entries)
 })

@@ -1,11 +1,14 @@
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { Database } from '../../agent/database.ts'
 import type { Journal } from '../../agent/journal.ts'
+import { keyAfter, LAST_KEY } from '../../agent/scan.ts'
 import { State } from '../../agent/state.ts'
+import { MARK_KEY } from '../../agent/state-keys.ts'
 import { StateWalk } from '../../agent/state-walk.ts'
 import { hybridTime } from '../../shared/clock.ts'
-import { pathKey, type RelativePath, ROOT } from '../../shared/path.ts'
+import { pathFromKey, pathKey, type RelativePath, ROOT } from '../../shared/path.ts'
 import type { Change } from '../../shared/record.ts'
 import { MemoryTree } from '../../shared/tree.ts'
 import { directoryVersion, FIRST, fileVersion, openJournal, path, put, VOLUME } from '../support/agent-parts.ts'
@@ -22,11 +25,17 @@ async function append(journal: Journal, state: State, changes: readonly Change[]
   await state.apply(entries.map(({ record }) => record))
 }
 
+async function walkOf(state: State): Promise<StateWalk> {
+  const database = await Database.join(state.directory)
+  onTestFinished(() => database.close())
+  return new StateWalk(database, VOLUME, '', LAST_KEY)
+}
+
 async function pathsOf(state: State): Promise<RelativePath[]> {
-  const walk = new StateWalk(state, VOLUME, ROOT)
+  const walk = await walkOf(state)
   const paths: RelativePath[] = []
-  for (let entry = await walk.peek(); entry !== undefined; entry = await walk.peek()) {
-    paths.push(entry.path)
+  for (await walk.fetch(); walk.key !== undefined; await walk.fetch()) {
+    paths.push(pathFromKey(walk.key))
     walk.skip()
   }
   return paths
@@ -65,6 +74,8 @@ describe('the state', () => {
           expect(await state.at({ volume: VOLUME, path: at })).toEqual({ seq: position.seq, version, isLost: false })
         }
         const files = [...tree.within(ROOT)].filter(({ version }) => version.kind === 'file')
+        const directories = [...tree.within(ROOT)].filter(({ version }) => version.kind === 'directory')
+        expect((await state.namesOf(VOLUME, 1n)).toSorted()).toEqual(directories.map((entry) => entry.path).toSorted())
         expect((await state.namesOf(VOLUME, 7n)).toSorted()).toEqual(files.map((entry) => entry.path).toSorted())
         await state.close()
         await journal.close()
@@ -107,6 +118,24 @@ describe('the state', () => {
     expect(anew.coveredBefore(VOLUME)).toBe(until)
   })
 
+  it.each([
+    ['of another layout', (mark: Buffer): Buffer => Buffer.concat([Buffer.from([99]), mark.subarray(1)])],
+    ['of the first layout', (mark: Buffer): Buffer => mark.subarray(8)],
+  ])('is begun anew when it is %s', async (_, older) => {
+    const directory = scratchDirectory()
+    const journal = await openJournal(directory)
+    const state = await openState(directory)
+    await append(journal, state, [FIRST, put('a', fileVersion('1'))])
+    await state.close()
+    const database = await Database.open(join(directory, 'state'))
+    const mark = await database.get(MARK_KEY)
+    await database.write([{ type: 'put', key: MARK_KEY, value: older(mark ?? Buffer.alloc(0)) }], { sync: true })
+    await database.close()
+    const anew = await openState(directory)
+    expect(await pathsOf(anew)).toEqual([])
+    expect(anew.applied).toBe(0)
+  })
+
   it('owes a sweep from the first volume record of an epoch until the sweep', async () => {
     const directory = scratchDirectory()
     const journal = await openJournal(directory)
@@ -139,10 +168,11 @@ describe('the state', () => {
     const paths = ['', 'a', 'a-', ...Array.from({ length: 1200 }, (_, i) => `a/${i}`), 'b'].map((text) => path(text))
     await append(journal, state, [FIRST, ...paths.map((at) => put(at, at === '' || at === 'a' ? directoryVersion() : fileVersion('x')))])
     expect(await pathsOf(state)).toEqual(paths.toSorted((a, b) => (pathKey(a) < pathKey(b) ? -1 : 1)))
-    const walk = new StateWalk(state, VOLUME, ROOT)
-    await walk.peek()
+    const walk = await walkOf(state)
+    await walk.fetch()
     walk.skip()
-    walk.skipWithin(path('a'))
-    expect(await walk.peek()).toMatchObject({ path: 'a-' })
+    walk.skipTo(keyAfter('a'))
+    await walk.fetch()
+    expect(walk.key).toBe('a-')
   })
 })

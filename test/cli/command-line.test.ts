@@ -39,7 +39,7 @@ describe('the command line', () => {
     [[], 2, /Name a command/],
     [['nonsense'], 2, /nonsense/],
     [['statsu'], 2, /Did you mean status/],
-    [['agent'], 2, /enroll, run or status/],
+    [['agent'], 2, /enroll, run, status or scan/],
     [['status', '--nonsense'], 2, /nonsense/],
     [['status', '--data', 'a', '--data', 'b'], 2, /--data is given more than once/],
     [['restore', 'a:b', '--to', '/tmp/x'], 2, /at/],
@@ -53,6 +53,7 @@ describe('the command line', () => {
     [['status', '--data', nowhere], 5, /Nobody listens/],
     [['ls', 'a:b', '--data', nowhere], 5, /Nobody listens/],
     [['agent', 'status', '--state', nowhere], 5, /Nobody listens/],
+    [['agent', 'scan', '--state', nowhere], 5, /Nobody listens/],
     [['check', '--repository', nowhere], 4, /not a repository/],
     [['agent', 'run', '--state', nowhere], 4, /agent.toml is missing/],
   ])('%j ends with %d and says why', async (args, status, words) => {

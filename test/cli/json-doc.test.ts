@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import type { Enrolled } from '../../agent/enroll.ts'
-import type { AgentStatus } from '../../agent/status.ts'
+import type { AgentScanReport, AgentStatus } from '../../agent/status.ts'
 import type { CheckReport } from '../../collector/check.ts'
 import { checkFields } from '../../collector/cli/check-command.ts'
 import { entryFields } from '../../collector/cli/entry-row.ts'
@@ -193,6 +193,7 @@ describe('docs/json.md names exactly the fields of', () => {
       heldBytes: 0,
       spoolBytes: 0,
       spoolQuotaBytes: 1,
+      spoolFullInSeconds: 60,
       alarms: ['full'],
       volumes: [
         {
@@ -215,6 +216,23 @@ describe('docs/json.md names exactly the fields of', () => {
     const server = await serveLocal(join(state, 'agent.sock'), { status: () => Promise.resolve(status) })
     onTestFinished(() => server.close())
     expect(fieldsOf(await answer('agent', 'status', '--state', state))).toEqual(documented('agent status'))
+  })
+
+  it('agent scan', async () => {
+    const volumes: AgentScanReport[] = [
+      { name: 'images', method: 'walk', reason: 'deep', entries: 2, seconds: 1, differences: 1, unannounced: 1 },
+    ]
+    const state = scratchDirectory()
+    const asked: unknown[] = []
+    const server = await serveLocal(join(state, 'agent.sock'), {
+      scan: (body) => {
+        asked.push(body)
+        return Promise.resolve({ volumes })
+      },
+    })
+    onTestFinished(() => server.close())
+    expect(fieldsOf(await answer('agent', 'scan', '--deep', '--state', state))).toEqual(documented('agent scan'))
+    expect(asked).toEqual([{ deep: true }])
   })
 
   it('collector init, token create and agent enroll', async () => {

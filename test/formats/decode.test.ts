@@ -9,8 +9,8 @@ import { chmodSync, existsSync, readFileSync, statSync, writeFileSync } from 'no
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { formatSlot, sealSlot } from '../../collector/repository/key-slot.ts'
-import { ROOT } from '../../shared/path.ts'
-import { directoryVersion, JournalWriter, symlinkVersion } from '../support/journal-writer.ts'
+import { ROOT, relativePath } from '../../shared/path.ts'
+import { directoryVersion, JournalWriter, symlinkVersion, VOLUME } from '../support/journal-writer.ts'
 import { scratchDirectory } from '../support/scratch.ts'
 import { Store } from '../support/store.ts'
 import { walkTree } from '../support/tree-walk.ts'
@@ -114,7 +114,9 @@ describe.skipIf(!isUsable() && process.env['CI'] === undefined)('an independent 
     writer.file('CT/1-link.dcm', Buffer.from('one '.repeat(2000)), { links: 2, inode: 7n })
     writer.file('CT/\xe9\xff', Buffer.alloc(3000, 1))
     writer.put('latest', symlinkVersion('CT/1.dcm'))
+    const unkept = writer.file('CT/lost', Buffer.from('lost'))
     await store.send(writer)
+    writer.append({ kind: 'lost', volume: VOLUME, path: relativePath('CT/lost'), lostSeq: unkept.record.seq })
     writer.rename('CT', 'MR')
     writer.file('MR/1.dcm', Buffer.from('two'))
     writer.remove('latest')
@@ -131,10 +133,15 @@ describe.skipIf(!isUsable() && process.env['CI'] === undefined)('an independent 
     expect(status).toBe(0)
     expect(value()).toMatchObject({ epoch: end.epoch, seq: end.seq, tree: plainTree(history, () => false) })
 
+    const lost = (entries: readonly { path: string; lost?: boolean }[]): string[] =>
+      entries.filter((entry) => entry.lost === true).map(({ path }) => path)
+    expect(lost((value() as { tree: { path: string; lost?: boolean }[] }).tree)).toEqual(['MR/lost'])
+    expect(lost(history)).toEqual(['MR/lost'])
+
     const directory = join(scratchDirectory(), 'tree')
     execFileSync('python3', [PROGRAM, `--key-file=${keyFile}`, store.repositoryDirectory, 'extract', writer.agent, 'images', directory])
     const walked = walkTree(directory)
-    expect([...walked.keys()]).toEqual(history.map(({ path }) => path))
+    expect([...walked.keys()]).toEqual(history.filter((entry) => !entry.lost).map(({ path }) => path))
     expect(walked.get('MR/1.dcm')?.size).toBe(3)
     expect(walked.get('MR/1-link.dcm')?.size).toBe(8000)
   })

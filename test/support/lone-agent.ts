@@ -3,8 +3,8 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, onTestFinished } from 'vitest'
 import { Agent } from '../../agent/agent.ts'
-import { DescriptorStore } from '../../agent/descriptor-store.ts'
 import { Database } from '../../agent/database.ts'
+import { DescriptorStore } from '../../agent/descriptor-store.ts'
 import { recordEntry } from '../../agent/journal-records.ts'
 import type { AgentStatus } from '../../agent/status.ts'
 import { writeTerms } from '../../agent/terms.ts'
@@ -72,7 +72,9 @@ export class LoneAgent {
   readonly volume = join(scratchDirectory(), 'volume')
   quotaBytes = SPOOL_BYTES_MAX
   everySeconds = 300
-  acceptInode: number | undefined
+  acceptRoot: string | undefined
+  acceptEmpty = false
+  ignore: readonly string[] = []
   #agent: Agent | undefined
   #watcher: SpokenWatcher | undefined
   #stop: (() => Promise<void>) | undefined
@@ -92,10 +94,11 @@ export class LoneAgent {
       config: {
         name: label('agent1', 'agent'),
         collector: 'wss://127.0.0.1:1',
-        volume: [{ name: label('images', 'volume'), path: this.volume, acceptInode: this.acceptInode }],
+        volume: [{ name: label('images', 'volume'), path: this.volume, ignore: [...this.ignore], acceptRoot: this.acceptRoot, acceptEmpty: this.acceptEmpty }],
         spool: { quotaBytes: this.quotaBytes },
         watch: 'auto',
         scan: { everySeconds: this.everySeconds, reconcileSeconds: 3600 },
+        priority: 'normal',
         logLevel: 'info',
       },
       log: silentLog,

@@ -79,7 +79,7 @@ export interface Operation {
   readonly maybe?: readonly string[]
   /** Files of which the holes must be holes again. */
   readonly sparse?: readonly string[]
-  /** Recorded, but not made again by a restore. */
+  /** Recorded, but made again by a restore only where that is asked for. */
   readonly special?: string
 }
 

@@ -129,8 +129,15 @@ export class Site {
     await this.installation.kill(AGENT, signal)
   }
 
-  wait(seconds = 50): Promise<void> {
-    return this.installation.wait(AGENT, seconds)
+  async wait(seconds = 50): Promise<void> {
+    try {
+      await this.installation.wait(AGENT, seconds)
+    } catch (error) {
+      const said = JSON.stringify(this.statusIfRunning)
+      throw new Error(`it was not durable and in the replica; agent: ${said}\n${this.installation.log(AGENT).slice(-3000)}`, {
+        cause: error,
+      })
+    }
   }
 
   get status(): Status {

@@ -1,7 +1,7 @@
 /** A directory as it is on disk, in a form that compares: path -> everything that a restore must bring back. */
 
 import { createHash } from 'node:crypto'
-import { lstatSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
+import { type BigIntStats, lstatSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { libc } from '../../shared/libc.ts'
 
 export interface WalkedEntry {
@@ -11,10 +11,21 @@ export interface WalkedEntry {
   readonly gid: number
   readonly mtimeNs: bigint
   readonly size: number
+  /** Of a device. */
+  readonly device: bigint
   readonly content: string
   readonly xattrs: string
   /** The first path, in walk order, that names the same file. */
   readonly sameAs: string
+}
+
+function kindOf(stat: BigIntStats): string {
+  if (stat.isDirectory()) return 'directory'
+  if (stat.isFile()) return 'file'
+  if (stat.isSymbolicLink()) return 'symlink'
+  if (stat.isFIFO()) return 'fifo'
+  if (stat.isSocket()) return 'socket'
+  return stat.isCharacterDevice() ? 'character-device' : 'block-device'
 }
 
 /** Keys are byte strings, the root is ''. */
@@ -24,7 +35,7 @@ export function walkTree(root: string): Map<string, WalkedEntry> {
   const visit = (path: string): void => {
     const at = Buffer.from(path === '' ? root : `${Buffer.from(root).toString('latin1')}/${path}`, path === '' ? 'utf8' : 'latin1')
     const stat = lstatSync(at, { bigint: true })
-    const kind = stat.isDirectory() ? 'directory' : stat.isFile() ? 'file' : stat.isSymbolicLink() ? 'symlink' : 'other'
+    const kind = kindOf(stat)
     const sameAs = kind === 'directory' ? path : (firstOf.get(stat.ino) ?? path)
     if (kind !== 'directory') firstOf.set(stat.ino, sameAs)
     entries.set(path, {
@@ -34,6 +45,7 @@ export function walkTree(root: string): Map<string, WalkedEntry> {
       gid: Number(stat.gid),
       mtimeNs: stat.mtimeNs,
       size: kind === 'file' ? Number(stat.size) : 0,
+      device: kind === 'character-device' || kind === 'block-device' ? stat.rdev : 0n,
       content:
         kind === 'file'
           ? createHash('sha256').update(readFileSync(at)).digest('hex')

@@ -2,7 +2,8 @@ import { closeSync, mkdirSync, openSync, readFileSync, renameSync, unlinkSync, w
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { digestHex, digestOf } from '../../shared/digest.ts'
-import { canMount, Filesystem } from '../support/filesystem.ts'
+import { makeFilesystem } from '../support/filesystem.ts'
+import { canMount } from '../support/image-filesystem.ts'
 import { type LogLine, Site } from '../support/site.ts'
 import { Random } from '../support/workload.ts'
 
@@ -38,7 +39,7 @@ function keptOf(site: Site, path: string): ReadonlyMap<string, LogLine> {
 
 describe.skipIf(!canMount)('what lives for an instant', () => {
   it.each(KINDS)(`S06 ${SAVES} saves of one file, by temporary file and rename, are all kept, on %s`, async (kind) => {
-    const { at } = Filesystem.make(kind, 1 << 30)
+    const { at } = makeFilesystem(kind, 1 << 30)
     mkdirSync(join(at, 'd'))
     const site = await Site.watching({ source: at })
     const all = contents(SAVES)
@@ -59,7 +60,7 @@ describe.skipIf(!canMount)('what lives for an instant', () => {
   })
 
   it('not all of these saves are kept where chokidar watches, which says best-effort', async () => {
-    const { at } = Filesystem.make('ext4', 1 << 30)
+    const { at } = makeFilesystem('ext4', 1 << 30)
     mkdirSync(join(at, 'd'))
     const site = await Site.watching({ source: at, watch: 'chokidar' })
     const all = contents(SAVES)
@@ -74,7 +75,7 @@ describe.skipIf(!canMount)('what lives for an instant', () => {
   it.each(KINDS)(
     `${DELETED_FILES} files, each deleted as soon as it is written, are in the history with their content, on %s`,
     async (kind) => {
-      const { at } = Filesystem.make(kind, 1 << 30)
+      const { at } = makeFilesystem(kind, 1 << 30)
       const site = await Site.watching({ source: at })
       const all = contents(DELETED_FILES)
       for (const [i, content] of all.entries()) {
@@ -96,7 +97,7 @@ describe.skipIf(!canMount)('what lives for an instant', () => {
   )
 
   it(`S06 a file that is moved into place in each of ${NEW_DIRECTORIES} directories that are just made is recorded without a scan`, async () => {
-    const { at } = Filesystem.make('ext4', 1 << 30)
+    const { at } = makeFilesystem('ext4', 1 << 30)
     const site = await Site.watching({ source: at })
     for (let i = 0; i < NEW_DIRECTORIES; i++) {
       const directory = join(at, `${i % 7}`, `study ${i}`, 'series')

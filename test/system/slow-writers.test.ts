@@ -3,7 +3,8 @@ import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { digestHex, digestOf } from '../../shared/digest.ts'
-import { canMount, Filesystem } from '../support/filesystem.ts'
+import { makeFilesystem } from '../support/filesystem.ts'
+import { canMount } from '../support/image-filesystem.ts'
 import { scratchDirectory } from '../support/scratch.ts'
 import { type LogLine, Site } from '../support/site.ts'
 import type { FileState, SlowStyle } from '../support/slow-writer.ts'
@@ -54,7 +55,7 @@ async function writeSlowly(site: Site): Promise<States> {
 
 describe.skipIf(!canMount)(`slow writers amid a storm (PACSIMILE_SEED=${SEED})`, () => {
   it.each(['ext4', 'xfs'] as const)('S18 leave only versions that their files had, or that are called torn, on %s', LIMIT, async (kind) => {
-    const { at } = Filesystem.make(kind, 4 * 1024 ** 3)
+    const { at } = makeFilesystem(kind, 4 * 1024 ** 3)
     mkdirSync(join(at, 'slow'))
     const site = await Site.watching({ source: at })
     const startedMs = Date.now()

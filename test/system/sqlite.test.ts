@@ -3,7 +3,8 @@ import { once } from 'node:events'
 import { cpSync, mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { canMount, Filesystem } from '../support/filesystem.ts'
+import { makeFilesystem } from '../support/filesystem.ts'
+import { canMount } from '../support/image-filesystem.ts'
 import { scratchDirectory } from '../support/scratch.ts'
 import { Site } from '../support/site.ts'
 import { Random } from '../support/workload.ts'
@@ -72,7 +73,7 @@ function withoutLog(copy: string): string {
 
 describe.skipIf(!canMount)(`a SQLite database in EXCLUSIVE + WAL mode (PACSIMILE_SEED=${SEED})`, () => {
   it.each(['ext4', 'xfs'] as const)('S01 is whole at every moment, with every row that was committed, on %s', LIMIT, async (kind) => {
-    const { at } = Filesystem.make(kind, 1 << 30)
+    const { at } = makeFilesystem(kind, 1 << 30)
     mkdirSync(join(at, 'db'))
     const site = await Site.watching({ source: at })
     const commits = await writeRows(join(at, 'db', 'index'))

@@ -1,7 +1,8 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { canMount, FILESYSTEM_KINDS, Filesystem } from '../support/filesystem.ts'
+import { makeFilesystem } from '../support/filesystem.ts'
+import { canMount, FILESYSTEM_KINDS } from '../support/image-filesystem.ts'
 import { Site } from '../support/site.ts'
 import { storm } from '../support/storm.ts'
 import { walkTree } from '../support/tree-walk.ts'
@@ -15,7 +16,7 @@ const LIMIT = { timeout: (240 + OPERATIONS / 100) * 1000 }
 
 describe.skipIf(!canMount)(`${OPERATIONS} operations of four processes at full speed (PACSIMILE_SEED=${SEED})`, () => {
   it.each(FILESYSTEM_KINDS)('S06 miss nothing on %s', LIMIT, async (kind) => {
-    const site = await Site.watching({ source: Filesystem.make(kind, FILESYSTEM_BYTES).at })
+    const site = await Site.watching({ source: makeFilesystem(kind, FILESYSTEM_BYTES).at })
     const report = await storm(site.source, { operations: OPERATIONS, seed: SEED })
     const copy = await site.expectEqual(PATIENCE_SECONDS)
     // The storm blew: what its writers know to have left is what was compared.
@@ -26,7 +27,7 @@ describe.skipIf(!canMount)(`${OPERATIONS} operations of four processes at full s
   })
 
   it('are identical after at most one scan where chokidar watches, which says best-effort', LIMIT, async () => {
-    const site = await Site.watching({ source: Filesystem.make('ext4', FILESYSTEM_BYTES).at, watch: 'chokidar' })
+    const site = await Site.watching({ source: makeFilesystem('ext4', FILESYSTEM_BYTES).at, watch: 'chokidar' })
     await storm(site.source, { operations: OPERATIONS, seed: SEED })
     await site.wait(PATIENCE_SECONDS)
     site.scan()
@@ -36,7 +37,7 @@ describe.skipIf(!canMount)(`${OPERATIONS} operations of four processes at full s
   })
 
   it('would be told apart from a tree in which one file differs', async () => {
-    const { at } = Filesystem.make('ext4', FILESYSTEM_BYTES)
+    const { at } = makeFilesystem('ext4', FILESYSTEM_BYTES)
     await storm(at, { operations: 2000, seed: SEED })
     const copy = walkTree(at)
     const [victim] = [...copy].findLast(([, { kind, size }]) => kind === 'file' && size > 0) ?? ['']

@@ -14,7 +14,8 @@ import {
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
-import { canMount, command, Filesystem } from '../support/filesystem.ts'
+import { makeFilesystem } from '../support/filesystem.ts'
+import { canMount, command, type ImageFilesystem } from '../support/image-filesystem.ts'
 import { type LogLine, Site, type Status } from '../support/site.ts'
 import { storm } from '../support/storm.ts'
 import { walkTree } from '../support/tree-walk.ts'
@@ -47,7 +48,7 @@ function someFiles(directory: string): void {
 
 describe.skipIf(!canMount)(`an agent (PACSIMILE_SEED=${SEED})`, () => {
   it(`that is killed ${KILLS} times during storms loses no event: no gap, nothing unannounced, everything equal`, LIMIT, async () => {
-    const site = await Site.watching({ source: Filesystem.make('ext4', 2 * 1024 ** 3).at })
+    const site = await Site.watching({ source: makeFilesystem('ext4', 2 * 1024 ** 3).at })
     const random = new Random(SEED)
     const { supervisor } = site.status
     expect(supervisor, 'the process that starts the agent again').toBeTypeOf('number')
@@ -70,7 +71,7 @@ describe.skipIf(!canMount)(`an agent (PACSIMILE_SEED=${SEED})`, () => {
     `that is stopped and started ${RESTARTS} times during storms has gaps only while it did not run, and everything is equal`,
     LIMIT,
     async () => {
-      const site = await Site.watching({ source: Filesystem.make('ext4', 2 * 1024 ** 3).at })
+      const site = await Site.watching({ source: makeFilesystem('ext4', 2 * 1024 ** 3).at })
       const random = new Random(SEED)
       const away: { from: number; until: number }[] = []
       for (let round = 0; round < RESTARTS; round++) {
@@ -94,7 +95,7 @@ describe.skipIf(!canMount)(`an agent (PACSIMILE_SEED=${SEED})`, () => {
 
   it('S08 whose queue overflows says so in a gap, scans, and everything is equal', LIMIT, async () => {
     const environment = { PACSIMILE_TEST_QUEUE: 'limited' }
-    const site = await Site.watching({ source: Filesystem.make('ext4', 2 * 1024 ** 3).at, environment })
+    const site = await Site.watching({ source: makeFilesystem('ext4', 2 * 1024 ** 3).at, environment })
     expect(site.gaps).toEqual([])
     const pid = await child(site)
     process.kill(pid, 'SIGSTOP')
@@ -113,8 +114,8 @@ describe.skipIf(!canMount)(`an agent (PACSIMILE_SEED=${SEED})`, () => {
   })
 
   it('S10 whose state directory is on a full disk goes on, and has everything when there is space again', LIMIT, async () => {
-    const small = Filesystem.make('ext4', 96 << 20)
-    const source = Filesystem.make('ext4', 1 << 30).at
+    const small = makeFilesystem('ext4', 96 << 20)
+    const source = makeFilesystem('ext4', 1 << 30).at
     const site = await Site.watching({ source }, (installation) => {
       mkdirSync(join(small.at, 'state'))
       symlinkSync(join(small.at, 'state'), installation.stateOf('pacs1'))
@@ -124,7 +125,7 @@ describe.skipIf(!canMount)(`an agent (PACSIMILE_SEED=${SEED})`, () => {
     const ballast = join(small.at, 'ballast')
     fill(ballast)
     await storm(source, { operations: GUST_OPERATIONS, seed: SEED })
-    await setTimeout(2000)
+    await until('the full disk is an alarm', 60, () => (site.statusIfRunning?.alarms.length ?? 0) > 0 || undefined)
     expect(site.installation.isRunning('pacs1')).toBe(true)
 
     rmSync(ballast)
@@ -135,7 +136,7 @@ describe.skipIf(!canMount)(`an agent (PACSIMILE_SEED=${SEED})`, () => {
   })
 
   it('whose state directory is an old copy begins a new epoch, and the history stays whole', LIMIT, async () => {
-    const site = await Site.watching({ source: Filesystem.make('ext4', 1 << 30).at })
+    const site = await Site.watching({ source: makeFilesystem('ext4', 1 << 30).at })
     someFiles(site.source)
     await site.wait()
     await site.stop()
@@ -162,8 +163,8 @@ describe.skipIf(!canMount)(`an agent (PACSIMILE_SEED=${SEED})`, () => {
 
 interface Absence {
   readonly name: string
-  readonly leave: (site: Site, filesystem: Filesystem, aside: string) => Promise<void>
-  readonly comeBack: (site: Site, filesystem: Filesystem, aside: string) => void
+  readonly leave: (site: Site, filesystem: ImageFilesystem, aside: string) => Promise<void>
+  readonly comeBack: (site: Site, filesystem: ImageFilesystem, aside: string) => void
 }
 
 /** Moves everything in a directory to another one of the same filesystem. */
@@ -207,7 +208,7 @@ describe.skipIf(!canMount)('S09 a volume', () => {
     '$name is paused with an alarm, nothing of it is called removed, and it goes on when it is back',
     LIMIT,
     async ({ leave, comeBack }) => {
-      const filesystem = Filesystem.make('ext4', 1 << 30)
+      const filesystem = makeFilesystem('ext4', 1 << 30)
       const isMountPoint = leave === ABSENCES[0]?.leave
       const source = isMountPoint ? filesystem.at : join(filesystem.at, 'volume')
       mkdirSync(source, { recursive: true })
@@ -235,7 +236,7 @@ describe.skipIf(!canMount)('S09 a volume', () => {
   )
 
   it('would be seen to have removals where files are really deleted', async () => {
-    const { at } = Filesystem.make('ext4', 1 << 30)
+    const { at } = makeFilesystem('ext4', 1 << 30)
     someFiles(at)
     const site = await Site.watching({ source: at })
     const before = site.log().at(-1)

@@ -1,0 +1,241 @@
+/**
+ * A scan of a volume on XFS by XFS_IOC_BULKSTAT: all inodes of the filesystem, without their names, against the index by inode.
+ *
+ * What an inode says is compared with the print of each of its paths. New names are found in directories: a directory whose
+ * times are not those at which it was last seen to hold exactly what is recorded is listed, and directories that are new in it
+ * are walked. Inodes that the index does not know are of no interest in themselves: they lie elsewhere in the filesystem, or
+ * in a directory that is listed. Mounts below the volume do not change a directory; they come from the kernel's list.
+ * Invariant: what a walk tells as different is told here too, by the same path. It prevents the faster scan from being the
+ * blinder one.
+ */
+import { constants, readFileSync, readlinkSync } from 'node:fs'
+import type { ByteString } from '../shared/bytes.ts'
+import { reasonOf } from '../shared/errors.ts'
+import { pathFromKey, pathKey, type RelativePath } from '../shared/path.ts'
+import { GroupWalk } from './group-walk.ts'
+import { isAbsence, isForeign, nameOfKey, parentKey } from './scan-root.ts'
+import { isPrintOf, isPrintOfRecord, isType } from './stat-print.ts'
+import { isWholeKnown, PRINT_AT, pathPrefix } from './state-keys.ts'
+import { BULKSTAT, STATX } from './system-calls.ts'
+import { listedOf, TreeWalk, type WalkParts } from './tree-walk.ts'
+
+const BATCH_INODES = 4096
+/** A range is cut in two only while it is longer than this. */
+const CUT_INODES_MIN = 16_384
+/** Names of a directory looked up at once. */
+const NAMES_MAX = 512
+
+export class InodeScan {
+  readonly #parts: WalkParts
+  #at: number
+  #until: number
+  /** Of the last path that was told: its directory, and whether that is there. */
+  #parent: { readonly key: ByteString; readonly isThere: boolean } | undefined
+
+  constructor(parts: WalkParts, from: number, until: number) {
+    this.#parts = parts
+    this.#at = from
+    this.#until = until
+  }
+
+  /** @throws IndexDamaged */
+  async run(): Promise<void> {
+    const { root, database, volume, outlet } = this.#parts
+    const known = await GroupWalk.open(database, volume, this.#at)
+    while (known.inode < this.#until && !outlet.isCancelled) {
+      if (outlet.pause()) this.#handOver()
+      // What is between here and the next inode of the index is not asked for.
+      this.#at = Math.max(this.#at, known.inode)
+      if (this.#at >= this.#until) return
+      const { count, records } = root.calls.bulkstat(root.fd, BigInt(this.#at), BATCH_INODES)
+      await this.#join(known, records, count)
+    }
+  }
+
+  /** Merges some inodes of the filesystem with the index; both go on behind the last of them. */
+  async #join(known: GroupWalk, records: Buffer, count: number): Promise<void> {
+    for (let i = 0; i < count && known.inode < this.#until; i++) {
+      const record = i * BULKSTAT.bytes
+      const inode = records.readUInt32LE(record) + records.readUInt32LE(record + 4) * 0x1_0000_0000
+      this.#at = inode + 1
+      // One that has no name any more is held open by somebody.
+      if (records.readUInt32LE(record + BULKSTAT.nlink) === 0) continue
+      while (known.inode < inode && known.inode < this.#until) await this.#gone(known)
+      while (known.inode === inode && inode < this.#until) {
+        const isSame = this.#isSame(known, records, record)
+        this.#parts.outlet.entries += 1
+        if (isSame && !isType(records.readUInt16LE(record + BULKSTAT.mode), constants.S_IFDIR)) {
+          const stepping = known.next()
+          if (stepping !== undefined) await stepping
+          continue
+        }
+        await this.#differs(known, isSame, records, record)
+        await known.next()
+      }
+    }
+    if (count === 0) while (known.inode < this.#until) await this.#gone(known)
+  }
+
+  #isSame(known: GroupWalk, records: Buffer, record: number): boolean {
+    const { reader } = known
+    if (reader === undefined) return false
+    const isSame = isPrintOfRecord(reader.bytes, reader.at, records, record)
+    return isSame === 'size' ? this.#isSameBySystem(reader.key, reader.bytes, reader.at) : isSame
+  }
+
+  #isSameBySystem(key: ByteString, print: Buffer, at: number): boolean {
+    const { root } = this.#parts
+    try {
+      const fd = root.openDirectory(parentKey(key), 'name')
+      try {
+        const stat = root.calls.statBytesAt(fd, nameOfKey(key))
+        return stat !== undefined && isPrintOf(print, at, stat)
+      } finally {
+        root.calls.close(fd)
+      }
+    } catch {
+      // Whatever stands in the way, the capture thread will come upon it.
+      return false
+    }
+  }
+
+  async #differs(known: GroupWalk, isSame: boolean, records: Buffer, record: number): Promise<void> {
+    const { reader, inode } = known
+    if (reader === undefined) return
+    const { key } = reader
+    if (!isSame) this.#tell('changed', key)
+    if (!isType(records.readUInt16LE(record + BULKSTAT.mode), constants.S_IFDIR)) return
+    const times = await known.listedTimes(inode)
+    if (times === undefined || !isListedAt(times, records, record)) await this.#list(key, BigInt(inode))
+  }
+
+  async #gone(known: GroupWalk): Promise<void> {
+    if (known.reader !== undefined) this.#tell('missing', known.reader.key)
+    await known.next()
+  }
+
+  #tell(kind: 'changed' | 'missing', key: ByteString): void {
+    // Below what is gone or was moved nothing more is told; that is told on its own account.
+    if (key !== '' && !this.#hasParent(parentKey(key))) return
+    const path = pathFromKey(key)
+    this.#parts.outlet.found(kind === 'missing' ? { kind, path } : { kind, path, isNewDirectory: false })
+  }
+
+  #hasParent(key: ByteString): boolean {
+    if (this.#parent?.key === key) return this.#parent.isThere
+    let isThere = true
+    const { root } = this.#parts
+    try {
+      root.calls.close(root.openDirectory(key, 'name'))
+    } catch (error) {
+      isThere = !isAbsence(error)
+    }
+    this.#parent = { key, isThere }
+    return isThere
+  }
+
+  /** Finds the names in a directory that are not recorded. */
+  async #list(key: ByteString, inode: bigint): Promise<void> {
+    const { root, outlet, ignored } = this.#parts
+    if (ignored.has(key)) return
+    let fd: number | undefined
+    try {
+      fd = root.openDirectory(key)
+      const stat = root.calls.statBytesAt(fd, '')
+      // Another directory is there now: that one is found where its own directory is listed.
+      if (stat?.readBigUInt64LE(STATX.ino) !== inode) return
+      const listed = listedOf(stat, inode)
+      const names = root.calls.namesIn(fd)
+      let isClean = true
+      for (let at = 0; at < names.length; at += NAMES_MAX) {
+        if (!(await this.#compare(fd, key, names.slice(at, at + NAMES_MAX)))) isClean = false
+      }
+      if (isClean && listed !== undefined) outlet.listed(listed)
+    } catch (error) {
+      // A directory that is gone is missing from the inodes, or has changed where it was moved from; mounts are told by themselves.
+      if (!isAbsence(error) && !isForeign(error)) outlet.found({ kind: 'closed', path: pathFromKey(key), reason: reasonOf(error) })
+    } finally {
+      if (fd !== undefined) root.calls.close(fd)
+    }
+  }
+
+  /** @returns whether all of the names are recorded as they are */
+  async #compare(fd: number, directory: ByteString, names: readonly ByteString[]): Promise<boolean> {
+    const { root, database, volume, outlet, ignored } = this.#parts
+    const prefix = directory === '' ? '' : `${directory}\0`
+    const own = names.map((name) => prefix + name).filter((key) => !ignored.has(key))
+    const values = await database.getMany(own.map((key) => pathPrefix(volume) + key))
+    let isClean = true
+    for (const [i, key] of own.entries()) {
+      const value = values[i]
+      const stat = root.calls.statBytesAt(fd, nameOfKey(key))
+      if (stat === undefined) continue
+      const isOwn = root.isOwn(stat)
+      // What is recorded of it is compared where its inode comes up.
+      const isKnown = value !== undefined && isWholeKnown(value)
+      if (isOwn && isKnown && isPrintOf(value, PRINT_AT, stat)) continue
+      isClean = false
+      if (isOwn && isKnown) continue
+      const isDirectory = isType(stat.readUInt16LE(STATX.mode), constants.S_IFDIR)
+      if (!isOwn) continue
+      if (isDirectory && value === undefined) {
+        await TreeWalk.subtree(this.#parts, key, false)
+        continue
+      }
+      outlet.found({ kind: 'changed', path: pathFromKey(key), isNewDirectory: false })
+    }
+    return isClean
+  }
+
+  #handOver(): void {
+    const left = this.#until - this.#at
+    if (left < CUT_INODES_MIN) return
+    const cut = this.#at + Math.floor(left / 2)
+    if (this.#parts.outlet.handOver({ kind: 'inodes', from: cut, until: this.#until })) this.#until = cut
+  }
+}
+
+/** Whether the times at which a directory was listed are those that a record of bulkstat says. */
+function isListedAt(times: Buffer, records: Buffer, record: number): boolean {
+  return (
+    times.length === 24 &&
+    times.readBigInt64LE(0) === records.readBigInt64LE(record + BULKSTAT.mtime) &&
+    times.readUInt32LE(8) === records.readUInt32LE(record + BULKSTAT.mtimeNs) &&
+    times.readBigInt64LE(12) === records.readBigInt64LE(record + BULKSTAT.ctime) &&
+    times.readUInt32LE(20) === records.readUInt32LE(record + BULKSTAT.ctimeNs)
+  )
+}
+
+/** The places below the volume where other mounts begin, so far as they are reached through the volume itself. */
+export function mountsBelow({ root, ignored }: WalkParts): RelativePath[] {
+  const top = readlinkSync(`/proc/self/fd/${root.fd}`, { encoding: 'buffer' }).toString('latin1')
+  const prefix = top === '/' ? top : `${top}/`
+  const keys = new Set<ByteString>()
+  for (const line of readFileSync('/proc/self/mountinfo', 'latin1').split('\n')) {
+    const place = (line.split(' ')[4] ?? '').replaceAll(/\\([0-7]{3})/g, (_, octal: string) =>
+      String.fromCharCode(Number.parseInt(octal, 8)),
+    )
+    if (place.startsWith(prefix) && place.length > prefix.length) keys.add(pathKey(place.slice(prefix.length) as RelativePath))
+  }
+  return [...keys].filter((key) => isMount(key, root) && !isIgnored(key, ignored)).map((key) => pathFromKey(key))
+}
+
+function isMount(key: ByteString, root: WalkParts['root']): boolean {
+  try {
+    const fd = root.openDirectory(parentKey(key), 'name')
+    try {
+      const stat = root.calls.statBytesAt(fd, nameOfKey(key))
+      return stat !== undefined && !root.isOwn(stat)
+    } finally {
+      root.calls.close(fd)
+    }
+  } catch {
+    // It lies in another mount, or is gone.
+    return false
+  }
+}
+
+function isIgnored(key: ByteString, ignored: WalkParts['ignored']): boolean {
+  for (let at = key; at !== ''; at = parentKey(at)) if (ignored.has(at)) return true
+  return false
+}

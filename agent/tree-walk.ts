@@ -1,0 +1,317 @@
+/**
+ * A walk of a part of a volume by descriptors, merged with the captured side as it goes.
+ *
+ * Invariant: names are looked at in the order of the captured side, and each directory's end is told before the walk leaves
+ * it; a directory that could not be listed is told as `closed`, and nothing is concluded about what may be in it. It prevents
+ * a permission error from looking like a deletion.
+ */
+import { constants } from 'node:fs'
+import type { ByteString } from '../shared/bytes.ts'
+import { reasonOf } from '../shared/errors.ts'
+import { PATH_BYTES_MAX } from '../shared/limits.ts'
+import { type Label, pathFromKey } from '../shared/path.ts'
+import type { Database } from './database.ts'
+import { keyAfter, LAST_KEY, Merge } from './scan.ts'
+import type { ScanOutlet } from './scan-outlet.ts'
+import { isAbsence, isForeign, nameOfKey, parentKey, type ScanRoot } from './scan-root.ts'
+import { isType } from './stat-print.ts'
+import type { Listed } from './state.ts'
+import { StateWalk } from './state-walk.ts'
+import { OPEN_DIRECTORY, STATX } from './system-calls.ts'
+
+export interface WalkParts {
+  readonly root: ScanRoot
+  readonly database: Database
+  readonly volume: Label
+  readonly outlet: ScanOutlet
+  /** PATHKEYs. */
+  /** Of PATHKEYs: what is left out whatever it is. */
+  readonly ignored: Pick<ReadonlySet<ByteString>, 'has'>
+  readonly isDeep: boolean
+  /** Whether directories that hold what is recorded are told. */
+  readonly tellsListed: boolean
+}
+
+/** A directory that the walk is in. */
+interface Frame {
+  readonly key: ByteString
+  readonly prefix: ByteString
+  /** -1 while it is closed because the walk is far below it. */
+  fd: number
+  readonly inode: bigint
+  readonly names: ByteString[]
+  at: number
+  /** Names from this one on are somebody else's. */
+  until: ByteString | undefined
+  /** Nothing differs in it so far. */
+  isClean: boolean
+  listed: Listed | undefined
+}
+
+/** Directories that are held open above the one that the walk is in. */
+const OPEN_FRAMES_MAX = 64
+/** A directory is cut in two only while it has more names than these. */
+const CUT_NAMES_MIN = 512
+/** Names between two pauses. */
+const PAUSE_NAMES = 128
+/** Filesystems keep times by the tick: a directory that changed a moment ago may change again and look the same. */
+const TICK_SECONDS = 2
+const TIMES_BYTES = 24
+
+export class TreeWalk {
+  readonly #parts: WalkParts
+  readonly #known: StateWalk
+  readonly #merge: Merge<Buffer>
+  readonly #frames: Frame[] = []
+  #isShallow = false
+  #sincePause = 0
+
+  private constructor(parts: WalkParts, from: ByteString, until: ByteString) {
+    this.#parts = parts
+    this.#known = new StateWalk(parts.database, parts.volume, from, until)
+    this.#merge = new Merge(this.#known, parts.outlet.found)
+  }
+
+  /** A path and all below it; a shallow one lists the path and its children only. */
+  static async subtree(parts: WalkParts, key: ByteString, isShallow: boolean): Promise<void> {
+    const walk = new TreeWalk(parts, key, keyAfter(key))
+    walk.#isShallow = isShallow
+    try {
+      await walk.#begin(key)
+      await walk.#run()
+      await walk.#merge.passTo(LAST_KEY)
+    } finally {
+      walk.#close()
+    }
+  }
+
+  /** A part of a directory's names. */
+  static async names(parts: WalkParts, directory: ByteString, from: ByteString, until: ByteString | undefined): Promise<void> {
+    const prefix = prefixOf(directory)
+    const walk = new TreeWalk(parts, prefix + from, until === undefined ? keyAfter(directory) : prefix + until)
+    try {
+      walk.#beginNames(directory, from, until)
+      await walk.#run()
+    } finally {
+      walk.#close()
+    }
+  }
+
+  async #begin(key: ByteString): Promise<void> {
+    const { root, ignored } = this.#parts
+    if (ignored.has(key)) {
+      this.#merge.leaveOut(LAST_KEY)
+      return
+    }
+    await this.#merge.passTo(key)
+    if (key === '') {
+      this.#look(root.fd, '', '', undefined)
+      return
+    }
+    let parent: number
+    try {
+      parent = root.openDirectory(parentKey(key), 'name')
+    } catch (error) {
+      // Without its directory it is not there: the end of the walk tells it as missing.
+      if (!isAbsence(error)) this.#closed(key, error)
+      return
+    }
+    try {
+      this.#look(parent, nameOfKey(key), key, undefined)
+    } finally {
+      root.calls.close(parent)
+    }
+  }
+
+  #beginNames(directory: ByteString, from: ByteString, until: ByteString | undefined): void {
+    const { root } = this.#parts
+    try {
+      this.#push(directory, root.openDirectory(directory), undefined)
+    } catch (error) {
+      this.#unlistable(directory, error)
+      return
+    }
+    const [frame] = this.#frames
+    if (frame === undefined) return
+    const first = frame.names.findIndex((name) => name >= from)
+    const end = until === undefined ? -1 : frame.names.findIndex((name) => name >= until)
+    if (end >= 0) frame.names.length = end
+    frame.at = first < 0 ? frame.names.length : first
+    frame.until = until
+    frame.listed = undefined
+  }
+
+  async #run(): Promise<void> {
+    const { ignored, outlet } = this.#parts
+    for (let frame = this.#frames.at(-1); frame !== undefined; frame = this.#frames.at(-1)) {
+      if (++this.#sincePause > PAUSE_NAMES) {
+        this.#sincePause = 0
+        if (outlet.isCancelled) return
+        if (outlet.pause()) this.#handOver()
+      }
+      const name = frame.names[frame.at]
+      if (name === undefined) {
+        await this.#leave(frame)
+        continue
+      }
+      frame.at += 1
+      const key = frame.prefix + name
+      const before = this.#merge.differences
+      const passing = this.#merge.passTo(key)
+      if (passing !== undefined) await passing
+      if (this.#merge.differences !== before) frame.isClean = false
+      if (ignored.has(key)) this.#merge.leaveOut(keyAfter(key))
+      else if (key.length > PATH_BYTES_MAX) this.#tooLong(frame, key)
+      else this.#lookIn(frame, name, key)
+    }
+  }
+
+  #lookIn(frame: Frame, name: ByteString, key: ByteString): void {
+    let fd: number
+    try {
+      fd = this.#fdOf(frame)
+    } catch (error) {
+      frame.names.length = frame.at
+      frame.isClean = false
+      this.#unlistable(frame.key, error)
+      return
+    }
+    this.#look(fd, name, key, frame)
+  }
+
+  #look(dirfd: number, name: ByteString, key: ByteString, frame: Frame | undefined): void {
+    const { root, outlet, isDeep } = this.#parts
+    const before = this.#merge.differences
+    try {
+      const stat = root.calls.statBytesAt(dirfd, name)
+      if (stat === undefined) return
+      outlet.entries += 1
+      if (!root.isOwn(stat)) {
+        this.#merge.unknown({ kind: 'foreign', path: pathFromKey(key) }, key)
+        return
+      }
+      const mode = stat.readUInt16LE(STATX.mode)
+      const isDirectory = isType(mode, constants.S_IFDIR)
+      const isEntered = isDirectory && (!this.#isShallow || frame === undefined)
+      const isSame = this.#merge.present(key, stat, isDirectory, isEntered)
+      if (isSame && isDeep && isType(mode, constants.S_IFREG)) outlet.found({ kind: 'unread', path: pathFromKey(key) })
+      if (isEntered) this.#enter(dirfd, name, key, stat.readBigUInt64LE(STATX.ino))
+    } catch (error) {
+      this.#closed(key, error)
+    } finally {
+      if (frame !== undefined && this.#merge.differences !== before) frame.isClean = false
+    }
+  }
+
+  #enter(dirfd: number, name: ByteString, key: ByteString, inode: bigint): void {
+    const { root } = this.#parts
+    this.#sincePause = PAUSE_NAMES
+    try {
+      this.#push(key, root.calls.openat(dirfd, name === '' ? '.' : name, OPEN_DIRECTORY), inode)
+    } catch (error) {
+      this.#unlistable(key, error)
+    }
+  }
+
+  /** A directory, of which `fd` is taken over. */
+  #push(key: ByteString, fd: number, expected: bigint | undefined): void {
+    const { root, tellsListed } = this.#parts
+    const { calls } = root
+    try {
+      const stat = calls.statBytesAt(fd, '')
+      const inode = stat?.readBigUInt64LE(STATX.ino)
+      if (stat === undefined || inode === undefined || !root.isOwn(stat) || (expected !== undefined && expected !== inode))
+        throw Object.assign(new Error('ENOENT: another directory took its place'), { code: 'ENOENT' })
+      const listed = tellsListed ? listedOf(stat, inode) : undefined
+      const names = calls.namesIn(fd).sort()
+      this.#frames.push({ key, prefix: prefixOf(key), fd, inode, names, at: 0, until: undefined, isClean: true, listed })
+    } catch (error) {
+      calls.close(fd)
+      throw error
+    }
+    const far = this.#frames.at(-1 - OPEN_FRAMES_MAX)
+    if (far !== undefined && far.fd >= 0) {
+      calls.close(far.fd)
+      far.fd = -1
+    }
+  }
+
+  #fdOf(frame: Frame): number {
+    if (frame.fd >= 0) return frame.fd
+    const { root } = this.#parts
+    const fd = root.openDirectory(frame.key)
+    if (root.calls.statAt(fd, '')?.ino !== frame.inode) {
+      root.calls.close(fd)
+      throw Object.assign(new Error('ENOENT: the directory was moved'), { code: 'ENOENT' })
+    }
+    frame.fd = fd
+    return fd
+  }
+
+  async #leave(frame: Frame): Promise<void> {
+    const { root, outlet } = this.#parts
+    const before = this.#merge.differences
+    await this.#merge.passTo(frame.until === undefined ? keyAfter(frame.key) : frame.prefix + frame.until)
+    this.#frames.pop()
+    if (frame.fd >= 0) root.calls.close(frame.fd)
+    // What was handed over is not this walk's to judge.
+    if (frame.until !== undefined) this.#merge.leaveOut(keyAfter(frame.key))
+    else if (frame.isClean && this.#merge.differences === before && frame.listed !== undefined) outlet.listed(frame.listed)
+  }
+
+  /** Gives away what is left of the highest directory that has something left: most lies below it. */
+  #handOver(): void {
+    if (this.#isShallow) return
+    const last = this.#frames.length - 1
+    for (const [i, frame] of this.#frames.entries()) {
+      const left = frame.names.length - frame.at
+      if (left < (i === last ? CUT_NAMES_MIN : 1)) continue
+      const cut = frame.at + Math.floor(left / 2)
+      const from = frame.names[cut]
+      if (from === undefined) continue
+      const { until } = frame
+      if (!this.#parts.outlet.handOver({ kind: 'names', directory: pathFromKey(frame.key), from, until })) return
+      frame.names.length = cut
+      frame.until = from
+      frame.listed = undefined
+      return
+    }
+  }
+
+  /** It was a directory a moment ago. */
+  #unlistable(key: ByteString, error: unknown): void {
+    if (isAbsence(error)) this.#merge.unknown({ kind: 'changed', path: pathFromKey(key), isNewDirectory: false }, key)
+    else this.#closed(key, error)
+  }
+
+  #closed(key: ByteString, error: unknown): void {
+    const path = pathFromKey(key)
+    this.#merge.unknown(isForeign(error) ? { kind: 'foreign', path } : { kind: 'closed', path, reason: reasonOf(error) }, key)
+  }
+
+  /** No record can name it: told of the directory, of which the rest is looked at all the same. */
+  #tooLong(frame: Frame, key: ByteString): void {
+    this.#merge.leaveOut(keyAfter(key))
+    frame.isClean = false
+    const reason = `a path below it is longer than ${PATH_BYTES_MAX} bytes`
+    this.#parts.outlet.found({ kind: 'closed', path: pathFromKey(frame.key), reason })
+  }
+
+  #close(): void {
+    for (const { fd } of this.#frames.splice(0)) if (fd >= 0) this.#parts.root.calls.close(fd)
+  }
+}
+
+function prefixOf(key: ByteString): ByteString {
+  return key === '' ? '' : `${key}\0`
+}
+
+/** Undefined where it changed so lately that its times do not prove anything. */
+export function listedOf(stat: Buffer, inode: bigint): Listed | undefined {
+  const changed = Number(stat.readBigInt64LE(STATX.ctime))
+  if (changed > Date.now() / 1000 - TICK_SECONDS) return undefined
+  const times = Buffer.alloc(TIMES_BYTES)
+  stat.copy(times, 0, STATX.mtime, STATX.mtime + TIMES_BYTES / 2)
+  stat.copy(times, TIMES_BYTES / 2, STATX.ctime, STATX.ctime + TIMES_BYTES / 2)
+  return { inode, times }
+}

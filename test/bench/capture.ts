@@ -1,0 +1,222 @@
+/**
+ * How the capture of changes stands beside the limits of the machine, as ratios measured in one run.
+ *
+ *     npm run bench:capture          BENCH_FILES=500000 BENCH_STORM=100000 BENCH_RATE=20000 are its settings
+ *
+ * Scan: `agent scan` of a tree beside `find -printf` of the same tree, both warm, by turns. Latency: from close() of a
+ * rewritten file of 500 KB until the journal's head has grown, beside one durable write of as much. Rate: small files created
+ * at a fixed rate, and how long after the last one the agent is still behind. Storm: what a scan finds that no event announced.
+ * Nothing fails by time here; needs root for the filesystems.
+ */
+import { spawnSync } from 'node:child_process'
+import { closeSync, fdatasyncSync, mkdirSync, mkdtempSync, openSync, rmSync, writeFileSync, writeSync } from 'node:fs'
+import { cpus, tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
+import { type FilesystemKind, ImageFilesystem } from '../support/image-filesystem.ts'
+import { runScript, storm } from '../support/storm.ts'
+import { Random } from '../support/workload.ts'
+import { Station } from './station.ts'
+
+const setting = (name: string, otherwise: number): number => Number(process.env[name] ?? otherwise)
+const FILES = setting('BENCH_FILES', 500_000)
+const STORM_OPERATIONS = setting('BENCH_STORM', 100_000)
+const RATE_PER_SECOND = setting('BENCH_RATE', 20_000)
+const RATE_SECONDS = 5
+const RATE_WRITERS = 2
+const FILES_PER_DIRECTORY = 50
+const SCANS = 5
+const LATENCY_FILES = 20
+const LATENCY_ROUNDS = 10
+const LATENCY_BYTES = 500_000
+const LATENCY_PER_SECOND = 20
+const PATIENCE_SECONDS = 3600
+const FILESYSTEM_BYTES = 24 * 1024 ** 3
+
+function say(line: string): void {
+  process.stdout.write(`${line}\n`)
+}
+
+function quantile(values: readonly number[], share: number): number {
+  const sorted = [...values].sort((a, b) => a - b)
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? Number.NaN
+}
+
+const spread = (ms: readonly number[]): string => `p50 ${quantile(ms, 0.5).toFixed(2)} ms, p99 ${quantile(ms, 0.99).toFixed(2)} ms`
+
+function secondsOf(act: () => void): number {
+  const started = performance.now()
+  act()
+  return (performance.now() - started) / 1000
+}
+
+/** Each measurement has a filesystem and an installation of its own, so that none inherits another's backlog. */
+async function onFilesystem(
+  kind: FilesystemKind,
+  measure: (source: string, start: () => Promise<Station>) => Promise<void>,
+): Promise<void> {
+  const directory = mkdtempSync(join(tmpdir(), 'pacsimile-bench-'))
+  const filesystem = ImageFilesystem.make(kind, FILESYSTEM_BYTES, directory)
+  const source = join(filesystem.at, 'source')
+  mkdirSync(source)
+  const stations: Station[] = []
+  try {
+    await measure(source, async () => {
+      const station = await Station.start(join(directory, 'station'), source)
+      stations.push(station)
+      return station
+    })
+  } finally {
+    for (const station of stations) await station[Symbol.asyncDispose]()
+    filesystem.unmount()
+    rmSync(directory, { recursive: true, force: true })
+  }
+}
+
+function makeTree(source: string, files: number): void {
+  for (let i = 0; i < files; i++) {
+    const directory = join(source, `y${Math.floor(i / FILES_PER_DIRECTORY / 100)}`, `s${Math.floor(i / FILES_PER_DIRECTORY)}`)
+    if (i % FILES_PER_DIRECTORY === 0) mkdirSync(directory, { recursive: true })
+    writeFileSync(join(directory, `f${i}.dcm`), `image ${i}`)
+  }
+}
+
+function find(source: string): void {
+  const { status } = spawnSync('find', [source, '-printf', '%p %i %s %T@ %C@ %m %U %G\\n'], { stdio: ['ignore', 'ignore', 'inherit'] })
+  if (status !== 0) throw new Error(`find ended with ${status}`)
+}
+
+async function measureScan(kind: FilesystemKind): Promise<void> {
+  await onFilesystem(kind, async (source, start) => {
+    makeTree(source, FILES)
+    const station = await start()
+    const initialSeconds = await timed(() => station.wait(PATIENCE_SECONDS))
+    station.scan()
+    find(source)
+    const [scans, finds]: [number[], number[]] = [[], []]
+    let entries = 0
+    for (let i = 0; i < SCANS; i++) {
+      const scan = station.scan()
+      entries = scan.entries
+      scans.push(scan.seconds)
+      finds.push(secondsOf(() => find(source)))
+    }
+    const [scan, beside] = [quantile(scans, 0.5), quantile(finds, 0.5)]
+    say(
+      `scan on ${kind}: ${entries} entries in ${scan.toFixed(2)} s (${(entries / scan / 1000).toFixed(0)} k/s), find -printf ${beside.toFixed(2)} s: ${(scan / beside).toFixed(2)} x; medians of ${SCANS}; first capture of all of them ${initialSeconds.toFixed(0)} s`,
+    )
+  })
+}
+
+async function timed(act: () => Promise<void>): Promise<number> {
+  const started = performance.now()
+  await act()
+  return (performance.now() - started) / 1000
+}
+
+function durableWriteMs(file: string, bytes: Buffer): number {
+  const started = performance.now()
+  const fd = openSync(file, 'w')
+  writeSync(fd, bytes)
+  fdatasyncSync(fd)
+  closeSync(fd)
+  return performance.now() - started
+}
+
+/** Rewrites files that exist, so that no record of a directory is taken for that of a file. */
+async function measureLatency(kind: FilesystemKind): Promise<void> {
+  await onFilesystem(kind, async (source, start) => {
+    const random = new Random(1)
+    const noise = random.bytes(LATENCY_BYTES * 2)
+    for (let i = 0; i < LATENCY_FILES; i++) writeFileSync(join(source, `f${i}`), noise.subarray(0, LATENCY_BYTES))
+    const station = await start()
+    await station.wait(PATIENCE_SECONDS)
+    const { headSeq: firstSeq } = await station.status()
+    const [lags, asks, writes]: [number[], number[], number[]] = [[], [], []]
+    for (let i = 0; i < LATENCY_FILES * LATENCY_ROUNDS; i++) {
+      const from = random.below(LATENCY_BYTES)
+      const bytes = noise.subarray(from, from + LATENCY_BYTES)
+      const began = performance.now()
+      const { headSeq } = await station.status()
+      asks.push(performance.now() - began)
+      writeFileSync(join(source, `f${i % LATENCY_FILES}`), bytes, { flag: 'r+' })
+      const closed = performance.now()
+      while ((await station.status()).headSeq === headSeq);
+      lags.push(performance.now() - closed)
+      writes.push(durableWriteMs(join(station.state, '..', 'durable'), Buffer.from(bytes)))
+      await setTimeout(Math.max(0, 1000 / LATENCY_PER_SECOND - (performance.now() - began)))
+    }
+    await station.wait(PATIENCE_SECONDS)
+    const others = [...station.recordsAfter(firstSeq)].map(([op, count]) => `${count} ${op}`).join(', ')
+    say(
+      `latency on ${kind}: close() to journal ${spread(lags)}, over ${lags.length} rewrites of ${LATENCY_BYTES / 1000} KB at ${LATENCY_PER_SECOND}/s; one durable write of as much ${spread(writes)}: ${(quantile(lags, 0.5) / quantile(writes, 0.5)).toFixed(1)} x at p50; asking takes ${spread(asks)} of it; records meanwhile: ${others}`,
+    )
+  })
+}
+
+async function measureRate(kind: FilesystemKind): Promise<void> {
+  await onFilesystem(kind, async (source, start) => {
+    const station = await start()
+    await station.wait(PATIENCE_SECONDS)
+    const { headSeq: firstSeq } = await station.status()
+    const script = join(import.meta.dirname, 'paced-writer.ts')
+    const perSecond = RATE_PER_SECOND / RATE_WRITERS
+    let dirtyMax = 0
+    const written = Promise.all(
+      Array.from(
+        { length: RATE_WRITERS },
+        async (_, writer) =>
+          (await runScript(script, { root: join(source, `w${writer}`), perSecond, seconds: RATE_SECONDS })) as {
+            files: number
+            seconds: number
+          },
+      ),
+    )
+    const over = new AbortController()
+    const watched = (async () => {
+      while (!over.signal.aborted) {
+        dirtyMax = Math.max(dirtyMax, (await station.status()).dirty)
+        await setTimeout(100)
+      }
+    })()
+    const reports = await written
+    over.abort()
+    const ended = performance.now()
+    await watched
+    const journalled = (await station.status()).headSeq - firstSeq
+    while ((await station.status()).dirty > 0) await setTimeout(20)
+    const behindSeconds = (performance.now() - ended) / 1000
+    await station.wait(PATIENCE_SECONDS)
+    const deliveredSeconds = (performance.now() - ended) / 1000
+    const files = reports.reduce((sum, report) => sum + report.files, 0)
+    const seconds = Math.max(...reports.map((report) => report.seconds))
+    const { volumes } = await station.status()
+    const unannounced = station.scan().unannounced
+    say(
+      `rate on ${kind}: ${files} files in ${seconds.toFixed(1)} s (${(files / seconds / 1000).toFixed(1)} k/s, asked for ${(RATE_PER_SECOND / 1000).toFixed(1)}); ${journalled} records journalled by the last of them, at most ${dirtyMax} paths waiting; all captured ${behindSeconds.toFixed(1)} s later, all in the replica ${deliveredSeconds.toFixed(1)} s later; gaps ${volumes[0]?.gaps}, unannounced ${unannounced}`,
+    )
+  })
+}
+
+async function measureStorm(kind: FilesystemKind): Promise<void> {
+  await onFilesystem(kind, async (source, start) => {
+    const station = await start()
+    await station.wait(PATIENCE_SECONDS)
+    const report = await storm(source, { operations: STORM_OPERATIONS, seed: 1 })
+    const seconds = await timed(() => station.wait(PATIENCE_SECONDS))
+    const { differences, unannounced } = station.scan()
+    const { volumes } = await station.status()
+    say(
+      `storm on ${kind}: ${report.operations} operations in ${report.seconds.toFixed(1)} s (${(report.operations / report.seconds / 1000).toFixed(1)} k/s), all in the replica ${seconds.toFixed(1)} s later; a scan then finds ${differences} differences, ${unannounced} that no event announced; mode ${volumes[0]?.mode}, gaps ${volumes[0]?.gaps}`,
+    )
+  })
+}
+
+const { stdout: kernel } = spawnSync('uname', ['-r'], { encoding: 'utf8' })
+say(`${cpus().length} x ${cpus()[0]?.model ?? 'unknown'}, kernel ${kernel.trim()}, node ${process.version}`)
+for (const kind of ['ext4', 'xfs'] as const) {
+  await measureLatency(kind)
+  await measureRate(kind)
+  await measureStorm(kind)
+  await measureScan(kind)
+}
