@@ -117,7 +117,7 @@ describe('paths beneath a volume', () => {
       await setTimeout(LONG_MS)
     }
     const names = ['d/large', 'd/f', ...Array<string>(6).fill('absent')]
-    const requests = names.map((name): CaptureRequest => ({ kind: 'examine', ...side(name), asIs: false, pin: undefined }))
+    const requests = names.map((name): CaptureRequest => ({ kind: 'examine', ...side(name), asIs: false, isDeep: false, pin: undefined }))
     const [large, file] = await site.requestAll(requests, () => {
       replaced ??= replace()
       return replaced
