@@ -113,8 +113,6 @@ export class Examiner {
     const { leases, reader, sizes, beneath } = this.#place
     const startedMs = performance.now()
     const { fd, stat, isPinned } = opened
-    const root = beneath.root()
-    if (typeof root !== 'number') return root
     const lease = leases.take(fd)
     const isLeased = typeof lease !== 'string'
     try {
@@ -124,6 +122,8 @@ export class Examiner {
         const pair = this.#logOfDatabase(job.path)
         if (pair !== undefined) return pair
       }
+      const root = beneath.root()
+      if (typeof root !== 'number') return root
       const content = reader.read({
         fd,
         stat,
@@ -159,6 +159,7 @@ export class Examiner {
       const after = this.#calls.statAt(fd, '')
       return !isStable || (after !== undefined && after.size === stat.size && after.mtimeNs === stat.mtimeNs)
     }
+    this.#place.beneath.renew()
     const after = this.#statNow(path)
     return after !== undefined && (isStable ? isSameState(after, stat) : isSameFile(after, stat))
   }
