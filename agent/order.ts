@@ -13,8 +13,8 @@ import type { Renames } from './renames.ts'
 import type { Volume } from './volume.ts'
 import type { Fence } from './watch/watcher.ts'
 
-/** With the pauses between looks this is more than a second, in which a moved directory is found where it is. */
-const RENAME_RETRIES_MAX = 12
+/** With the pauses between looks these are some ten seconds, in which a moved directory is found where it is. */
+const RENAME_RETRIES_MAX = 40
 
 export type Fences = ReadonlyMap<Label, Fence>
 
@@ -38,19 +38,19 @@ export class Order {
 
   /** Whether something older is still to be recorded before it. */
   isHeld(finding: Finding, fences: Fences): boolean {
-    const { volume, path, outcome, pin, retries } = finding
+    const { volume, path, outcome, pin } = finding
     if (pin !== undefined || !isNews(outcome)) return false
-    // Directories that were moved into each other and are gone since may wait for each other: none waits for ever.
-    if (retries < RENAME_RETRIES_MAX && this.#isBeforeRename(finding)) return true
+    if (this.#isBeforeRename(finding)) return true
     if (outcome.kind === 'version' && outcome.version.kind === 'directory') return false
     if (fences.get(volume)?.isBehind === true) return true
     return this.#pins.concerns({ volume, path: outcome.kind === 'gone' ? outcome.topmost : path })
   }
 
-  #isBeforeRename({ volume, path, outcome }: Finding): boolean {
+  #isBeforeRename({ volume, path, outcome, retries }: Finding): boolean {
     // What a rename brings there would end what was recorded before it.
     if (this.#renames.isBelowTarget({ volume, path })) return true
-    return outcome.kind === 'gone' && (this.#renames.concerns({ volume, path }) || this.#renames.concerns({ volume, path: outcome.topmost }))
+    // Directories that were moved into each other and are gone since may wait for each other: none waits for ever.
+    return outcome.kind === 'gone' && retries < RENAME_RETRIES_MAX && (this.#renames.concerns({ volume, path }) || this.#renames.concerns({ volume, path: outcome.topmost }))
   }
 }
 
