@@ -299,6 +299,8 @@ export class Pursuit {
       return
     }
     const hasChanged = recorded.some(({ kind }) => kind === 'recorded')
+    // The file may have lost this name since, and whoever looked for it under another one could not know of this version.
+    if (pin !== undefined && hasChanged) this.#parts.settle.changed(pin, performance.now(), { isSure: true })
     this.#finish(pursued, settledBy(outcome, recorded), hasChanged)
     if (look.origin === 'event') for (const each of recorded) await this.#spread(look, each)
   }
