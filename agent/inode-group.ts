@@ -42,6 +42,10 @@ export class GroupReader {
     return this.bytes.toString('latin1', from, from + this.bytes.readUInt16LE(from - LENGTH_BYTES))
   }
 
+  rewind(): void {
+    this.at = HEAD_BYTES
+  }
+
   next(): void {
     this.at += PRINT_BYTES + LENGTH_BYTES + this.bytes.readUInt16LE(this.at + PRINT_BYTES)
   }

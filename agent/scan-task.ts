@@ -24,7 +24,7 @@ export interface ScanRequest {
   readonly isDeep: boolean
   /** Not looked at, with everything below. */
   readonly ignored: readonly RelativePath[]
-  /** The inodes of the filesystem may be listed instead, if they are no more than these; 0: walk. */
+  /** The inodes of the filesystem may be listed instead, if they are no more than these; 0: walk, and believe no earlier scan. */
   readonly bulkInodesMax: number
 }
 

@@ -47,11 +47,6 @@ export function rangeWithin(volume: Label, path: RelativePath): { readonly gte: 
   return { gte: key, lt: path === ROOT ? `p${volume}\x01` : `${key}\x01` }
 }
 
-/** The first key that is neither the path's nor of anything below it. */
-export function keyAfterWithin(volume: Label, path: RelativePath): ByteString {
-  return rangeWithin(volume, path).lt
-}
-
 /** All paths of a volume; what follows the prefix in a key is PATHKEY. */
 export function pathPrefix(volume: Label): ByteString {
   return `p${volume}\0`

@@ -72,8 +72,10 @@ export const OPEN_PATH = O_PATH | fileConstants.O_NOFOLLOW | O_CLOEXEC
 export const RESOLVE_WITHIN = 0x08 | 0x04
 /** For `openat2`: nor into another mount. */
 export const RESOLVE_SAME_MOUNT = 0x01
-/** statfs(2) says so of XFS. */
-export const XFS_SUPER_MAGIC = 0x5846_5342
+/** What statfs(2) says of filesystems. */
+export const XFS_MAGIC = 0x5846_5342
+export const EXT4_MAGIC = 0xef53
+export const BTRFS_MAGIC = 0x9123_683e
 
 const AT_FDCWD = -100
 const AT_SYMLINK_NOFOLLOW = 0x100
@@ -142,7 +144,7 @@ function deviceAt(bytes: Buffer, at: number): bigint {
   return ((major & 0xffff_f000n) << 32n) | ((major & 0xfffn) << 8n) | ((minor & 0xffff_ff00n) << 12n) | (minor & 0xffn)
 }
 
-export function statOf(bytes: Buffer): Stat {
+function statOf(bytes: Buffer): Stat {
   const had = bytes.readUInt32LE(0)
   return {
     mode: bytes.readUInt16LE(STATX.mode),
