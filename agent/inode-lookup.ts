@@ -11,7 +11,7 @@ import type { ByteString } from '../shared/bytes.ts'
 import type { Label } from '../shared/path.ts'
 import type { Database } from './database.ts'
 import { GROUP_INODES_SHIFT, GroupReader, isWholeGroup } from './inode-group.ts'
-import { isPrintOf } from './stat-print.ts'
+import { isPrintOfWords } from './stat-print.ts'
 import { groupKey, listedKey } from './state-keys.ts'
 import { STATX } from './system-calls.ts'
 
@@ -29,15 +29,19 @@ export class InodeLookup {
     this.#volume = volume
   }
 
-  /** Whether the struct statx, of the path, says what was captured. */
-  isSame(key: ByteString, statx: Buffer): boolean {
-    const inode = statx.readUInt32LE(STATX.ino) + statx.readUInt32LE(STATX.ino + 4) * 0x1_0000_0000
+  /** Whether the struct statx, of a name in a directory, says what was captured. `prefix` begins the directory's keys. */
+  isSame(prefix: ByteString, name: ByteString, statx: Uint32Array): boolean {
+    const inode = (statx[STATX.ino >> 2] ?? 0) + (statx[(STATX.ino >> 2) + 1] ?? 0) * 0x1_0000_0000
     const reader = this.#groupOf(inode)
     if (reader === undefined) return false
     // The one after the last that was asked for is the likely one.
     const from = reader.at
-    for (; reader.hasEntry; reader.next()) if (isEntry(reader, inode, key)) return isPrintOf(reader.bytes, reader.at, statx)
-    for (reader.rewind(); reader.at < from; reader.next()) if (isEntry(reader, inode, key)) return isPrintOf(reader.bytes, reader.at, statx)
+    for (; reader.hasEntry; reader.next()) {
+      if (reader.inode === inode && reader.isKey(prefix, name)) return isPrintOfWords(reader.words, reader.at, statx)
+    }
+    for (reader.rewind(); reader.at < from; reader.next()) {
+      if (reader.inode === inode && reader.isKey(prefix, name)) return isPrintOfWords(reader.words, reader.at, statx)
+    }
     return false
   }
 
@@ -57,8 +61,4 @@ export class InodeLookup {
     }
     return reader
   }
-}
-
-function isEntry(reader: GroupReader, inode: number, key: ByteString): boolean {
-  return reader.inode === inode && reader.key === key
 }

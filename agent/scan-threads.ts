@@ -39,6 +39,8 @@ const THREADS = Math.min(Math.max(availableParallelism(), 2), SCAN_THREADS_MAX)
 const ALONE_MS = 30
 /** Threads beyond the first end when no scan has wanted them for this long. */
 const IDLE_MS = 5000
+/** Pages of the state lie outside of the heap, and go only when their small objects in it do: these are cleared away often. */
+const YOUNG_MB = 2
 /** How long a thread may go on with what it is doing when it is asked to end. */
 const END_MS_MAX = 2000
 
@@ -136,7 +138,7 @@ export class ScanThread {
   }
 
   #start(): void {
-    const worker = startThread('scan-worker', { control: this.#control.buffer } satisfies ScanThreadData)
+    const worker = startThread('scan-worker', { control: this.#control.buffer } satisfies ScanThreadData, YOUNG_MB)
     const thread: Pooled = { worker, isIdle: true }
     worker.on('message', (message: ScanMessage) => this.#take(thread, message))
     worker.on('error', (error) => this.#fail(thread, error))

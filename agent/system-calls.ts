@@ -98,9 +98,9 @@ const DIRECTORY_BYTES = 64 * 1024
 const ERRNO_NAMES = new Map(Object.entries(constants.errno).map(([name, value]) => [value, name]))
 
 export interface BulkstatAnswer {
-  /** Records, BULKSTAT.bytes each, in the order of inode numbers; valid until the next call. 0: there are no more. */
+  /** Records of 32-bit words, BULKSTAT.bytes each, in the order of inode numbers; valid until the next call. 0: there are no more. */
   readonly count: number
-  readonly records: Buffer
+  readonly records: Uint32Array
 }
 
 export interface SystemCalls {
@@ -113,6 +113,8 @@ export interface SystemCalls {
   statAt(dirfd: number, name: ByteString): Stat | undefined
   /** The same as the bytes of struct statx (STATX), valid until the next call of this thread. */
   statBytesAt(dirfd: number, name: ByteString): Buffer | undefined
+  /** Of the last `statBytesAt`, as 32-bit words. */
+  readonly statWords: Uint32Array
   /** The names in a directory that was opened to be listed, in no order, without '.' and '..'. */
   namesIn(fd: number): ByteString[]
   /** Where the next data, or the next hole, begins; undefined where there is none behind the offset. */
@@ -176,7 +178,7 @@ function open(): SystemCalls | undefined {
   const getdents = library.func('intptr_t getdents64(int fd, void *buffer, size_t length)')
 
   const nameBytes = Buffer.alloc(PATH_BYTES_MAX + 1)
-  const statBytes = Buffer.alloc(STATX_BYTES)
+  const statBytes = Buffer.from(new ArrayBuffer(STATX_BYTES))
   const how = Buffer.alloc(24)
   const filesystem = Buffer.alloc(256)
   const directory = Buffer.alloc(DIRECTORY_BYTES)
@@ -223,6 +225,7 @@ function open(): SystemCalls | undefined {
       return bytes === undefined ? undefined : statOf(bytes)
     },
     statBytesAt,
+    statWords: new Uint32Array(statBytes.buffer, statBytes.byteOffset, STATX_BYTES / 4),
     namesIn(fd) {
       const names: ByteString[] = []
       for (;;) {
@@ -230,7 +233,9 @@ function open(): SystemCalls | undefined {
         if (length < 0) fail('getdents64')
         if (length === 0) return names
         for (let at = 0; at < length; at += directory.readUInt16LE(at + 16)) {
-          const name = directory.toString('latin1', at + 19, directory.indexOf(0, at + 19))
+          let end = at + 19
+          while (directory[end] !== 0) end += 1
+          const name = directory.toString('latin1', at + 19, end)
           if (name !== '.' && name !== '..') names.push(name)
         }
       }
@@ -254,7 +259,10 @@ function open(): SystemCalls | undefined {
       header.writeUInt32LE(max, 12)
       header.copy(records)
       if (ioctl(fd, XFS_IOC_BULKSTAT, records) !== 0) fail('ioctl XFS_IOC_BULKSTAT')
-      return { count: records.readUInt32LE(16), records: records.subarray(BULKSTAT_HEADER_BYTES) }
+      return {
+        count: records.readUInt32LE(16),
+        records: new Uint32Array(records.buffer, records.byteOffset + BULKSTAT_HEADER_BYTES, (records.length - BULKSTAT_HEADER_BYTES) / 4),
+      }
     },
   }
 }

@@ -11,10 +11,10 @@ import { Worker } from 'node:worker_threads'
 /** A thread's short-lived objects are few: the default would keep tens of MB for them in each. */
 const YOUNG_MB = 8
 
-export function startThread(name: string, workerData: unknown): Worker {
+export function startThread(name: string, workerData: unknown, youngMb = YOUNG_MB): Worker {
   return new Worker(new URL(`./${name}${extname(import.meta.filename)}`, import.meta.url), {
     workerData,
     execArgv: [],
-    resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MB },
+    resourceLimits: { maxYoungGenerationSizeMb: youngMb },
   })
 }

@@ -49,6 +49,8 @@ interface Frame {
   until: ByteString | undefined
   /** Its names are those that are recorded. */
   readonly isTrusted: boolean
+  /** Names in no order. */
+  readonly isLeaf: boolean
   /** Nothing differs in it so far. */
   isClean: boolean
   listed: Listed | undefined
@@ -58,6 +60,8 @@ interface Frame {
 const OPEN_FRAMES_MAX = 64
 /** A directory is cut in two only while it has more names than these. */
 const CUT_NAMES_MIN = 512
+/** A directory that holds no other has this many links; btrfs does not count. */
+const LEAF_LINKS = 2
 /** Names between two pauses. */
 const PAUSE_NAMES = 128
 /** Filesystems keep times by the tick: a directory that changed a moment ago may change again and look the same. */
@@ -168,7 +172,7 @@ export class TreeWalk {
         if (passing !== undefined) await passing
         if (this.#merge.differences !== before) frame.isClean = false
       }
-      if (ignored.has(key)) this.#merge.leaveOut(keyAfter(key))
+      if (ignored.size > 0 && ignored.has(key)) this.#merge.leaveOut(keyAfter(key))
       else if (key.length > PATH_BYTES_MAX) this.#tooLong(frame, key)
       else this.#lookIn(frame, name, key)
     }
@@ -194,14 +198,15 @@ export class TreeWalk {
       const stat = root.calls.statBytesAt(dirfd, name)
       if (stat === undefined) return
       outlet.entries += 1
-      if (!root.isOwn(stat)) {
+      if (!root.isOwn) {
         this.#merge.unknown({ kind: 'foreign', path: pathFromKey(key) }, key)
         return
       }
       const mode = stat.readUInt16LE(STATX.mode)
       const isDirectory = isType(mode, constants.S_IFDIR)
       const isEntered = isDirectory && (!this.#isShallow || frame === undefined)
-      const isSame = frame?.isTrusted === true ? this.#isAsListed(key, stat) : this.#merge.present(key, stat, isDirectory, isEntered)
+      const isSame =
+        frame?.isTrusted === true ? this.#isAsListed(frame.prefix, name) : this.#merge.present(key, stat, isDirectory, isEntered)
       if (isSame && isDeep && isType(mode, constants.S_IFREG)) outlet.found({ kind: 'unread', path: pathFromKey(key) })
       if (isEntered) this.#enter(dirfd, name, key, stat.readBigUInt64LE(STATX.ino))
     } catch (error) {
@@ -212,9 +217,10 @@ export class TreeWalk {
   }
 
   /** In a directory whose names are those that are recorded. */
-  #isAsListed(key: ByteString, stat: Buffer): boolean {
-    const isSame = this.#parts.index?.isSame(key, stat) === true
-    if (!isSame) this.#merge.differs(key)
+  #isAsListed(prefix: ByteString, name: ByteString): boolean {
+    const { index, root } = this.#parts
+    const isSame = index?.isSame(prefix, name, root.calls.statWords) === true
+    if (!isSame) this.#merge.differs(prefix + name)
     return isSame
   }
 
@@ -236,13 +242,17 @@ export class TreeWalk {
     try {
       const stat = calls.statBytesAt(fd, '')
       const inode = stat?.readBigUInt64LE(STATX.ino)
-      if (stat === undefined || inode === undefined || !root.isOwn(stat) || (expected !== undefined && expected !== inode))
+      if (stat === undefined || inode === undefined || !root.isOwn || (expected !== undefined && expected !== inode))
         throw Object.assign(new Error('ENOENT: another directory took its place'), { code: 'ENOENT' })
       const isListed = index?.listedTimes(inode)?.equals(timesOf(stat)) === true
       const listed = index === undefined || isListed ? undefined : listedOf(stat, inode)
       const isTrusted = isListed && trustsListed
-      const names = calls.namesIn(fd).sort()
-      this.#frames.push({ key, prefix, fd, inode, names, at: 0, until: undefined, isTrusted, isClean: true, listed })
+      const links = stat.readUInt32LE(STATX.nlink)
+      const names = calls.namesIn(fd)
+      // Without directories in it, nothing has to come in order, and nothing of it is worth handing over.
+      const isLeaf = isTrusted && links === LEAF_LINKS && names.length < CUT_NAMES_MIN
+      if (!isLeaf) names.sort()
+      this.#frames.push({ key, prefix, fd, inode, names, at: 0, until: undefined, isTrusted, isLeaf, isClean: true, listed })
       // What was trusted before was not read on the captured side.
       if (!isTrusted) this.#merge.leaveOut(prefix)
     } catch (error) {
@@ -286,7 +296,7 @@ export class TreeWalk {
     const last = this.#frames.length - 1
     for (const [i, frame] of this.#frames.entries()) {
       const left = frame.names.length - frame.at
-      if (left < (i === last ? CUT_NAMES_MIN : 1)) continue
+      if (frame.isLeaf || left < (i === last ? CUT_NAMES_MIN : 1)) continue
       const cut = frame.at + Math.floor(left / 2)
       const from = frame.names[cut]
       if (from === undefined) continue
