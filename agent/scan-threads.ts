@@ -13,6 +13,7 @@ import type { Worker } from 'node:worker_threads'
 import { PacsimileError, reasonOf } from '../shared/errors.ts'
 import { SCAN_THREADS_MAX } from '../shared/limits.ts'
 import { CONTROL, type ScanMessage, type ScanOrder, type ScanRequest, type ScanTask, type ScanThreadData } from './scan-task.ts'
+import { systemCalls } from './system-calls.ts'
 import { startThread } from './threads.ts'
 
 /** The volume's directory is missing or another one: nothing that the scan said may be believed. */
@@ -37,7 +38,7 @@ interface Scan {
 
 const THREADS = Math.min(Math.max(availableParallelism(), 2), SCAN_THREADS_MAX)
 const ALONE_MS = 30
-/** Threads beyond the first end when no scan has wanted them for this long. */
+/** Several threads end when no scan has wanted them for this long. */
 const IDLE_MS = 5000
 /** Pages of the state lie outside of the heap, and go only when their small objects in it do: these are cleared away often. */
 const YOUNG_MB = 2
@@ -127,13 +128,17 @@ export class ScanThread {
     this.#assign()
   }
 
-  /** All but one of the threads end. */
+  /** After a large scan all threads end, and what they held in memory with them; one that had only small ones stays at hand. */
   #shrink(): void {
-    for (const { worker } of this.#threads.splice(1)) this.#end(worker)
+    if (this.#threads.length > 1) for (const { worker } of this.#threads.splice(0)) this.#end(worker)
   }
 
   #end(worker: Worker): void {
-    const ending = endThread(worker).finally(() => this.#ending.delete(ending))
+    const ending = endThread(worker).finally(() => {
+      this.#ending.delete(ending)
+      // The C library keeps what was freed for threads to come.
+      systemCalls?.trimMemory()
+    })
     this.#ending.add(ending)
   }
 

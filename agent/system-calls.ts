@@ -9,7 +9,7 @@
  */
 import { constants as fileConstants } from 'node:fs'
 import { constants } from 'node:os'
-import koffi from 'koffi'
+import koffi, { type LibraryHandle } from 'koffi'
 import type { ByteString } from '../shared/bytes.ts'
 import { PATH_BYTES_MAX } from '../shared/limits.ts'
 
@@ -124,6 +124,8 @@ export interface SystemCalls {
   ficlone(destination: number, source: number): void
   /** Type of the filesystem (statfs(2)). */
   filesystemOf(fd: number): { readonly type: number; readonly inodesUsed: number }
+  /** Gives memory that is free within the process back to the system, where the C library can (malloc_trim(3)). */
+  trimMemory(): void
   /** Up to `max` inodes of the XFS that holds `fd`, from the number `first` on. */
   bulkstat(fd: number, first: bigint, max: number): BulkstatAnswer
 }
@@ -164,6 +166,18 @@ function statOf(bytes: Buffer): Stat {
   }
 }
 
+/** The first of these that the C library has: glibc and musl do not name everything alike. */
+function firstOf(library: LibraryHandle, ...definitions: string[]): ReturnType<LibraryHandle['func']> | undefined {
+  for (const definition of definitions) {
+    try {
+      return library.func(definition)
+    } catch {
+      // The next one, then.
+    }
+  }
+  return undefined
+}
+
 function open(): SystemCalls | undefined {
   if (process.platform !== 'linux') return undefined
   const library = koffi.load(null)
@@ -171,11 +185,17 @@ function open(): SystemCalls | undefined {
   const syscall = library.func('long syscall(long number, long first, const void *second, const void *third, long fourth)')
   const close = library.func('int close(int fd)')
   const statx = library.func('int statx(int dirfd, const void *name, int flags, uint32_t mask, void *buffer)')
-  const lseek = library.func('int64_t lseek64(int fd, int64_t offset, int whence)')
+  const lseek = library.func('int64_t lseek(int fd, int64_t offset, int whence)')
   const ioctl = library.func('int ioctl(int fd, unsigned long request, void *argument)')
   const clone = library.func('int ioctl(int fd, unsigned long request, long argument)')
   const fstatfs = library.func('int fstatfs(int fd, void *buffer)')
-  const getdents = library.func('intptr_t getdents64(int fd, void *buffer, size_t length)')
+  const trim = firstOf(library, 'int malloc_trim(size_t padding)')
+  const getdents = firstOf(
+    library,
+    'intptr_t getdents64(int fd, void *buffer, size_t length)',
+    'intptr_t getdents(int fd, void *buffer, size_t length)',
+  )
+  if (getdents === undefined) return undefined
 
   const nameBytes = Buffer.alloc(PATH_BYTES_MAX + 1)
   const statBytes = Buffer.from(new ArrayBuffer(STATX_BYTES))
@@ -250,6 +270,9 @@ function open(): SystemCalls | undefined {
       // struct statfs: f_type, f_bsize, f_blocks, f_bfree, f_bavail, f_files, f_ffree, 8 bytes each.
       const inodesUsed = Number(filesystem.readBigUInt64LE(40) - filesystem.readBigUInt64LE(48))
       return { type: filesystem.readUInt32LE(0), inodesUsed }
+    },
+    trimMemory() {
+      trim?.(0)
     },
     bulkstat(fd, first, max) {
       const wanted = BULKSTAT_HEADER_BYTES + max * BULKSTAT.bytes
