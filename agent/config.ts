@@ -38,8 +38,10 @@ const VOLUME = z.strictObject({
   path: directory,
   /** What is not captured, in gitignore syntax; nothing by default. */
   ignore: z.array(z.string().min(1).max(PATH_BYTES_MAX)).max(IGNORE_PATTERNS_MAX).default([]),
-  /** Confirms that the directory with this inode is the volume, after it was moved or made anew. */
-  acceptInode: z.number().int().positive().optional(),
+  /** Confirms that this directory is the volume, after it was moved or made anew. */
+  acceptRoot: z.string().regex(/^\d+-\d+$/, 'must be as the alarm gives it').optional(),
+  /** Confirms that the volume may be empty though it held something before. */
+  acceptEmpty: z.boolean().default(false),
 })
 
 const EVERY_SECONDS = 300

@@ -5,7 +5,7 @@
  * Invariant: while the directory is missing, or another one is in its place, nothing is concluded; when it is back, a full
  * scan repairs the state and a gap says what may be unknown. It prevents an unmounted disk from being taken for a deletion.
  */
-import { statSync } from 'node:fs'
+import { readdirSync, statSync } from 'node:fs'
 import { type HybridTime, startOfMillisecond, TIME_ZERO } from '../shared/clock.ts'
 import { reasonOf } from '../shared/errors.ts'
 import type { Log } from '../shared/log.ts'
@@ -24,13 +24,17 @@ import type { Settle } from './settle.ts'
 import type { State } from './state.ts'
 import type { AgentScanReport } from './status.ts'
 import type { Volume } from './volume.ts'
+import { isSameRoot, type RootIdentity, type VolumeRoots } from './volume-roots.ts'
 import { sleep } from './waiting.ts'
 import type { OpenWatcher, WatchEvent, Watcher } from './watch/watcher.ts'
 
 export interface GuardParts {
   readonly volume: Volume
-  /** The inode that the administrator confirmed, where the directory is another one than before. */
-  readonly acceptInode: number | undefined
+  readonly roots: VolumeRoots
+  /** The identity that the administrator confirmed, where the directory is another one than before. */
+  readonly acceptRoot: string | undefined
+  /** It may be empty though it was not. */
+  readonly acceptEmpty: boolean
   readonly openWatcher: OpenWatcher
   /** What the journal does not know of the time before this start, unless watching went on meanwhile. */
   readonly openGap: OpenGap | undefined
@@ -87,6 +91,12 @@ export class Guard {
       await this.#rescans.progressed(signal)
       await pursuit.settled(volume.name, signal)
     }
+  }
+
+  /** The journal says that a directory has another name: scans under way look for what is in it under the old one. */
+  moved(from: RelativePath, to: RelativePath): void {
+    this.#rescans.renamed(from, to)
+    if (this.#parts.rounds.isScanning) this.#rescans.add({ path: to, isShallow: false })
   }
 
   /** At a stop: what was told before is journalled when it resolves, or time is up. */
@@ -178,20 +188,38 @@ export class Guard {
 
   /** The directory, or why it is not to be taken. */
   async #lookForRoot(): Promise<VolumeRoot | string> {
-    const { volume, state, acceptInode } = this.#parts
+    const { volume, roots, acceptRoot, acceptEmpty } = this.#parts
     const shown = showPath(volume.directory)
+    const at = pathBuffer(absolutePath(volume.directory, ROOT))
     try {
-      const stats = statSync(pathBuffer(absolutePath(volume.directory, ROOT)), { bigint: true, throwIfNoEntry: false })
+      const stats = statSync(at, { bigint: true, throwIfNoEntry: false })
       if (stats === undefined) return `${shown} does not exist`
       if (!stats.isDirectory()) return `${shown} is not a directory`
-      const known = await state.at({ volume: volume.name, path: ROOT })
-      if (known === undefined || known.version.inode === stats.ino || acceptInode === Number(stats.ino)) {
-        return { directory: volume.directory, device: stats.dev, inode: stats.ino }
-      }
-      return `${shown} is another directory than before (inode ${stats.ino}, was ${known.version.inode}): mount its disk, or confirm it with acceptInode = ${stats.ino} in agent.toml`
+      const now = { inode: stats.ino, birthNs: stats.birthtimeNs > 0n ? stats.birthtimeNs : 0n }
+      const name = `${now.inode}-${now.birthNs}`
+      if (!(await this.#isTheVolume(now)) && acceptRoot !== name)
+        return `${shown} is another directory than before: mount its disk, or confirm this one with acceptRoot = "${name}" in agent.toml`
+      if (!acceptEmpty && (await this.#heldSomething()) && readdirSync(at).length === 0)
+        return `${shown} is empty, and was not: mount its disk, or confirm that it may be empty with acceptEmpty = true in agent.toml`
+      roots.note(volume.name, now)
+      return { directory: volume.directory, device: stats.dev, inode: stats.ino }
     } catch (error) {
       return `${shown} cannot be read: ${reasonOf(error)}`
     }
+  }
+
+  /** What was noted; where nothing was, the root that the journal knows. */
+  async #isTheVolume(now: RootIdentity): Promise<boolean> {
+    const { volume, roots, state } = this.#parts
+    const noted = roots.of(volume.name)
+    if (noted !== undefined) return isSameRoot(noted, now)
+    const known = await state.at({ volume: volume.name, path: ROOT })
+    return known === undefined || known.version.inode === now.inode
+  }
+
+  async #heldSomething(): Promise<boolean> {
+    const { volume, state } = this.#parts
+    return (await state.page(volume.name, ROOT, undefined, 2)).length > 1
   }
 
   /** Until the root is lost, the watcher fails or the signal is given. */

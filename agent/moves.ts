@@ -28,6 +28,8 @@ export interface MovesParts {
   readonly settle: Settle
   readonly pins: Pins
   readonly renames: Renames
+  /** A record says that a directory has another name. */
+  readonly onMoved: (volume: Label, from: RelativePath, to: RelativePath) => void
 }
 
 export class Moves {
@@ -46,7 +48,7 @@ export class Moves {
   }
 
   async #consider(place: Place, version: Version): Promise<void> {
-    const { journal, state, settle, pins, renames } = this.#parts
+    const { journal, state, settle, pins, renames, onMoved } = this.#parts
     const { volume, path } = place
     const known = await state.at(place)
     if (known?.version.kind === 'directory' && known.version.inode === version.inode) return
@@ -60,6 +62,7 @@ export class Moves {
     renames.recorded(volume, from, path)
     pins.renamed(volume, from, path)
     settle.renamed(volume, from, path, performance.now())
+    onMoved(volume, from, path)
   }
 
   async #origin(place: Place, version: Version): Promise<RelativePath | undefined> {

@@ -44,6 +44,7 @@ import { readTerms, type Terms, writeTerms } from './terms.ts'
 import { Upkeep } from './upkeep.ts'
 import { Uplink } from './uplink.ts'
 import { Volume } from './volume.ts'
+import { VolumeRoots } from './volume-roots.ts'
 import { sleep, Waiters } from './waiting.ts'
 import { IgnoreRules, ignoredPaths } from './watch/ignore.ts'
 import type { OpenWatcher } from './watch/watcher.ts'
@@ -118,7 +119,15 @@ export class Protection {
       state,
       held,
       order: new Order({ volumes, pins, renames }),
-      moves: new Moves({ journal, state, volumes, settle, pins, renames }),
+      moves: new Moves({
+        journal,
+        state,
+        volumes,
+        settle,
+        pins,
+        renames,
+        onMoved: (volume, from, to) => this.#guards.find((guard) => guard.volume.name === volume)?.moved(from, to),
+      }),
       lookAt: (place) => this.#lookAt(place),
     })
     this.#pursuit = new Pursuit({
@@ -132,7 +141,8 @@ export class Protection {
       chunkSizes: () => this.#terms?.chunkSizes,
       onFailure: (error) => this.#fail(error),
     })
-    this.#guards = config.volume.map(({ name, acceptInode }) => this.#guard(name, acceptInode))
+    const roots = new VolumeRoots(join(stateDir, ROOTS_FILE))
+    this.#guards = config.volume.map((volume) => this.#guard(volume, roots))
     this.uplink = new Uplink({
       url: config.collector,
       tls: () => tlsOptions(stateDir),
@@ -189,7 +199,7 @@ export class Protection {
     this.#pursuit.wake()
   }
 
-  #guard(name: Label, acceptInode: number | undefined): Guard {
+  #guard({ name, acceptRoot, acceptEmpty }: AgentConfig['volume'][number], roots: VolumeRoots): Guard {
     const { config, openWatcher, log } = this.#options
     const volume = this.volumes.get(name)
     if (volume === undefined) throw new TypeError(`no volume ${name}`)
@@ -209,7 +219,9 @@ export class Protection {
     })
     const guard: Guard = new Guard({
       ...shared,
-      acceptInode,
+      roots,
+      acceptRoot,
+      acceptEmpty,
       openWatcher,
       openGap: this.#openGap(name),
       noteMode: async () => {
@@ -390,6 +402,7 @@ export class Protection {
 }
 
 const TERMS_FILE = 'collector.json'
+const ROOTS_FILE = 'roots.json'
 const SKEW_MS_MAX = 1000
 const NEVER = new HybridClock(systemClock).last
 

@@ -4,7 +4,7 @@
  * Invariant: a subtree that waits is scanned by itself or with one that holds it. It prevents a thousand new directories,
  * each below the other, from being walked a thousand times.
  */
-import { isWithin, type RelativePath, ROOT } from '../shared/path.ts'
+import { isWithin, type RelativePath, ROOT, rebase } from '../shared/path.ts'
 import { Alarm, Waiters } from './waiting.ts'
 
 export interface Rescan {
@@ -19,7 +19,7 @@ export class Rescans {
   readonly #waiting: Rescan[] = []
   readonly #alarm = new Alarm()
   readonly #progressed = new Waiters()
-  #isUnderWay = false
+  #underWay: Rescan | undefined
 
   get size(): number {
     return this.#waiting.length
@@ -35,13 +35,24 @@ export class Rescans {
 
   /** The next one; it is under way until `done`. */
   take(): Rescan | undefined {
-    const next = this.#waiting.shift()
-    this.#isUnderWay = next !== undefined
-    return next
+    this.#underWay = this.#waiting.shift()
+    return this.#underWay
+  }
+
+  /**
+   * A directory has another name: what was to be found below the old one is to be found below the new one. What the scan
+   * under way finds from now on under the old name leads nowhere, so that part is scanned again.
+   */
+  renamed(from: RelativePath, to: RelativePath): void {
+    for (const { path, isShallow } of [...this.#waiting]) if (isWithin(path, from)) this.add({ path: rebase(path, from, to), isShallow })
+    const current = this.#underWay
+    if (current === undefined) return
+    if (isWithin(current.path, from)) this.add({ path: rebase(current.path, from, to), isShallow: current.isShallow })
+    else if (isWithin(from, current.path)) this.add({ path: to, isShallow: false })
   }
 
   done(): void {
-    this.#isUnderWay = false
+    this.#underWay = undefined
     this.#progressed.wake()
   }
 
@@ -51,7 +62,7 @@ export class Rescans {
   }
 
   get isBusy(): boolean {
-    return this.#isUnderWay || this.#waiting.length > 0
+    return this.#underWay !== undefined || this.#waiting.length > 0
   }
 
   /** Whoever waits for the end of all of them looks again. */

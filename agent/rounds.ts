@@ -58,6 +58,7 @@ export class Rounds {
   #running: AbortSignal | undefined
   #gaps: OpenGap[] = []
   #isWanted = false
+  #isScanning = false
   #coveredMs = Number.NEGATIVE_INFINITY
 
   constructor(parts: RoundsParts) {
@@ -113,6 +114,11 @@ export class Rounds {
     return this.#gaps.length > 0 || this.#isWanted || this.#parts.volume.phase !== 'watching'
   }
 
+  /** Whether a scan of the whole volume is under way. */
+  get isScanning(): boolean {
+    return this.#isScanning
+  }
+
   /** The next scan closes this gap. */
   owe(gap: OpenGap): void {
     this.#parts.volume.watcher?.doubted()
@@ -146,6 +152,7 @@ export class Rounds {
     const proofs = this.#proofs.splice(0)
     this.#isWanted = false
     volume.beginScan()
+    this.#isScanning = true
     const startedMs = performance.now()
     try {
       const scanned = await scanner.scan(volume, { path: ROOT, isShallow: false, origin: 'scan' }, this.#thread, signal)
@@ -158,6 +165,7 @@ export class Rounds {
       if (error instanceof RootLost) volume.lose(error.message)
       throw error
     } finally {
+      this.#isScanning = false
       this.#proofs.push(...proofs)
     }
   }

@@ -4,7 +4,7 @@
  * Invariant: a path is listed from the moment it could not be written until it was written, or is gone. The list is
  * bounded; where it overflows, that itself is remembered. It prevents a replica with holes from passing for whole.
  */
-import { isWithin, type Label, type RelativePath } from '../shared/path.ts'
+import { isWithin, type Label, type RelativePath, rebase } from '../shared/path.ts'
 
 const LISTED_MAX = 1000
 
@@ -34,11 +34,28 @@ export class ReplicaProblems {
     return problems !== undefined && (problems.overflowed || problems.listed.has(path))
   }
 
-  /** Whether anything at or below a path, or a directory above it, may be wrong on disk. */
-  mayConcernTree(agent: Label, volume: Label, path: RelativePath): boolean {
+  /**
+   * Those below a path; undefined where it is not known what is wrong there, because there are more than are listed or the
+   * path itself, or a directory above it, is among them.
+   */
+  below(agent: Label, volume: Label, path: RelativePath): RelativePath[] | undefined {
     const problems = this.#volumes.get(`${agent}\0${volume}`)
-    if (problems === undefined) return false
-    return problems.overflowed || [...problems.listed.keys()].some((listed) => isWithin(listed, path) || isWithin(path, listed))
+    if (problems === undefined) return []
+    const listed = [...problems.listed.keys()]
+    if (problems.overflowed || listed.some((other) => isWithin(path, other))) return undefined
+    return listed.filter((other) => isWithin(other, path))
+  }
+
+  /** A directory has another name now, and what is wrong below it came along; nothing is wrong with what it replaced. */
+  move(agent: Label, volume: Label, { from, to }: { readonly from: RelativePath; readonly to: RelativePath }): void {
+    const listed = this.#volumes.get(`${agent}\0${volume}`)?.listed
+    if (listed === undefined) return
+    for (const path of listed.keys()) if (isWithin(path, to)) listed.delete(path)
+    for (const [path, reason] of listed) {
+      if (!isWithin(path, from)) continue
+      listed.delete(path)
+      listed.set(rebase(path, from, to), reason)
+    }
   }
 
   /** @returns whether it is the volume's first */

@@ -137,12 +137,13 @@ export class ReplicaVolume {
   }
 
   /**
-   * Renames a directory on disk as a record did in the tree. False where it is not known for certain that the disk holds
-   * under the old name what the tree held before: the record's subtree is then brought path by path.
+   * Renames a directory on disk as a record did in the tree. False where it is not known for certain what the disk holds
+   * under the old name: the record's subtree is then brought path by path.
    */
   async #moveOnDisk(record: Extract<RecordSummary, { kind: 'rename' }>, basis: RoundBasis): Promise<boolean> {
     const { path: from, to } = record
-    if (!basis.trusted || this.#problems.mayConcernTree(this.#agent, this.#volume, from)) return false
+    const unwritten = this.#problems.below(this.#agent, this.#volume, from)
+    if (!basis.trusted || unwritten === undefined) return false
     for (const ahead of this.#ahead.keys()) if (isWithin(ahead, from) || isWithin(from, ahead)) return false
     // A record that found nothing there, or whose names lie within each other, moved no directory.
     if (this.#catalog.versionBy(this.#agent, this.#volume, to, record)?.kind !== 'directory') return false
@@ -158,7 +159,9 @@ export class ReplicaVolume {
     }
     this.#moved.add({ from, to, record })
     for (const ahead of this.#ahead.keys()) if (isWithin(ahead, to)) this.#ahead.delete(ahead)
-    this.#problems.clear(this.#agent, this.#volume, to, true)
+    this.#problems.move(this.#agent, this.#volume, { from, to })
+    // Tried again where they are now.
+    for (const path of unwritten) this.#touched.addPath(path)
     return true
   }
 

@@ -44,6 +44,10 @@ export class TouchedPaths {
     }
   }
 
+  addPath(path: RelativePath): void {
+    this.#paths.add(path)
+  }
+
   #addRename(from: RelativePath, to: RelativePath, isMoved: boolean): void {
     // Such a record changes nothing, but it does name paths.
     if (isWithin(to, from) || isWithin(from, to)) return

@@ -18,6 +18,7 @@ export interface FanotifyThreadData {
   readonly hints: number
   /** An Int32 for each version that may be open: 1 while it is; one more: 1 when the thread waits for one to be closed. */
   readonly slots: SharedArrayBuffer
+  readonly ownPid: number
 }
 
 export type FanotifyOrder =

@@ -40,7 +40,7 @@ class Reader {
   readonly #mounts = new Map<ByteString, number>()
   readonly #directories = new DirectoryPaths(this.#mounts)
   readonly #writers = new Writers()
-  readonly #places = new EventPlaces({ directories: this.#directories, writers: this.#writers, ownPid: process.pid })
+  readonly #places = new EventPlaces({ directories: this.#directories, writers: this.#writers, ownPid: this.#data.ownPid })
   readonly #pinBytes = Buffer.alloc(PIN_EVENT_BYTES * PINS_READ_MAX)
   /** Slots of the hint log that hold no version. The main thread gives them back. */
   readonly #slots: Int32Array
@@ -186,7 +186,7 @@ class Reader {
 
   #pinPlace(fd: number, pid: number) {
     const stats = fstatSync(fd, { bigint: true })
-    if (pid === process.pid) {
+    if (pid === this.#data.ownPid) {
       this.#ownPins.push(stats.ino)
       return undefined
     }

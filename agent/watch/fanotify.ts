@@ -24,10 +24,12 @@ import type { Fence, WatchEvent, Watcher, WatchRequest } from './watcher.ts'
 
 export interface FanotifyOptions {
   readonly stateDir: string
-  readonly descriptors: DescriptorStore
+  readonly descriptors: Pick<DescriptorStore, 'take' | 'keep' | 'forget'>
   readonly log: Log
   /** The kernel's default queue, which overflows: for showing what happens then. */
   readonly isQueueLimited: boolean
+  /** Whose doing is nobody's change: this process, which writes nothing but canaries. */
+  readonly ownPid?: number
 }
 
 interface Groups {
@@ -57,13 +59,21 @@ export class Fanotify {
   #hasSettled = false
   #failure: PacsimileError | undefined
   #isClosed = false
+  #hasEnded = false
 
   private constructor(options: FanotifyOptions, groups: Groups) {
     this.#options = options
     this.#groups = groups
     for (const volume of groups.left?.verified ?? []) this.#verified.add(volume)
     const { names, pins, hints } = groups
-    const data: FanotifyThreadData = { names, pins, hints, wakeup: this.#wakeup, slots: this.#slots.buffer }
+    const data: FanotifyThreadData = {
+      names,
+      pins,
+      hints,
+      wakeup: this.#wakeup,
+      slots: this.#slots.buffer,
+      ownPid: options.ownPid ?? process.pid,
+    }
     this.#worker = startThread('watch/fanotify-worker', data)
     this.#worker.on('message', (report: FanotifyReport) => this.#take(report))
     this.#worker.on('error', (error) => this.#fail(reasonOf(error)))
@@ -187,7 +197,8 @@ export class Fanotify {
     closeSync(fd)
     clearSlot(this.#groups.hints, slot)
     Atomics.store(this.#slots, slot, 0)
-    if (Atomics.exchange(this.#slots, PINS_OPEN_MAX, 0) === 1 && !this.#isClosed) this.#wake()
+    if (this.#hasEnded) this.#closeHintsIfFree()
+    else if (Atomics.exchange(this.#slots, PINS_OPEN_MAX, 0) === 1) this.#wake()
   }
 
   #setVerified(volume: string, isVerified: boolean): void {
@@ -231,7 +242,14 @@ export class Fanotify {
     for (const watcher of this.#watchers.values()) await watcher.close()
     for (const resolve of this.#fences.values()) resolve({ isBehind: true })
     if (this.#failure !== undefined) this.#options.descriptors.forget(Object.keys(NAMES))
-    for (const fd of [this.#groups.names, this.#groups.pins, this.#groups.hints, this.#wakeup]) closeSync(fd)
+    this.#hasEnded = true
+    for (const fd of [this.#groups.names, this.#groups.pins, this.#wakeup]) closeSync(fd)
+    this.#closeHintsIfFree()
+  }
+
+  /** Versions in hand are noted there until they are recorded, also after nothing is read any more. */
+  #closeHintsIfFree(): void {
+    if (this.#slots.subarray(0, PINS_OPEN_MAX).every((used) => used === 0)) closeSync(this.#groups.hints)
   }
 }
 

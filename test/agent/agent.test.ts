@@ -1,9 +1,12 @@
-import { linkSync, mkdirSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { linkSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { readEpoch } from '../../agent/epoch.ts'
+import { isSameRoot, VolumeRoots } from '../../agent/volume-roots.ts'
+import { label } from '../../shared/path.ts'
 import type { JournalRecord } from '../../shared/record.ts'
 import { LoneAgent } from '../support/lone-agent.ts'
+import { scratchDirectory } from '../support/scratch.ts'
 
 /** What a record says, in a few words. */
 function told(record: JournalRecord): string {
@@ -148,13 +151,42 @@ describe('a volume that disappears', () => {
     agent.write('g', 'other')
     agent.start()
     await expect.poll(() => agent.status?.volumes[0]?.reason, { timeout: 10_000 }).toMatch(/another directory than before/)
+    agent.acceptRoot = /acceptRoot = "([\d-]+)"/.exec(agent.status?.volumes[0]?.reason ?? '')?.[1]
     await agent.stop()
     expect((await agent.records()).map(told)).not.toContain('remove f')
-    agent.acceptInode = statSync(agent.volume).ino
     await agent.startAndWatch()
     const records = await journalOf(agent)
     expect(records).toContain('remove f')
     expect(records).toContain('put g (5)')
+  })
+})
+
+describe('S09 a volume that is suddenly empty', () => {
+  it('is paused until it holds something again, or that is confirmed', async () => {
+    const agent = new LoneAgent()
+    agent.write('f', 'content')
+    await agent.startAndWatch()
+    await agent.stop()
+    rmSync(join(agent.volume, 'f'))
+    agent.start()
+    await expect.poll(() => agent.status?.volumes[0]?.reason, { timeout: 10_000 }).toMatch(/is empty, and was not/)
+    await agent.stop()
+    expect((await agent.records()).map(told)).not.toContain('remove f')
+    agent.acceptEmpty = true
+    await agent.startAndWatch()
+    expect(await journalOf(agent)).toContain('remove f')
+  })
+
+  it('is told from the one that was there by when it was made, though the inode is the same', () => {
+    const file = join(scratchDirectory(), 'roots.json')
+    const volume = label('images', 'volume')
+    new VolumeRoots(file).note(volume, { inode: 2n, birthNs: 1000n })
+    const noted = new VolumeRoots(file).of(volume)
+    expect(isSameRoot(noted, { inode: 2n, birthNs: 1000n })).toBe(true)
+    expect(isSameRoot(noted, { inode: 2n, birthNs: 1001n })).toBe(false)
+    expect(isSameRoot(noted, { inode: 3n, birthNs: 1000n })).toBe(false)
+    // Not every filesystem keeps it.
+    expect(isSameRoot(noted, { inode: 2n, birthNs: 0n })).toBe(true)
   })
 })
 

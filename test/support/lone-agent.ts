@@ -72,7 +72,8 @@ export class LoneAgent {
   readonly volume = join(scratchDirectory(), 'volume')
   quotaBytes = SPOOL_BYTES_MAX
   everySeconds = 300
-  acceptInode: number | undefined
+  acceptRoot: string | undefined
+  acceptEmpty = false
   ignore: readonly string[] = []
   #agent: Agent | undefined
   #watcher: SpokenWatcher | undefined
@@ -93,7 +94,7 @@ export class LoneAgent {
       config: {
         name: label('agent1', 'agent'),
         collector: 'wss://127.0.0.1:1',
-        volume: [{ name: label('images', 'volume'), path: this.volume, ignore: [...this.ignore], acceptInode: this.acceptInode }],
+        volume: [{ name: label('images', 'volume'), path: this.volume, ignore: [...this.ignore], acceptRoot: this.acceptRoot, acceptEmpty: this.acceptEmpty }],
         spool: { quotaBytes: this.quotaBytes },
         watch: 'auto',
         scan: { everySeconds: this.everySeconds, reconcileSeconds: 3600 },
