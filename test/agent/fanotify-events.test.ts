@@ -10,11 +10,31 @@ const FILE = handleOf('f')
 describe('the events of a read', () => {
   it('are told with directory, name and target, whatever bytes the name has', () => {
     const bytes = Buffer.concat([
-      eventBytes({ mask: EVENT.create, info: [{ type: 2, handle: DIRECTORY, name: 'caf\xe9\n' }, { type: 1, handle: FILE }] }),
-      eventBytes({ mask: EVENT.rename | EVENT.onDirectory, info: [{ type: 10, handle: DIRECTORY, name: 'a' }, { type: 12, handle: OTHER, name: 'b' }] }),
+      eventBytes({
+        mask: EVENT.create,
+        info: [
+          { type: 2, handle: DIRECTORY, name: 'caf\xe9\n' },
+          { type: 1, handle: FILE },
+        ],
+      }),
+      eventBytes({
+        mask: EVENT.rename | EVENT.onDirectory,
+        info: [
+          { type: 10, handle: DIRECTORY, name: 'a' },
+          { type: 12, handle: OTHER, name: 'b' },
+        ],
+      }),
     ])
     expect([...fanotifyEvents(bytes)]).toEqual([
-      { mask: EVENT.create, fd: -1, pid: 4711, entry: { directory: DIRECTORY, name: 'caf\xe9\n' }, from: undefined, target: FILE, error: 0 },
+      {
+        mask: EVENT.create,
+        fd: -1,
+        pid: 4711,
+        entry: { directory: DIRECTORY, name: 'caf\xe9\n' },
+        from: undefined,
+        target: FILE,
+        error: 0,
+      },
       {
         mask: (EVENT.rename | EVENT.onDirectory) >>> 0,
         fd: -1,
@@ -35,7 +55,15 @@ describe('the events of a read', () => {
   })
 
   it('pass over a kind of information that is not known', () => {
-    const [event] = fanotifyEvents(eventBytes({ mask: EVENT.delete, info: [{ type: 99, handle: 'what' }, { type: 2, handle: DIRECTORY, name: 'n' }] }))
+    const [event] = fanotifyEvents(
+      eventBytes({
+        mask: EVENT.delete,
+        info: [
+          { type: 99, handle: 'what' },
+          { type: 2, handle: DIRECTORY, name: 'n' },
+        ],
+      }),
+    )
     expect(event?.entry).toEqual({ directory: DIRECTORY, name: 'n' })
   })
 

@@ -8,6 +8,7 @@ import { once } from 'node:events'
 import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
 import { onTestFinished } from 'vitest'
 import { scratchDirectory } from './scratch.ts'
 
@@ -23,6 +24,9 @@ async function freePort(): Promise<number> {
   return address.port
 }
 
+/** How long a process that is asked to end is given. */
+const STOP_MS_MAX = 30_000
+
 function childrenOf(pid: number): number[] {
   const tasks = `/proc/${pid}/task`
   try {
@@ -36,6 +40,15 @@ function childrenOf(pid: number): number[] {
     // It has ended, or the kernel does not tell: then there is nothing more to end by id.
     return []
   }
+}
+
+async function killFamily(child: ChildProcess): Promise<number | null> {
+  const children = child.pid === undefined ? [] : childrenOf(child.pid)
+  const ended = once(child, 'exit')
+  child.kill('SIGKILL')
+  for (const pid of children) killIfThere(pid)
+  await ended
+  return child.exitCode
 }
 
 function killIfThere(pid: number): void {
@@ -147,12 +160,13 @@ export class Installation {
     if (child === undefined) return null
     this.#processes.delete(name)
     if (child.exitCode !== null || child.signalCode !== null) return child.exitCode
-    const children = signal === 'SIGKILL' && child.pid !== undefined ? childrenOf(child.pid) : []
+    if (signal === 'SIGKILL') return killFamily(child)
     const ended = once(child, 'exit')
     child.kill(signal)
-    for (const pid of children) killIfThere(pid)
-    await ended
-    return child.exitCode
+    const inTime = await Promise.race([ended.then(() => true), setTimeout(STOP_MS_MAX, false)])
+    if (inTime) return child.exitCode
+    await killFamily(child)
+    throw new Error(`${name} does not end on ${signal}: ${this.log(name).slice(-2000)}`)
   }
 
   isRunning(name: string): boolean {
@@ -174,7 +188,7 @@ export class Installation {
         throw new Error(
           `pacsimile ${args.join(' ')} still exits with ${outcome.status}: ${outcome.stderr}\n${this.log('collector').slice(-2000)}`,
         )
-      await new Promise((resolve) => setTimeout(resolve, 100))
+      await setTimeout(100)
     }
   }
 
