@@ -121,7 +121,8 @@ export function receiveDescriptor(fd: number): Promise<ReceivedMessage> {
 }
 
 function descriptorIn(control: Buffer): number | undefined {
-  const isOne = control.readBigUInt64LE(0) === BigInt(CONTROL_LENGTH) && control.readInt32LE(8) === SOL_SOCKET && control.readInt32LE(12) === SCM_RIGHTS
+  const isOne =
+    control.readBigUInt64LE(0) === BigInt(CONTROL_LENGTH) && control.readInt32LE(8) === SOL_SOCKET && control.readInt32LE(12) === SCM_RIGHTS
   return isOne ? control.readInt32LE(16) : undefined
 }
 

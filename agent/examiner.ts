@@ -15,7 +15,16 @@ import { rootProblem } from './ancestry.ts'
 import { Beneath, linuxCalls, type Obstacle, openSpot, pathOfSpot, type Spot, statSpot } from './beneath.ts'
 import type { ExamineJob, Outcome } from './capture-job.ts'
 import type { Content } from './content-reader.ts'
-import { CHANGED_MEANWHILE, fileVersion, GONE_MEANWHILE, metadata, recordable, shipment, TOO_MANY_CHUNKS, type Workplace } from './file-capture.ts'
+import {
+  CHANGED_MEANWHILE,
+  fileVersion,
+  GONE_MEANWHILE,
+  metadata,
+  recordable,
+  shipment,
+  TOO_MANY_CHUNKS,
+  type Workplace,
+} from './file-capture.ts'
 import { fileStat, isSameFile, isSameState, isUnchanged, kindOf } from './file-stat.ts'
 import { baseOfLog, isDatabase } from './sqlite-pair.ts'
 import type { Stat } from './system-calls.ts'

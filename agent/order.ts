@@ -32,7 +32,9 @@ export class Order {
   /** Resolves when all that happened before has been told, in the volumes of those findings that depend on it. */
   async fences(findings: readonly Finding[]): Promise<Fences> {
     const volumes = new Set(findings.filter(({ outcome, pin }) => pin === undefined && isNews(outcome)).map(({ volume }) => volume))
-    const asked = [...volumes].map(async (name): Promise<[Label, Fence]> => [name, (await this.#volumes.get(name)?.watcher?.fence()) ?? { isBehind: false }])
+    const asked = [...volumes].map(
+      async (name): Promise<[Label, Fence]> => [name, (await this.#volumes.get(name)?.watcher?.fence()) ?? { isBehind: false }],
+    )
     return new Map(await Promise.all(asked))
   }
 
@@ -50,7 +52,11 @@ export class Order {
     // What a rename brings there would end what was recorded before it.
     if (this.#renames.isBelowTarget({ volume, path })) return true
     // Directories that were moved into each other and are gone since may wait for each other: none waits for ever.
-    return outcome.kind === 'gone' && retries < RENAME_RETRIES_MAX && (this.#renames.concerns({ volume, path }) || this.#renames.concerns({ volume, path: outcome.topmost }))
+    return (
+      outcome.kind === 'gone' &&
+      retries < RENAME_RETRIES_MAX &&
+      (this.#renames.concerns({ volume, path }) || this.#renames.concerns({ volume, path: outcome.topmost }))
+    )
   }
 }
 

@@ -134,8 +134,14 @@ export class Pursuit {
     const taken = pins.take(room)
     const isBacklog = pins.size >= PINS_FIRST
     const left = Math.max(0, room - taken.length)
-    const looks = settle.take(performance.now(), isBacklog ? Math.min(left, LOOKS_BESIDE_PINS) : left, held.hasRoomForScan && !isBacklog ? 'all' : 'events')
-    const pinLooks = taken.map((pin): Due => ({ volume: pin.volume, path: pin.path, origin: 'event', asIs: false, isDeep: false, retries: 0, writer: pin.writer }))
+    const looks = settle.take(
+      performance.now(),
+      isBacklog ? Math.min(left, LOOKS_BESIDE_PINS) : left,
+      held.hasRoomForScan && !isBacklog ? 'all' : 'events',
+    )
+    const pinLooks = taken.map(
+      (pin): Due => ({ volume: pin.volume, path: pin.path, origin: 'event', asIs: false, isDeep: false, retries: 0, writer: pin.writer }),
+    )
     await this.#dispatch([...pinLooks, ...looks], taken, sizes)
     return looks.length + taken.length
   }

@@ -75,7 +75,7 @@ async function perform(request: ScanRequest, task: ScanTask): Promise<void> {
 function ignoredKeys({ ignored, ignorePatterns }: ScanRequest): WalkParts['ignored'] {
   if (ignorePatterns.length === 0) return new Set(ignored.map(pathKey))
   const rules = new IgnoreRules({ paths: ignored, patterns: ignorePatterns })
-  return { has: (key) => rules.isIgnored(pathFromKey(key), undefined) }
+  return { size: ignorePatterns.length, has: (key) => rules.isIgnored(pathFromKey(key), undefined) }
 }
 
 async function run(parts: WalkParts, request: ScanRequest, task: ScanTask): Promise<void> {

@@ -29,7 +29,7 @@ export interface WalkParts {
   readonly outlet: ScanOutlet
   /** PATHKEYs. */
   /** Of PATHKEYs: what is left out whatever it is. */
-  readonly ignored: Pick<ReadonlySet<ByteString>, 'has'>
+  readonly ignored: Pick<ReadonlySet<ByteString>, 'has' | 'size'>
   readonly isDeep: boolean
   /** Directories that hold what is recorded are told, where the filesystem's times prove it. */
   readonly index: InodeLookup | undefined

@@ -22,7 +22,13 @@ export interface FanotifyThreadData {
 }
 
 export type FanotifyOrder =
-  | { readonly kind: 'watch'; readonly volume: WatchedVolume; readonly filesystem: ByteString; readonly mount: number; readonly isContinuous: boolean }
+  | {
+      readonly kind: 'watch'
+      readonly volume: WatchedVolume
+      readonly filesystem: ByteString
+      readonly mount: number
+      readonly isContinuous: boolean
+    }
   | { readonly kind: 'forget'; readonly volume: string }
   | { readonly kind: 'verified'; readonly volumes: readonly string[] }
   | { readonly kind: 'settled'; readonly mark: number }

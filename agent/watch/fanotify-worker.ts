@@ -78,7 +78,8 @@ class Reader {
 
   #takeOrders(): void {
     readSync(this.#data.wakeup, Buffer.alloc(8))
-    for (let next = receiveMessageOnPort(port); next !== undefined; next = receiveMessageOnPort(port)) this.#obey(next.message as FanotifyOrder)
+    for (let next = receiveMessageOnPort(port); next !== undefined; next = receiveMessageOnPort(port))
+      this.#obey(next.message as FanotifyOrder)
   }
 
   #obey(order: FanotifyOrder): void {
@@ -111,7 +112,8 @@ class Reader {
     for (const batch of this.#log.unsettled(EVENT_BYTES_MAX)) {
       const found = this.#places.of(batch, performance.now(), () => {})
       const events = found.get(volume)
-      if (events !== undefined) this.#post({ kind: 'events', volumes: [[volume, events]], pins: [], head: this.#log.head, own: [], ownPins: [] })
+      if (events !== undefined)
+        this.#post({ kind: 'events', volumes: [[volume, events]], pins: [], head: this.#log.head, own: [], ownPins: [] })
     }
   }
 
@@ -171,7 +173,8 @@ class Reader {
   /** Keeps the version if it is of a volume. */
   #pin({ fd, pid, mask }: FanotifyEvent, found: Map<string, WatchEvent[]>): PinnedVersion | undefined {
     if (fd < 0) {
-      if ((mask & EVENT.overflow) !== 0) for (const volume of this.#places.names) tell(found, volume, missed('the kernel dropped closed files: its queue overflowed'))
+      if ((mask & EVENT.overflow) !== 0)
+        for (const volume of this.#places.names) tell(found, volume, missed('the kernel dropped closed files: its queue overflowed'))
       return undefined
     }
     const place = this.#pinPlace(fd, pid)

@@ -302,10 +302,16 @@ function markCount(group: number): number {
 /** What became of the versions that were in the hands of a process that died. */
 function leftOver(left: LeftHints, directory: string): WatchEvent[] {
   const events: WatchEvent[] = []
-  const lost = left.pins.filter(({ path, inode }) => path.startsWith(`${Buffer.from(directory).toString('latin1')}/`) && inodeAt(path) !== inode)
+  const lost = left.pins.filter(
+    ({ path, inode }) => path.startsWith(`${Buffer.from(directory).toString('latin1')}/`) && inodeAt(path) !== inode,
+  )
   const sinceMs = Math.min(...lost.map(({ ms }) => ms))
   if (lost.length > 0)
-    events.push({ kind: 'loss', sinceMs, cause: `the agent was ended while it captured ${lost.length} files that have since been replaced or deleted` })
+    events.push({
+      kind: 'loss',
+      sinceMs,
+      cause: `the agent was ended while it captured ${lost.length} files that have since been replaced or deleted`,
+    })
   if (left.wasReadingPins) events.push({ kind: 'loss', sinceMs: undefined, cause: 'the agent was ended while it took over closed files' })
   return events
 }
