@@ -43,7 +43,7 @@ export class Coverage {
   readonly #parts: CoverageParts
   readonly #alarm = new Alarm()
   readonly #proofs: Proof[] = []
-  #losses: OpenGap[] = []
+  readonly #losses: OpenGap[] = []
   #recordedMs = Number.NEGATIVE_INFINITY
   #lastMark = 0
 

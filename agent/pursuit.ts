@@ -103,15 +103,16 @@ export class Pursuit {
     this.wake()
     // First, for a version that could not be captured leads to a look at its path.
     await pins.settled(volume, signal)
-    let outstanding = 0
-    outstanding += settle.expectAll(volume, {
+    let answered = 0
+    const count = settle.expectAll(volume, {
       answered: () => {
-        outstanding -= 1
-        if (outstanding === 0) waiters.wake()
+        answered += 1
+        waiters.wake()
       },
     })
+    const isDone = (): boolean => answered === count
     this.wake()
-    while (outstanding > 0 && !signal.aborted) await waiters.wait(signal)
+    while (!isDone() && !signal.aborted) await waiters.wait(signal)
   }
 
   async run(signal: AbortSignal): Promise<void> {

@@ -216,7 +216,7 @@ function drawGone({ volume, path }: Place, topmost: RelativePath, draft: Draft):
 }
 
 function drawVersion(finding: Finding, version: Version, draft: Draft): Recorded {
-  const { volume, path, writer, pin } = finding
+  const { path, writer, pin } = finding
   const before = draft.versionAt(finding)
   // A directory has taken the name since: to put the file there would end what is in it.
   if (pin !== undefined && before?.kind === 'directory') return NOTHING

@@ -39,7 +39,6 @@ const O_LARGEFILE = 0o100000
 const O_NOATIME = 0o1000000
 const O_NONBLOCK = 0o4000
 const O_PATH = 0o10000000
-const AT_FDCWD = -100
 const POLLIN = 1
 const MFD_CLOEXEC = 1
 const PROT_READ_WRITE = 3
