@@ -39,6 +39,7 @@ const O_LARGEFILE = 0o100000
 const O_NOATIME = 0o1000000
 const O_NONBLOCK = 0o4000
 const O_PATH = 0o10000000
+const AT_FDCWD = -100
 const POLLIN = 1
 const MFD_CLOEXEC = 1
 const PROT_READ_WRITE = 3
@@ -135,13 +136,13 @@ export function filesystemId(directory: number): ByteString {
   return filesystem.toString('latin1', FSID_OFFSET, FSID_OFFSET + 8)
 }
 
-/** Of a name below an open directory; undefined where there is nothing. */
-export function handleKey(filesystemId: ByteString, directory: number, name: ByteString): HandleKey | undefined {
+/** Of an absolute path; undefined where there is nothing. */
+export function handleKey(filesystemId: ByteString, path: ByteString): HandleKey | undefined {
   handle.writeUInt32LE(HANDLE_BYTES_MAX, 0)
-  if (nameToHandle(directory, cString(name), handle, mountId, 0) === 0)
+  if (nameToHandle(AT_FDCWD, cString(path), handle, mountId, 0) === 0)
     return filesystemId + handle.toString('latin1', 0, 8 + handle.readUInt32LE(0))
   const errno = ERRNO_NAMES.get(koffi.errno())
-  return errno === 'ENOENT' || errno === 'ESTALE' ? undefined : fail('name_to_handle_at')
+  return errno === 'ENOENT' || errno === 'ENOTDIR' || errno === 'ESTALE' ? undefined : fail('name_to_handle_at')
 }
 
 /** A descriptor (O_PATH) of the file itself, whatever its name is now; undefined where it is gone. `mount` is open for reading on its filesystem. */

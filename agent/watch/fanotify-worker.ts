@@ -11,7 +11,7 @@ import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_thread
 import type { ByteString } from '../../shared/bytes.ts'
 import { errnoOf, reasonOf } from '../../shared/errors.ts'
 import { EVENT_BYTES_MAX, PINS_OPEN_MAX } from '../../shared/limits.ts'
-import { DirectoryPaths } from './directory-paths.ts'
+import { DirectoryPaths, type Mount } from './directory-paths.ts'
 import { EventPlaces, missed, tell } from './event-places.ts'
 import { EVENT, pathOf, poll } from './fanotify-calls.ts'
 import { type FanotifyEvent, fanotifyEvents } from './fanotify-events.ts'
@@ -37,7 +37,7 @@ const KIND_MASK = 0o170000
 class Reader {
   readonly #data = workerData as FanotifyThreadData
   readonly #log: HintLog
-  readonly #mounts = new Map<ByteString, number>()
+  readonly #mounts = new Map<ByteString, Mount>()
   readonly #directories = new DirectoryPaths(this.#mounts)
   readonly #writers = new Writers()
   readonly #places = new EventPlaces({ directories: this.#directories, writers: this.#writers, ownPid: this.#data.ownPid })
