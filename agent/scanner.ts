@@ -69,6 +69,7 @@ export class Scanner {
     if (root === undefined) return tally
     const { name, ignored } = volume
     const bulkInodesMax = this.#bulkInodesMax()
+    if (path === ROOT && !isShallow && !isDeep) state.beginListing(name)
     const news = thread.run(
       { stateDirectory: state.directory, volume: name, root, path, isShallow, isDeep, ignored, bulkInodesMax },
       signal,

@@ -97,6 +97,7 @@ export class ScannedTree {
       ignored: this.ignored,
       bulkInodesMax,
     }
+    this.#state.beginListing(VOLUME)
     const differences: Difference[] = []
     let [method, reason]: [ScanMethod, string] = ['walk', '']
     let [tasks, entries, listed] = [0, 0, 0]
