@@ -1,4 +1,17 @@
-import { chmodSync, closeSync, linkSync, mkdirSync, openSync, readSync, renameSync, rmSync, symlinkSync, unlinkSync, writeFileSync, writeSync } from 'node:fs'
+import {
+  chmodSync,
+  closeSync,
+  linkSync,
+  mkdirSync,
+  openSync,
+  readSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  unlinkSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { Fanotify } from '../../agent/watch/fanotify.ts'
@@ -128,7 +141,10 @@ describe.skipIf(!isRoot)('watching through fanotify (needs root)', () => {
       const bytes = Buffer.alloc(100)
       return bytes.toString('utf8', 0, readSync(fd, bytes, 0, 100, 0))
     })
-    expect(contents).toEqual([...Array.from({ length: 20 }, (_, i) => `version ${i}`), ...Array.from({ length: 20 }, (_, i) => `gone ${i}`)])
+    expect(contents).toEqual([
+      ...Array.from({ length: 20 }, (_, i) => `version ${i}`),
+      ...Array.from({ length: 20 }, (_, i) => `gone ${i}`),
+    ])
     expect(pins.slice(-20).map((pin) => pin.path)).toEqual(Array.from({ length: 20 }, (_, i) => `gone${i}`))
   })
 
@@ -138,7 +154,9 @@ describe.skipIf(!isRoot)('watching through fanotify (needs root)', () => {
     await watched.told()
     writeSync(fd, 'x')
     const written = (await watched.told()).filter((event) => event.kind === 'dirty')
-    expect(written).toMatchObject([{ path: 'log', isOpen: true, writer: { uid: process.getuid?.(), pid: process.pid, executable: process.execPath } }])
+    expect(written).toMatchObject([
+      { path: 'log', isOpen: true, writer: { uid: process.getuid?.(), pid: process.pid, executable: process.execPath } },
+    ])
     closeSync(fd)
     expect((await watched.told()).filter((event) => event.kind === 'dirty')).toMatchObject([{ path: 'log', isOpen: false }])
   })

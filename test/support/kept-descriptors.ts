@@ -1,6 +1,7 @@
 /** Keeps descriptors as a supervisor does, within this process: what one life keeps, the next one takes. */
-import { closeSync } from 'node:fs'
+
 import { randomBytes } from 'node:crypto'
+import { closeSync } from 'node:fs'
 import { onTestFinished } from 'vitest'
 import { listenForDescriptors, receiveDescriptor, sendDescriptor } from '../../agent/descriptor-calls.ts'
 

@@ -94,7 +94,15 @@ export class LoneAgent {
       config: {
         name: label('agent1', 'agent'),
         collector: 'wss://127.0.0.1:1',
-        volume: [{ name: label('images', 'volume'), path: this.volume, ignore: [...this.ignore], acceptRoot: this.acceptRoot, acceptEmpty: this.acceptEmpty }],
+        volume: [
+          {
+            name: label('images', 'volume'),
+            path: this.volume,
+            ignore: [...this.ignore],
+            acceptRoot: this.acceptRoot,
+            acceptEmpty: this.acceptEmpty,
+          },
+        ],
         spool: { quotaBytes: this.quotaBytes },
         watch: 'auto',
         scan: { everySeconds: this.everySeconds, reconcileSeconds: 3600 },
