@@ -105,12 +105,15 @@ describe.skipIf(!canMount)(`an agent (PACSIMILE_SEED=${SEED})`, () => {
       process.kill(pid, 'SIGCONT')
     }
     await site.expectEqual()
-    expect(site.gaps.map(({ cause }) => cause)).toEqual([expect.stringMatching(/overflow/i)])
+    const { gaps } = site
+    // One for each queue that overflowed: the names of what changed, and what was closed.
+    expect(gaps.length).toBeGreaterThan(0)
+    expect(gaps.filter(({ cause }) => !/overflow/i.test(cause))).toEqual([])
     // Over: what comes next is covered again.
     writeFileSync(join(site.source, 'after'), 'content')
     await site.expectEqual()
     expect(site.status.volumes[0]).toMatchObject({ mode: 'complete', state: 'watching' })
-    expect(site.gaps).toHaveLength(1)
+    expect(site.gaps).toHaveLength(gaps.length)
   })
 
   it('S10 whose state directory is on a full disk goes on, and has everything when there is space again', LIMIT, async () => {
