@@ -99,6 +99,11 @@ export class Guard {
     if (this.#parts.rounds.isScanning) this.#rescans.add({ path: to, isShallow: false })
   }
 
+  /** Everything at and below the path is to be compared with what is recorded. */
+  rescanWithin(path: RelativePath): void {
+    this.#rescans.add({ path, isShallow: false })
+  }
+
   /** At a stop: what was told before is journalled when it resolves, or time is up. */
   async drain(limit: AbortSignal): Promise<void> {
     const { watcher } = this.volume
@@ -322,9 +327,10 @@ export class Guard {
     return sinceMs === undefined ? (this.#coveredUntil() ?? TIME_ZERO) : startOfMillisecond(sinceMs)
   }
 
-  #takeDirty({ path, isOpen, isEntry, writer }: Extract<WatchEvent, { kind: 'dirty' }>): void {
+  #takeDirty({ path, isOpen, isEntry, isDirectoryGone, writer }: Extract<WatchEvent, { kind: 'dirty' }>): void {
     const { volume, settle, rounds } = this.#parts
     const nowMs = performance.now()
+    if (isDirectoryGone === true) this.#lookForAnother(path, nowMs)
     const parent = isEntry === true ? parentOf(path) : undefined
     const hint = { isOpen: isOpen === true, isSure: volume.mode === 'complete', writer }
     const isKept =
@@ -334,6 +340,19 @@ export class Guard {
     settle.collapse(volume.name)
     this.#owe('more changed at once than could be followed')
     rounds.want()
+  }
+
+  /** Events of what went with a directory name no place any more: if one of its name is there, it is compared as a whole. */
+  #lookForAnother(path: RelativePath, nowMs: number): void {
+    const { volume, settle, state } = this.#parts
+    const place = { volume: volume.name, path }
+    const answered = (): void => {
+      void state.at(place).then((known) => {
+        if (known?.version.kind === 'directory') this.rescanWithin(path)
+        return undefined
+      })
+    }
+    settle.found(place, 'event', { answered }, nowMs)
   }
 
   /** The look at the new place records the move; what it does not, a scan of what is there finds. */

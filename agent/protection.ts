@@ -124,7 +124,7 @@ export class Protection {
         settle,
         pins,
         renames,
-        onMoved: (volume, from, to) => this.#guards.find((guard) => guard.volume.name === volume)?.moved(from, to),
+        onMoved: (volume, from, to) => this.#guardOf(volume)?.moved(from, to),
       }),
       lookAt: (place) => this.#lookAt(place),
     })
@@ -137,6 +137,7 @@ export class Protection {
       capture: this.#capture,
       recorder: this.#recorder,
       chunkSizes: () => this.#terms?.chunkSizes,
+      onReplaced: ({ volume, path }) => this.#guardOf(volume)?.rescanWithin(path),
       onFailure: (error) => this.#fail(error),
     })
     const guarding = {
@@ -209,6 +210,10 @@ export class Protection {
 
   get ackedSeq(): number {
     return this.#terms === undefined ? 0 : this.journal.acked(this.#terms.repository).seq
+  }
+
+  #guardOf(volume: Label): Guard | undefined {
+    return this.#guards.find((guard) => guard.volume.name === volume)
   }
 
   #lookAt(place: Place): void {

@@ -34,6 +34,8 @@ export interface PursuitParts {
   readonly volumes: ReadonlyMap<Label, Volume>
   /** What the collector wants; undefined until one was ever met. */
   readonly chunkSizes: () => ChunkSizes | undefined
+  /** Another directory is at this place than before: events of what went with that one named no place any more. */
+  readonly onReplaced: (place: Place) => void
   /** The journal is damaged or closed: nothing can be recorded any more. */
   readonly onFailure: (error: unknown) => void
 }
@@ -334,8 +336,9 @@ export class Pursuit {
   }
 
   /** What a change says of other paths: the directory's times are others, and so are those of the file's other names. */
-  async #spread(look: Place, { touched, inodes }: Recorded): Promise<void> {
-    const { settle, state } = this.#parts
+  async #spread(look: Place, { touched, inodes, isReplaced }: Recorded): Promise<void> {
+    const { settle, state, onReplaced } = this.#parts
+    if (isReplaced) onReplaced(look)
     if (touched !== undefined) settle.childrenChanged({ volume: look.volume, path: touched }, performance.now())
     for (const inode of inodes) {
       for (const path of await state.namesOf(look.volume, inode)) {

@@ -48,14 +48,16 @@ export interface Recorded {
   readonly inodes: readonly bigint[]
   /** The directory whose entries changed. */
   readonly touched: RelativePath | undefined
+  /** Another directory is there than before: what was recorded in the one before is to be compared with what is in it. */
+  readonly isReplaced: boolean
 }
 
 /** Findings of one item are recorded together or not at all. */
 type Item = { readonly findings: readonly Finding[] } | { readonly changes: readonly Change[] }
 type Answer = readonly Recorded[] | 'waits' | readonly JournalEntry[]
 
-const NOTHING: Recorded = { kind: 'nothing', inodes: [], touched: undefined }
-const OUTDATED: Recorded = { kind: 'outdated', inodes: [], touched: undefined }
+const NOTHING: Recorded = { kind: 'nothing', inodes: [], touched: undefined, isReplaced: false }
+const OUTDATED: Recorded = { ...NOTHING, kind: 'outdated' }
 
 export interface RecorderParts {
   readonly journal: Journal
@@ -212,7 +214,7 @@ function drawGone({ volume, path }: Place, topmost: RelativePath, draft: Draft):
   if (gone === undefined) return NOTHING
   const inodes = sharedInodes(draft.versionAt({ volume, path: gone }))
   draft.remove({ volume, path: gone })
-  return { kind: 'recorded', inodes, touched: parentOf(gone) }
+  return { kind: 'recorded', inodes, touched: parentOf(gone), isReplaced: false }
 }
 
 function drawVersion(finding: Finding, version: Version, draft: Draft): Recorded {
@@ -229,7 +231,8 @@ function drawVersion(finding: Finding, version: Version, draft: Draft): Recorded
   )
   const isNewEntry = before === undefined || before.kind !== version.kind || before.inode !== version.inode
   const inodes = [...sharedInodes(before), ...sharedInodes(version)]
-  return { kind: 'recorded', inodes, touched: isNewEntry ? parentOf(path) : undefined }
+  const isReplaced = before?.kind === 'directory' && version.kind === 'directory' && before.inode !== version.inode
+  return { kind: 'recorded', inodes, touched: isNewEntry ? parentOf(path) : undefined, isReplaced }
 }
 
 function hasDirectory({ volume, path, outcome }: Finding, draft: Draft): boolean {

@@ -145,17 +145,25 @@ export class EventPlaces {
   ): void {
     const isOpen = (mask & WRITING) === EVENT.modify && (mask & ENTRY) === 0
     const isEntry = (mask & ENTRY) !== 0
+    const isDirectoryGone = (mask & EVENT.delete) !== 0 && (mask & EVENT.onDirectory) !== 0
     const writer = (mask & WRITING) === 0 ? undefined : this.#writers.writer(pid, nowMs)
     const key = `${volume}\0${path}`
     const events = found.get(volume) ?? []
     const at = seen.get(key)
     const before = at === undefined ? undefined : events[at]
     if (at !== undefined && before?.kind === 'dirty') {
-      events[at] = { kind: 'dirty', path, isOpen, isEntry: isEntry || before.isEntry === true, writer: writer ?? before.writer }
+      events[at] = {
+        kind: 'dirty',
+        path,
+        isOpen,
+        isEntry: isEntry || before.isEntry === true,
+        isDirectoryGone: isDirectoryGone || before.isDirectoryGone === true,
+        writer: writer ?? before.writer,
+      }
       return
     }
     seen.set(key, events.length)
-    events.push({ kind: 'dirty', path, isOpen, isEntry, writer })
+    events.push({ kind: 'dirty', path, isOpen, isEntry, isDirectoryGone, writer })
     found.set(volume, events)
   }
 

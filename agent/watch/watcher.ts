@@ -17,6 +17,8 @@ export type WatchEvent =
       readonly isOpen?: boolean
       /** It came, went or was renamed: the directory that holds it changed too. */
       readonly isEntry?: boolean
+      /** A directory of this name was deleted: if there is one, it may be another. */
+      readonly isDirectoryGone?: boolean
       readonly writer?: Writer | undefined
     }
   /** A directory with everything below it has another name. */
