@@ -8,23 +8,23 @@
 import { join } from 'node:path'
 import { asPacsimileError, ERRORS, PacsimileError, reasonOf } from '../shared/errors.ts'
 import { makeDirectory } from '../shared/files.ts'
-import { type LocalServer, serveLocal } from '../shared/local-api.ts'
 import { SILENCE_MS_MAX, SPOOL_FULL_SOON_SECONDS } from '../shared/limits.ts'
+import { type LocalServer, serveLocal } from '../shared/local-api.ts'
 import type { Log } from '../shared/log.ts'
 import { showPath } from '../shared/path.ts'
 import type { AgentConfig } from './config.ts'
 import { setAside } from './database.ts'
+import type { DescriptorStore } from './descriptor-store.ts'
 import { beginEpoch, type Epoch, type EpochEnd, readEpoch } from './epoch.ts'
 import type { EpochOver } from './handshake.ts'
 import { greatestEpochIn } from './journal.ts'
 import { Protection } from './protection.ts'
 import type { AgentScanReport, AgentStatus, AgentVolumeStatus } from './status.ts'
-import type { Volume } from './volume.ts'
 import { SUPERVISED } from './supervise.ts'
+import type { Volume } from './volume.ts'
 import { sleep } from './waiting.ts'
-import type { DescriptorStore } from './descriptor-store.ts'
-import { Watching } from './watch/watching.ts'
 import type { OpenWatcher } from './watch/watcher.ts'
+import { Watching } from './watch/watching.ts'
 
 export interface AgentOptions {
   readonly stateDir: string
@@ -243,7 +243,8 @@ function alarmsOf({ journal, spool, volumes, clockSkewMs, clockLeadMs, forecast,
   for (const { name, phase, reason } of volumes.values()) if (phase === 'paused') alarms.push(`volume ${name} is not protected: ${reason}`)
   for (const { name, watcher } of volumes.values()) {
     const silentMs = watcher?.silentMs ?? 0
-    if (silentMs > SILENCE_MS_MAX) alarms.push(`volume ${name}: nothing has proven for ${Math.round(silentMs / 1000)} s that its watcher works`)
+    if (silentMs > SILENCE_MS_MAX)
+      alarms.push(`volume ${name}: nothing has proven for ${Math.round(silentMs / 1000)} s that its watcher works`)
   }
   if (Math.abs(clockSkewMs) > SKEW_MS_MAX) alarms.push(`the collector's clock is ${clockSkewMs} ms ahead of this host's`)
   if (clockLeadMs > CLOCK_LEAD_MS_MAX) {

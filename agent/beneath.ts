@@ -56,14 +56,23 @@ export function assertBeneath(): void {
   }
 }
 
-/** For one batch of looks: directories opened at its beginning are not looked for again. */
+/** A directory that was opened this long ago may have another name by now. */
+const RENEW_MS = 100
+
+/** For one batch of looks: directories that were opened a few milliseconds ago are not looked for again. */
 export class Beneath {
   readonly #calls = linuxCalls()
   readonly #root: VolumeRoot
   readonly #directories = new Map<RelativePath, number>()
+  #sinceMs = 0
 
   constructor(root: VolumeRoot) {
     this.#root = root
+  }
+
+  /** Before a look, and after what took long: forgets what was opened too long ago, with all spots that it gave. */
+  renew(): void {
+    if (performance.now() - this.#sinceMs > RENEW_MS) this.close()
   }
 
   /** Where a path is, or what stands between the volume's root and it. @throws what open(2) says otherwise */
@@ -84,6 +93,7 @@ export class Beneath {
     if (problem !== undefined) return { kind: 'root-lost', reason: problem }
     const fd = this.#calls.openat(WORKING_DIRECTORY, absolutePath(this.#root.directory, ROOT), OPEN_DIRECTORY_PATH)
     this.#directories.set(ROOT, fd)
+    this.#sinceMs = performance.now()
     const stat = this.#calls.statAt(fd, '')
     if (stat?.ino === this.#root.inode && stat.dev === this.#root.device) return fd
     this.close()

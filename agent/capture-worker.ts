@@ -39,7 +39,10 @@ function work({ root, sizes, jobs }: JobsMessage): void {
   const examiner = new Examiner(place)
   leases.beginWork()
   try {
-    for (const job of jobs) outbox.end(job.id, outcomeOf(job, examiner, place))
+    for (const job of jobs) {
+      beneath.renew()
+      outbox.end(job.id, outcomeOf(job, examiner, place))
+    }
   } finally {
     leases.endWork()
     beneath.close()

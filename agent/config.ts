@@ -13,9 +13,9 @@ import { PacsimileError } from '../shared/errors.ts'
 import { createFileDurably, isPresent, makeDirectory } from '../shared/files.ts'
 import { IGNORE_PATTERNS_MAX, PATH_BYTES_MAX, SPOOL_BYTES_MAX } from '../shared/limits.ts'
 import { LOG_LEVELS } from '../shared/log.ts'
-import { WATCH_CHOICES } from './watch/watch-choice.ts'
 import { byteString, isWithin, type Label, label, relativePath, showPath } from '../shared/path.ts'
 import { PRIORITIES } from './priority.ts'
+import { WATCH_CHOICES } from './watch/watch-choice.ts'
 
 const labelled = (what: string) =>
   z.string().transform((text, context): Label => {
@@ -39,7 +39,10 @@ const VOLUME = z.strictObject({
   /** What is not captured, in gitignore syntax; nothing by default. */
   ignore: z.array(z.string().min(1).max(PATH_BYTES_MAX)).max(IGNORE_PATTERNS_MAX).default([]),
   /** Confirms that this directory is the volume, after it was moved or made anew. */
-  acceptRoot: z.string().regex(/^\d+-\d+$/, 'must be as the alarm gives it').optional(),
+  acceptRoot: z
+    .string()
+    .regex(/^\d+-\d+$/, 'must be as the alarm gives it')
+    .optional(),
   /** Confirms that the volume may be empty though it held something before. */
   acceptEmpty: z.boolean().default(false),
 })

@@ -23,6 +23,8 @@ export interface CoverageParts {
   readonly recorder: Recorder
   /** Resolves when everything of the volume that waits now has been dealt with. */
   readonly settled: (signal: AbortSignal) => Promise<void>
+  /** Has every path looked at again that could not be read. */
+  readonly lookAgain: () => void
   /** Whether a scan is still to say how things stand. */
   readonly isOwing: () => boolean
   readonly now: () => HybridTime
@@ -41,7 +43,7 @@ export class Coverage {
   readonly #parts: CoverageParts
   readonly #alarm = new Alarm()
   readonly #proofs: Proof[] = []
-  #losses: OpenGap[] = []
+  readonly #losses: OpenGap[] = []
   #recordedMs = Number.NEGATIVE_INFINITY
   #lastMark = 0
 
@@ -93,6 +95,11 @@ export class Coverage {
       watcher.settled(mark)
       await this.#conclude(provenMs, losses.splice(0), mark)
       if (!isOwing() && this.#losses.length === 0) watcher.verified()
+      if (proofs.length > 0 && volume.unreadable.length > 0) {
+        // It may be readable now, or gone.
+        this.#parts.lookAgain()
+        await settled(signal)
+      }
       this.#answer(proofs.splice(0))
     } finally {
       this.#proofs.push(...proofs)

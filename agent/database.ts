@@ -101,6 +101,11 @@ export class Database {
     return this.#level.get(key)
   }
 
+  /** At once, without leaving the thread: only for threads that have nothing else to do meanwhile. */
+  getNow(key: ByteString): Buffer | undefined {
+    return this.#level.getSync(key)
+  }
+
   getMany(keys: ByteString[]): Promise<(Buffer | undefined)[]> {
     return this.#level.getMany(keys)
   }

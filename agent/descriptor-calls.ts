@@ -113,7 +113,7 @@ export function receiveDescriptor(fd: number): Promise<ReceivedMessage> {
   }
   return new Promise((resolve, reject) => {
     recvmsg.async(fd, header, MSG_CMSG_CLOEXEC, (error: unknown, length: number | bigint) => {
-      if (error !== null && error !== undefined) reject(error instanceof Error ? error : new Error(String(error)))
+      if (error !== null && error !== undefined) reject(error instanceof Error ? error : new Error('recvmsg failed'))
       else if (Number(length) < 0) reject(new Error('recvmsg failed'))
       else resolve({ message: text.toString('utf8', 0, Number(length)), descriptor: descriptorIn(control) })
     })
@@ -121,7 +121,8 @@ export function receiveDescriptor(fd: number): Promise<ReceivedMessage> {
 }
 
 function descriptorIn(control: Buffer): number | undefined {
-  const isOne = control.readBigUInt64LE(0) === BigInt(CONTROL_LENGTH) && control.readInt32LE(8) === SOL_SOCKET && control.readInt32LE(12) === SCM_RIGHTS
+  const isOne =
+    control.readBigUInt64LE(0) === BigInt(CONTROL_LENGTH) && control.readInt32LE(8) === SOL_SOCKET && control.readInt32LE(12) === SCM_RIGHTS
   return isOne ? control.readInt32LE(16) : undefined
 }
 

@@ -15,7 +15,16 @@ import { rootProblem } from './ancestry.ts'
 import { Beneath, linuxCalls, type Obstacle, openSpot, pathOfSpot, type Spot, statSpot } from './beneath.ts'
 import type { ExamineJob, Outcome } from './capture-job.ts'
 import type { Content } from './content-reader.ts'
-import { CHANGED_MEANWHILE, fileVersion, metadata, recordable, shipment, TOO_MANY_CHUNKS, type Workplace } from './file-capture.ts'
+import {
+  CHANGED_MEANWHILE,
+  fileVersion,
+  GONE_MEANWHILE,
+  metadata,
+  recordable,
+  shipment,
+  TOO_MANY_CHUNKS,
+  type Workplace,
+} from './file-capture.ts'
 import { fileStat, isSameFile, isSameState, isUnchanged, kindOf } from './file-stat.ts'
 import { baseOfLog, isDatabase } from './sqlite-pair.ts'
 import type { Stat } from './system-calls.ts'
@@ -44,7 +53,9 @@ export class Examiner {
     } catch (error) {
       const errno = errnoOf(error)
       if (errno === undefined) throw error
-      return CHANGED_MEANWHILE.has(errno) && !job.asIs ? { kind: 'busy' } : { kind: 'unreadable', reason: reasonOf(error) }
+      // What has gone is found to be gone by the next look; the others may be what the file always answers.
+      const isPassing = GONE_MEANWHILE.has(errno) || (CHANGED_MEANWHILE.has(errno) && !job.asIs)
+      return isPassing ? { kind: 'busy' } : { kind: 'unreadable', reason: reasonOf(error) }
     }
   }
 
@@ -111,8 +122,6 @@ export class Examiner {
     const { leases, reader, sizes, beneath } = this.#place
     const startedMs = performance.now()
     const { fd, stat, isPinned } = opened
-    const root = beneath.root()
-    if (typeof root !== 'number') return root
     const lease = leases.take(fd)
     const isLeased = typeof lease !== 'string'
     try {
@@ -122,6 +131,8 @@ export class Examiner {
         const pair = this.#logOfDatabase(job.path)
         if (pair !== undefined) return pair
       }
+      const root = beneath.root()
+      if (typeof root !== 'number') return root
       const content = reader.read({
         fd,
         stat,
@@ -157,6 +168,7 @@ export class Examiner {
       const after = this.#calls.statAt(fd, '')
       return !isStable || (after !== undefined && after.size === stat.size && after.mtimeNs === stat.mtimeNs)
     }
+    this.#place.beneath.renew()
     const after = this.#statNow(path)
     return after !== undefined && (isStable ? isSameState(after, stat) : isSameFile(after, stat))
   }

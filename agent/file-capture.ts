@@ -34,6 +34,8 @@ export interface Workplace {
 
 /** Errors that say that a path is not what it was a moment ago. */
 export const CHANGED_MEANWHILE = new Set(['ENOENT', 'ENOTDIR', 'ELOOP', 'ESTALE', 'ENXIO', 'EISDIR', 'EINVAL'])
+/** Those of them that say that it is not there. */
+export const GONE_MEANWHILE = new Set(['ENOENT', 'ENOTDIR', 'ESTALE'])
 
 /** Ships what the collector does not have of a side's content, unless it is too large for that. */
 export function shipment(

@@ -361,7 +361,8 @@ export class Guard {
 
   async #takeInode(inode: bigint): Promise<void> {
     const { volume, state, settle, pursuit } = this.#parts
-    for (const path of await state.namesOf(volume.name, inode)) settle.changed({ volume: volume.name, path }, performance.now(), { isSure: true })
+    for (const path of await state.namesOf(volume.name, inode))
+      settle.changed({ volume: volume.name, path }, performance.now(), { isSure: true })
     pursuit.wake()
   }
 

@@ -1,54 +1,78 @@
 /**
- * The index of the state by inode: which paths an inode has, and their prints (stat-print.ts), for 16 inodes in one value.
+ * The index of the state by inode: which paths an inode has, and their prints (stat-print.ts), for 32 inodes in one value.
  *
  * Filesystems hand out inodes in runs, so a group is mostly full, and a scan in inode order reads few values instead of one
  * for each file. Value: u32 CRC of what follows, then for each path, in the order of inodes and then of paths:
- * print, u16 length, PATHKEY.
+ * print, u32 length, PATHKEY, and zeros up to a multiple of four bytes.
  *
  * Invariant: a group whose checksum is wrong is told apart from one that is empty. It prevents damage from looking like
  * inodes that nobody ever captured.
  */
 import { crc32 } from 'node:zlib'
-import { type ByteString, ByteWriter } from '../shared/bytes.ts'
+import { asBuffer, type ByteString, ByteWriter } from '../shared/bytes.ts'
 import { exactInodeOfPrint, inodeOfPrint, PRINT_BYTES } from './stat-print.ts'
 
-export const GROUP_INODES_SHIFT = 4n
+export const GROUP_INODES_SHIFT = 5n
 const HEAD_BYTES = 4
-const LENGTH_BYTES = 2
+const LENGTH_BYTES = 4
 
 /** What a batch of records does to one group, by `changeKey`; no print: the inode is not at that path any more. */
 export type GroupChanges = Map<ByteString, { readonly inode: bigint; readonly key: ByteString; readonly print: Buffer | undefined }>
 
-/** The entries of a group one after the other, without a value for each. */
+const WORD = 4
+
+/** The entries of a whole group one after the other, without a value for each. */
 export class GroupReader {
   readonly bytes: Buffer
-  /** Where the print of the entry begins; the length of the value when there is none. */
-  at = HEAD_BYTES
+  readonly words: Uint32Array
+  /** The word at which the print of the entry begins; the number of words when there is none. */
+  at = HEAD_BYTES / WORD
 
-  constructor(bytes: Buffer) {
-    this.bytes = bytes
+  constructor(value: Buffer) {
+    this.bytes = value.byteOffset % WORD === 0 ? value : asBuffer(new Uint8Array(value))
+    this.words = new Uint32Array(this.bytes.buffer, this.bytes.byteOffset, this.bytes.length / WORD)
   }
 
   get hasEntry(): boolean {
-    return this.at < this.bytes.length
+    return this.at < this.words.length
   }
 
   get inode(): number {
-    return inodeOfPrint(this.bytes, this.at)
+    return inodeOfPrint(this.words, this.at)
+  }
+
+  get #length(): number {
+    return this.words[this.at + PRINT_BYTES / WORD] ?? 0
   }
 
   get key(): ByteString {
-    const from = this.at + PRINT_BYTES + LENGTH_BYTES
-    return this.bytes.toString('latin1', from, from + this.bytes.readUInt16LE(from - LENGTH_BYTES))
+    const from = this.at * WORD + PRINT_BYTES + LENGTH_BYTES
+    return this.bytes.toString('latin1', from, from + this.#length)
+  }
+
+  /** Whether the key is that of a name in a directory, of which `prefix` is the beginning of all keys. */
+  isKey(prefix: ByteString, name: ByteString): boolean {
+    const length = prefix.length + name.length
+    if (this.#length !== length) return false
+    const { bytes } = this
+    // The ends differ more often than the beginnings.
+    let at = this.at * WORD + PRINT_BYTES + LENGTH_BYTES + length
+    for (let i = name.length - 1; i >= 0; i--) if (bytes[--at] !== name.charCodeAt(i)) return false
+    for (let i = prefix.length - 1; i >= 0; i--) if (bytes[--at] !== prefix.charCodeAt(i)) return false
+    return true
+  }
+
+  rewind(): void {
+    this.at = HEAD_BYTES / WORD
   }
 
   next(): void {
-    this.at += PRINT_BYTES + LENGTH_BYTES + this.bytes.readUInt16LE(this.at + PRINT_BYTES)
+    this.at += (PRINT_BYTES + LENGTH_BYTES) / WORD + Math.ceil(this.#length / WORD)
   }
 }
 
 export function isWholeGroup(value: Buffer): boolean {
-  return value.length >= HEAD_BYTES && crc32(value.subarray(HEAD_BYTES)) === value.readUInt32LE(0)
+  return value.length >= HEAD_BYTES && value.length % WORD === 0 && crc32(value.subarray(HEAD_BYTES)) === value.readUInt32LE(0)
 }
 
 /** The paths of an inode in its group. */
@@ -56,11 +80,12 @@ export function keysOf(value: Buffer, inode: bigint): ByteString[] {
   const keys: ByteString[] = []
   if (!isWholeGroup(value)) return keys
   for (const reader = new GroupReader(value); reader.hasEntry; reader.next()) {
-    if (exactInodeOfPrint(value, reader.at) === inode) keys.push(reader.key)
+    if (exactInodeOfPrint(reader.bytes, reader.at * WORD) === inode) keys.push(reader.key)
   }
   return keys
 }
 
+const PADDING = '\0\0\0'
 const writer = new ByteWriter()
 
 /** The group after the changes; undefined when nothing is left in it. A damaged one stays: it tells scans not to rely on it. */
@@ -69,8 +94,8 @@ export function changedGroup(value: Buffer | undefined, changes: GroupChanges): 
   if (value !== undefined) {
     if (!isWholeGroup(value)) return value
     for (const reader = new GroupReader(value); reader.hasEntry; reader.next()) {
-      const print = value.subarray(reader.at, reader.at + PRINT_BYTES)
-      const inode = exactInodeOfPrint(value, reader.at)
+      const print = reader.bytes.subarray(reader.at * WORD, reader.at * WORD + PRINT_BYTES)
+      const inode = exactInodeOfPrint(print, 0)
       const { key } = reader
       if (!changes.has(changeKey(inode, key))) entries.push({ inode, key, print })
     }
@@ -80,7 +105,12 @@ export function changedGroup(value: Buffer | undefined, changes: GroupChanges): 
   entries.sort((a, b) => (a.inode === b.inode ? (a.key < b.key ? -1 : 1) : a.inode < b.inode ? -1 : 1))
   writer.reset()
   writer.u32(0)
-  for (const { key, print } of entries) writer.raw(print).u16(key.length).rawString(key)
+  for (const { key, print } of entries)
+    writer
+      .raw(print)
+      .u32(key.length)
+      .rawString(key)
+      .rawString(PADDING.slice(0, -key.length & 3))
   const group = writer.take()
   group.writeUInt32LE(crc32(group.subarray(HEAD_BYTES)), 0)
   return group

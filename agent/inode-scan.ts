@@ -14,7 +14,7 @@ import { reasonOf } from '../shared/errors.ts'
 import { pathFromKey, pathKey, type RelativePath } from '../shared/path.ts'
 import { GroupWalk } from './group-walk.ts'
 import { isAbsence, isForeign, nameOfKey, parentKey } from './scan-root.ts'
-import { isPrintOf, isPrintOfRecord, isType } from './stat-print.ts'
+import { isPrintOf, isPrintOfRecord, isPrintOfWords, isType } from './stat-print.ts'
 import { isWholeKnown, PRINT_AT, pathPrefix } from './state-keys.ts'
 import { BULKSTAT, STATX } from './system-calls.ts'
 import { listedOf, TreeWalk, type WalkParts } from './tree-walk.ts'
@@ -53,18 +53,18 @@ export class InodeScan {
   }
 
   /** Merges some inodes of the filesystem with the index; both go on behind the last of them. */
-  async #join(known: GroupWalk, records: Buffer, count: number): Promise<void> {
+  async #join(known: GroupWalk, records: Uint32Array, count: number): Promise<void> {
     for (let i = 0; i < count && known.inode < this.#until; i++) {
-      const record = i * BULKSTAT.bytes
-      const inode = records.readUInt32LE(record) + records.readUInt32LE(record + 4) * 0x1_0000_0000
+      const record = (i * BULKSTAT.bytes) >> 2
+      const inode = (records[record] ?? 0) + (records[record + 1] ?? 0) * 0x1_0000_0000
       this.#at = inode + 1
       // One that has no name any more is held open by somebody.
-      if (records.readUInt32LE(record + BULKSTAT.nlink) === 0) continue
+      if (records[record + (BULKSTAT.nlink >> 2)] === 0) continue
       while (known.inode < inode && known.inode < this.#until) await this.#gone(known)
       while (known.inode === inode && inode < this.#until) {
         const isSame = this.#isSame(known, records, record)
         this.#parts.outlet.entries += 1
-        if (isSame && !isType(records.readUInt16LE(record + BULKSTAT.mode), constants.S_IFDIR)) {
+        if (isSame && !isDirectory(records, record)) {
           const stepping = known.next()
           if (stepping !== undefined) await stepping
           continue
@@ -76,20 +76,20 @@ export class InodeScan {
     if (count === 0) while (known.inode < this.#until) await this.#gone(known)
   }
 
-  #isSame(known: GroupWalk, records: Buffer, record: number): boolean {
+  #isSame(known: GroupWalk, records: Uint32Array, record: number): boolean {
     const { reader } = known
     if (reader === undefined) return false
-    const isSame = isPrintOfRecord(reader.bytes, reader.at, records, record)
-    return isSame === 'size' ? this.#isSameBySystem(reader.key, reader.bytes, reader.at) : isSame
+    const isSame = isPrintOfRecord(reader.words, reader.at, records, record)
+    return isSame === 'size' ? this.#isSameBySystem(reader.key, reader.words, reader.at) : isSame
   }
 
-  #isSameBySystem(key: ByteString, print: Buffer, at: number): boolean {
+  #isSameBySystem(key: ByteString, print: Uint32Array, at: number): boolean {
     const { root } = this.#parts
     try {
       const fd = root.openDirectory(parentKey(key), 'name')
       try {
         const stat = root.calls.statBytesAt(fd, nameOfKey(key))
-        return stat !== undefined && isPrintOf(print, at, stat)
+        return stat !== undefined && isPrintOfWords(print, at, root.calls.statWords)
       } finally {
         root.calls.close(fd)
       }
@@ -99,12 +99,12 @@ export class InodeScan {
     }
   }
 
-  async #differs(known: GroupWalk, isSame: boolean, records: Buffer, record: number): Promise<void> {
+  async #differs(known: GroupWalk, isSame: boolean, records: Uint32Array, record: number): Promise<void> {
     const { reader, inode } = known
     if (reader === undefined) return
     const { key } = reader
     if (!isSame) this.#tell('changed', key)
-    if (!isType(records.readUInt16LE(record + BULKSTAT.mode), constants.S_IFDIR)) return
+    if (!isDirectory(records, record)) return
     const times = await known.listedTimes(inode)
     if (times === undefined || !isListedAt(times, records, record)) await this.#list(key, BigInt(inode))
   }
@@ -170,15 +170,14 @@ export class InodeScan {
       const value = values[i]
       const stat = root.calls.statBytesAt(fd, nameOfKey(key))
       if (stat === undefined) continue
-      const isOwn = root.isOwn(stat)
+      const { isOwn } = root
       // What is recorded of it is compared where its inode comes up.
       const isKnown = value !== undefined && isWholeKnown(value)
       if (isOwn && isKnown && isPrintOf(value, PRINT_AT, stat)) continue
       isClean = false
       if (isOwn && isKnown) continue
-      const isDirectory = isType(stat.readUInt16LE(STATX.mode), constants.S_IFDIR)
       if (!isOwn) continue
-      if (isDirectory && value === undefined) {
+      if (isType(stat.readUInt16LE(STATX.mode), constants.S_IFDIR) && value === undefined) {
         await TreeWalk.subtree(this.#parts, key, false)
         continue
       }
@@ -195,14 +194,20 @@ export class InodeScan {
   }
 }
 
+function isDirectory(records: Uint32Array, record: number): boolean {
+  return isType((records[record + (BULKSTAT.mode >> 2)] ?? 0) & 0xffff, constants.S_IFDIR)
+}
+
 /** Whether the times at which a directory was listed are those that a record of bulkstat says. */
-function isListedAt(times: Buffer, records: Buffer, record: number): boolean {
+function isListedAt(times: Buffer, records: Uint32Array, record: number): boolean {
   return (
     times.length === 24 &&
-    times.readBigInt64LE(0) === records.readBigInt64LE(record + BULKSTAT.mtime) &&
-    times.readUInt32LE(8) === records.readUInt32LE(record + BULKSTAT.mtimeNs) &&
-    times.readBigInt64LE(12) === records.readBigInt64LE(record + BULKSTAT.ctime) &&
-    times.readUInt32LE(20) === records.readUInt32LE(record + BULKSTAT.ctimeNs)
+    times.readUInt32LE(0) === records[record + (BULKSTAT.mtime >> 2)] &&
+    times.readUInt32LE(4) === records[record + (BULKSTAT.mtime >> 2) + 1] &&
+    times.readUInt32LE(8) === records[record + (BULKSTAT.mtimeNs >> 2)] &&
+    times.readUInt32LE(12) === records[record + (BULKSTAT.ctime >> 2)] &&
+    times.readUInt32LE(16) === records[record + (BULKSTAT.ctime >> 2) + 1] &&
+    times.readUInt32LE(20) === records[record + (BULKSTAT.ctimeNs >> 2)]
   )
 }
 
@@ -225,7 +230,7 @@ function isMount(key: ByteString, root: WalkParts['root']): boolean {
     const fd = root.openDirectory(parentKey(key), 'name')
     try {
       const stat = root.calls.statBytesAt(fd, nameOfKey(key))
-      return stat !== undefined && !root.isOwn(stat)
+      return stat !== undefined && !root.isOwn
     } finally {
       root.calls.close(fd)
     }

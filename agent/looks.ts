@@ -30,7 +30,12 @@ export function pairSides(volume: Label, base: RelativePath): [Place, Place] {
   ]
 }
 
-export function pairRequest([base, wal]: readonly [Place, Place], known: readonly (Known | undefined)[], held: Held, origin: Origin): CaptureRequest {
+export function pairRequest(
+  [base, wal]: readonly [Place, Place],
+  known: readonly (Known | undefined)[],
+  held: Held,
+  origin: Origin,
+): CaptureRequest {
   return { kind: 'examine-pair', base: sideOf(base, known[0], held, origin), wal: sideOf(wal, known[1], held, origin) }
 }
 

@@ -23,6 +23,7 @@ export interface AgentRun {
   /** What this process was started with, to start the agent with again. */
   readonly args: readonly string[]
 }
+
 import { choosePriority } from './priority.ts'
 
 /** Runs until it is told to stop. @returns the exit status @throws config-invalid, not-found before it has begun */

@@ -43,7 +43,8 @@ export class Moves {
   async record(findings: readonly Finding[]): Promise<void> {
     for (const finding of findings) {
       const { outcome } = finding
-      if (outcome.kind === 'version' && outcome.version.kind === 'directory' && finding.path !== ROOT) await this.#consider(finding, outcome.version)
+      if (outcome.kind === 'version' && outcome.version.kind === 'directory' && finding.path !== ROOT)
+        await this.#consider(finding, outcome.version)
     }
   }
 
@@ -74,7 +75,8 @@ export class Moves {
     }
     for (const path of await state.namesOf(place.volume, version.inode)) {
       const known = await state.at({ volume: place.volume, path })
-      const isSame = known?.version.kind === 'directory' && known.version.inode === version.inode && known.version.mtimeNs === version.mtimeNs
+      const isSame =
+        known?.version.kind === 'directory' && known.version.inode === version.inode && known.version.mtimeNs === version.mtimeNs
       if (isSame && !this.#isStillThere({ volume: place.volume, path }, version.inode)) return path
     }
     return undefined

@@ -13,8 +13,8 @@ import type { Renames } from './renames.ts'
 import type { Volume } from './volume.ts'
 import type { Fence } from './watch/watcher.ts'
 
-/** With the pauses between looks this is more than a second, in which a moved directory is found where it is. */
-const RENAME_RETRIES_MAX = 12
+/** With the pauses between looks these are some ten seconds, in which a moved directory is found where it is. */
+const RENAME_RETRIES_MAX = 40
 
 export type Fences = ReadonlyMap<Label, Fence>
 
@@ -32,25 +32,31 @@ export class Order {
   /** Resolves when all that happened before has been told, in the volumes of those findings that depend on it. */
   async fences(findings: readonly Finding[]): Promise<Fences> {
     const volumes = new Set(findings.filter(({ outcome, pin }) => pin === undefined && isNews(outcome)).map(({ volume }) => volume))
-    const asked = [...volumes].map(async (name): Promise<[Label, Fence]> => [name, (await this.#volumes.get(name)?.watcher?.fence()) ?? { isBehind: false }])
+    const asked = [...volumes].map(
+      async (name): Promise<[Label, Fence]> => [name, (await this.#volumes.get(name)?.watcher?.fence()) ?? { isBehind: false }],
+    )
     return new Map(await Promise.all(asked))
   }
 
   /** Whether something older is still to be recorded before it. */
   isHeld(finding: Finding, fences: Fences): boolean {
-    const { volume, path, outcome, pin, retries } = finding
+    const { volume, path, outcome, pin } = finding
     if (pin !== undefined || !isNews(outcome)) return false
-    // Directories that were moved into each other and are gone since may wait for each other: none waits for ever.
-    if (retries < RENAME_RETRIES_MAX && this.#isBeforeRename(finding)) return true
+    if (this.#isBeforeRename(finding)) return true
     if (outcome.kind === 'version' && outcome.version.kind === 'directory') return false
     if (fences.get(volume)?.isBehind === true) return true
     return this.#pins.concerns({ volume, path: outcome.kind === 'gone' ? outcome.topmost : path })
   }
 
-  #isBeforeRename({ volume, path, outcome }: Finding): boolean {
+  #isBeforeRename({ volume, path, outcome, retries }: Finding): boolean {
     // What a rename brings there would end what was recorded before it.
     if (this.#renames.isBelowTarget({ volume, path })) return true
-    return outcome.kind === 'gone' && (this.#renames.concerns({ volume, path }) || this.#renames.concerns({ volume, path: outcome.topmost }))
+    // Directories that were moved into each other and are gone since may wait for each other: none waits for ever.
+    return (
+      outcome.kind === 'gone' &&
+      retries < RENAME_RETRIES_MAX &&
+      (this.#renames.concerns({ volume, path }) || this.#renames.concerns({ volume, path: outcome.topmost }))
+    )
   }
 }
 

@@ -16,11 +16,11 @@ import type { ChainHead } from '../shared/wire.ts'
 import { Ballast } from './ballast.ts'
 import { Capture } from './capture.ts'
 import type { AgentConfig } from './config.ts'
-import { Coverage } from './coverage.ts'
 import type { Epoch } from './epoch.ts'
 import { fetchChunk } from './fetch.ts'
 import { Forecast } from './forecast.ts'
-import { Guard } from './guard.ts'
+import type { Guard } from './guard.ts'
+import { guardOf } from './guarding.ts'
 import { EpochOver } from './handshake.ts'
 import { Held } from './held.ts'
 import { tlsOptions } from './identity.ts'
@@ -33,8 +33,6 @@ import { Pursuit } from './pursuit.ts'
 import { Recorder } from './recorder.ts'
 import { Renames } from './renames.ts'
 import { replay } from './replay.ts'
-import { type OpenGap, Rounds } from './rounds.ts'
-import { Scanner } from './scanner.ts'
 import type { SessionParts } from './session.ts'
 import { Settle } from './settle.ts'
 import { Spool } from './spool.ts'
@@ -141,8 +139,27 @@ export class Protection {
       chunkSizes: () => this.#terms?.chunkSizes,
       onFailure: (error) => this.#fail(error),
     })
-    const roots = new VolumeRoots(join(stateDir, ROOTS_FILE))
-    this.#guards = config.volume.map((volume) => this.#guard(volume, roots))
+    const guarding = {
+      config,
+      epoch: options.epoch,
+      openWatcher: options.openWatcher,
+      clock,
+      settle,
+      pursuit: this.#pursuit,
+      state,
+      recorder: this.#recorder,
+      pins,
+      renames,
+      roots: new VolumeRoots(join(stateDir, ROOTS_FILE)),
+      volumesNoted: this.#volumesNoted.promise,
+      lookAt: (place: Place) => this.#lookAt(place),
+      log,
+      signal: this.#watching.signal,
+    }
+    this.#guards = config.volume.flatMap((about) => {
+      const volume = this.volumes.get(about.name)
+      return volume === undefined ? [] : [guardOf(guarding, volume, about)]
+    })
     this.uplink = new Uplink({
       url: config.collector,
       tls: () => tlsOptions(stateDir),
@@ -197,55 +214,6 @@ export class Protection {
   #lookAt(place: Place): void {
     this.settle.found(place, 'event', { answered() {} }, performance.now(), { isUrgent: true })
     this.#pursuit.wake()
-  }
-
-  #guard({ name, acceptRoot, acceptEmpty }: AgentConfig['volume'][number], roots: VolumeRoots): Guard {
-    const { config, openWatcher, log } = this.#options
-    const volume = this.volumes.get(name)
-    if (volume === undefined) throw new TypeError(`no volume ${name}`)
-    const recorder = this.#recorder
-    const state = this.#state
-    const shared = { settle: this.settle, pursuit: this.#pursuit, state, volume, log }
-    const scanner = new Scanner(shared)
-    const everyMs = { 'best-effort': config.scan.everySeconds * 1000, 'complete': config.scan.reconcileSeconds * 1000 }
-    const rounds = new Rounds({ ...shared, scanner, everyMs, recorder, clock: this.#clock })
-    const coverage = new Coverage({
-      volume,
-      state,
-      recorder,
-      settled: (signal) => guard.settled(signal),
-      isOwing: () => rounds.isOwing,
-      now: () => this.#clock.tick(),
-    })
-    const guard: Guard = new Guard({
-      ...shared,
-      roots,
-      acceptRoot,
-      acceptEmpty,
-      openWatcher,
-      openGap: this.#openGap(name),
-      noteMode: async () => {
-        await this.#volumesNoted.promise
-        const { directory: root, mode } = volume
-        if (state.facts(name)?.mode !== mode) await recorder.note([{ kind: 'volume', volume: name, root, mode }])
-      },
-      rounds,
-      coverage,
-      pins: this.pins,
-      renames: this.#renames,
-      scanner,
-      signal: this.#watching.signal,
-    })
-    return guard
-  }
-
-  /** What the journal does not know of the time before this start. */
-  #openGap(volume: Label): OpenGap | undefined {
-    const { epoch } = this.#options
-    const covered = this.#state.facts(volume)?.coveredUntil
-    if (covered !== undefined) return { from: covered, cause: 'the agent was not running' }
-    if (epoch.reason === 'first') return undefined
-    return { from: this.#state.coveredBefore(volume) ?? epoch.previousTime, cause: `a new epoch began (${epoch.reason})` }
   }
 
   #sessionParts(): SessionParts {

@@ -103,15 +103,16 @@ export class Pursuit {
     this.wake()
     // First, for a version that could not be captured leads to a look at its path.
     await pins.settled(volume, signal)
-    let outstanding = 0
-    outstanding += settle.expectAll(volume, {
+    let answered = 0
+    const count = settle.expectAll(volume, {
       answered: () => {
-        outstanding -= 1
-        if (outstanding === 0) waiters.wake()
+        answered += 1
+        waiters.wake()
       },
     })
+    const isDone = (): boolean => answered === count
     this.wake()
-    while (outstanding > 0 && !signal.aborted) await waiters.wait(signal)
+    while (!isDone() && !signal.aborted) await waiters.wait(signal)
   }
 
   async run(signal: AbortSignal): Promise<void> {
@@ -134,8 +135,14 @@ export class Pursuit {
     const taken = pins.take(room)
     const isBacklog = pins.size >= PINS_FIRST
     const left = Math.max(0, room - taken.length)
-    const looks = settle.take(performance.now(), isBacklog ? Math.min(left, LOOKS_BESIDE_PINS) : left, held.hasRoomForScan && !isBacklog ? 'all' : 'events')
-    const pinLooks = taken.map((pin): Due => ({ volume: pin.volume, path: pin.path, origin: 'event', asIs: false, isDeep: false, retries: 0, writer: pin.writer }))
+    const looks = settle.take(
+      performance.now(),
+      isBacklog ? Math.min(left, LOOKS_BESIDE_PINS) : left,
+      held.hasRoomForScan && !isBacklog ? 'all' : 'events',
+    )
+    const pinLooks = taken.map(
+      (pin): Due => ({ volume: pin.volume, path: pin.path, origin: 'event', asIs: false, isDeep: false, retries: 0, writer: pin.writer }),
+    )
     await this.#dispatch([...pinLooks, ...looks], taken, sizes)
     return looks.length + taken.length
   }
@@ -299,6 +306,8 @@ export class Pursuit {
       return
     }
     const hasChanged = recorded.some(({ kind }) => kind === 'recorded')
+    // The file may have lost this name since, and whoever looked for it under another one could not know of this version.
+    if (pin !== undefined && hasChanged) this.#parts.settle.changed(pin, performance.now(), { isSure: true })
     this.#finish(pursued, settledBy(outcome, recorded), hasChanged)
     if (look.origin === 'event') for (const each of recorded) await this.#spread(look, each)
   }

@@ -11,7 +11,7 @@ import { JOURNAL_BATCH_MAX } from '../shared/limits.ts'
 import { parentOf, type RelativePath } from '../shared/path.ts'
 import type { Change } from '../shared/record.ts'
 import { sameVersion, type Version } from '../shared/version.ts'
-import { additionsOf, withAdditions, type Writer } from '../shared/version-extensions.ts'
+import { additionsOf, type Writer, withAdditions } from '../shared/version-extensions.ts'
 import { Batches } from './batches.ts'
 import type { Outcome } from './capture-job.ts'
 import { Draft } from './draft.ts'
@@ -216,14 +216,17 @@ function drawGone({ volume, path }: Place, topmost: RelativePath, draft: Draft):
 }
 
 function drawVersion(finding: Finding, version: Version, draft: Draft): Recorded {
-  const { volume, path, writer, pin } = finding
+  const { path, writer, pin } = finding
   const before = draft.versionAt(finding)
   // A directory has taken the name since: to put the file there would end what is in it.
   if (pin !== undefined && before?.kind === 'directory') return NOTHING
   if (pin?.isLast === true) inferDirectories(finding, version, draft)
   const isLost = draft.loadedAt(finding)?.isLost === true
   if (before !== undefined && !isLost && isSameCapture(before, version)) return NOTHING
-  draft.put(finding, writer === undefined || version.kind !== 'file' ? version : withAdditions(version, { ...additionsOf(version), writer }))
+  draft.put(
+    finding,
+    writer === undefined || version.kind !== 'file' ? version : withAdditions(version, { ...additionsOf(version), writer }),
+  )
   const isNewEntry = before === undefined || before.kind !== version.kind || before.inode !== version.inode
   const inodes = [...sharedInodes(before), ...sharedInodes(version)]
   return { kind: 'recorded', inodes, touched: isNewEntry ? parentOf(path) : undefined }

@@ -44,7 +44,8 @@ export class Rescans {
    * under way finds from now on under the old name leads nowhere, so that part is scanned again.
    */
   renamed(from: RelativePath, to: RelativePath): void {
-    for (const { path, isShallow } of [...this.#waiting]) if (isWithin(path, from)) this.add({ path: rebase(path, from, to), isShallow })
+    const below = this.#waiting.filter(({ path }) => isWithin(path, from))
+    for (const { path, isShallow } of below) this.add({ path: rebase(path, from, to), isShallow })
     const current = this.#underWay
     if (current === undefined) return
     if (isWithin(current.path, from)) this.add({ path: rebase(current.path, from, to), isShallow: current.isShallow })

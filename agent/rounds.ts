@@ -137,7 +137,8 @@ export class Rounds {
     this.#running = signal
     const rest = (walkMs: number): Promise<void> => this.#rest(Math.max(everyMs[watcher.mode], walkMs * REST), signal)
     const facts = state.facts(volume.name)
-    const isVerified = watcher.isContinuous && facts?.coveredUntil !== undefined && facts.sweepSince === undefined && this.#gaps.length === 0
+    const isVerified =
+      watcher.isContinuous && facts?.coveredUntil !== undefined && facts.sweepSince === undefined && this.#gaps.length === 0
     if (isVerified) {
       volume.phase = 'watching'
       volume.reason = watcher.reason

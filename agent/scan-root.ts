@@ -53,13 +53,14 @@ export class ScanRoot implements Disposable {
     return new ScanRoot(systemCalls, fd, bytes)
   }
 
-  /** Whether what struct statx tells of lies in the volume's own filesystem and mount. */
-  isOwn(statx: Buffer): boolean {
+  /** Whether what was looked at last (`statBytesAt`) lies in the volume's own filesystem and mount. */
+  get isOwn(): boolean {
+    const words = this.calls.statWords
     return (
-      statx.readUInt32LE(STATX.dev) === this.#device[0] &&
-      statx.readUInt32LE(STATX.dev + WORD) === this.#device[1] &&
-      statx.readUInt32LE(STATX.mountId) === this.#mount[0] &&
-      statx.readUInt32LE(STATX.mountId + WORD) === this.#mount[1]
+      words[STATX.mountId >> 2] === this.#mount[0] &&
+      words[(STATX.mountId >> 2) + 1] === this.#mount[1] &&
+      words[STATX.dev >> 2] === this.#device[0] &&
+      words[(STATX.dev >> 2) + 1] === this.#device[1]
     )
   }
 
@@ -76,7 +77,7 @@ export class ScanRoot implements Disposable {
         fd = next
       }
       const stat = calls.statBytesAt(fd, '')
-      if (stat === undefined || !this.isOwn(stat)) throw Object.assign(new Error('EXDEV: another mount is on the way'), { code: 'EXDEV' })
+      if (stat === undefined || !this.isOwn) throw Object.assign(new Error('EXDEV: another mount is on the way'), { code: 'EXDEV' })
       return fd
     } catch (error) {
       if (fd !== this.fd) calls.close(fd)

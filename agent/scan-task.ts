@@ -26,7 +26,7 @@ export interface ScanRequest {
   readonly ignored: readonly RelativePath[]
   /** In gitignore syntax; what depends on the kind of a path is left out by whoever is told of it. */
   readonly ignorePatterns: readonly string[]
-  /** The inodes of the filesystem may be listed instead, if they are no more than these; 0: walk. */
+  /** The inodes of the filesystem may be listed instead, if they are no more than these; 0: walk, and believe no earlier scan. */
   readonly bulkInodesMax: number
 }
 

@@ -13,6 +13,7 @@ import type { Worker } from 'node:worker_threads'
 import { PacsimileError, reasonOf } from '../shared/errors.ts'
 import { SCAN_THREADS_MAX } from '../shared/limits.ts'
 import { CONTROL, type ScanMessage, type ScanOrder, type ScanRequest, type ScanTask, type ScanThreadData } from './scan-task.ts'
+import { systemCalls } from './system-calls.ts'
 import { startThread } from './threads.ts'
 
 /** The volume's directory is missing or another one: nothing that the scan said may be believed. */
@@ -37,8 +38,10 @@ interface Scan {
 
 const THREADS = Math.min(Math.max(availableParallelism(), 2), SCAN_THREADS_MAX)
 const ALONE_MS = 30
-/** Threads beyond the first end when no scan has wanted them for this long. */
+/** Several threads end when no scan has wanted them for this long. */
 const IDLE_MS = 5000
+/** Pages of the state lie outside of the heap, and go only when their small objects in it do: these are cleared away often. */
+const YOUNG_MB = 2
 /** How long a thread may go on with what it is doing when it is asked to end. */
 const END_MS_MAX = 2000
 
@@ -125,18 +128,22 @@ export class ScanThread {
     this.#assign()
   }
 
-  /** All but one of the threads end. */
+  /** After a large scan all threads end, and what they held in memory with them; one that had only small ones stays at hand. */
   #shrink(): void {
-    for (const { worker } of this.#threads.splice(1)) this.#end(worker)
+    if (this.#threads.length > 1) for (const { worker } of this.#threads.splice(0)) this.#end(worker)
   }
 
   #end(worker: Worker): void {
-    const ending = endThread(worker).finally(() => this.#ending.delete(ending))
+    const ending = endThread(worker).finally(() => {
+      this.#ending.delete(ending)
+      // The C library keeps what was freed for threads to come.
+      systemCalls?.trimMemory()
+    })
     this.#ending.add(ending)
   }
 
   #start(): void {
-    const worker = startThread('scan-worker', { control: this.#control.buffer } satisfies ScanThreadData)
+    const worker = startThread('scan-worker', { control: this.#control.buffer } satisfies ScanThreadData, YOUNG_MB)
     const thread: Pooled = { worker, isIdle: true }
     worker.on('message', (message: ScanMessage) => this.#take(thread, message))
     worker.on('error', (error) => this.#fail(thread, error))

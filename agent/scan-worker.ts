@@ -10,19 +10,23 @@ import { pathFromKey, pathKey, ROOT } from '../shared/path.ts'
 import { rootProblem } from './ancestry.ts'
 import { Database } from './database.ts'
 import { IndexDamaged, inodesEnd } from './group-walk.ts'
+import { InodeLookup } from './inode-lookup.ts'
 import { InodeScan, mountsBelow } from './inode-scan.ts'
 import { standBack } from './priority.ts'
 import { ScanOutlet } from './scan-outlet.ts'
 import { ScanRoot } from './scan-root.ts'
 import type { ScanOrder, ScanRequest, ScanTask, ScanThreadData } from './scan-task.ts'
 import { listedPrefix, rangeOfPrefix } from './state-keys.ts'
-import { XFS_SUPER_MAGIC } from './system-calls.ts'
+import { BTRFS_MAGIC, EXT4_MAGIC, XFS_MAGIC } from './system-calls.ts'
 import { TreeWalk, type WalkParts } from './tree-walk.ts'
 import { IgnoreRules } from './watch/ignore.ts'
 
 if (parentPort === null) throw new TypeError('this module runs in a worker thread')
 const port = parentPort
 const control = new Int32Array((workerData as ScanThreadData).control)
+
+/** Filesystems where a directory's times move with every change of its names, and inode numbers are exact in a double. */
+const TELLING = new Set([XFS_MAGIC, EXT4_MAGIC, BTRFS_MAGIC])
 
 let joined: { readonly directory: string; readonly database: Database } | undefined
 let last: Promise<void> = Promise.resolve()
@@ -46,18 +50,20 @@ async function perform(request: ScanRequest, task: ScanTask): Promise<void> {
   let problem: string | undefined
   try {
     using root = ScanRoot.open(request.root)
-    const { volume, isDeep } = request
-    const refusal = isFull(request) ? bulkRefusal(root) : 'only a part is scanned'
+    const { volume, isDeep, bulkInodesMax } = request
+    const database = await databaseAt(request.stateDirectory)
+    const provesListing = request.path === ROOT && !request.isShallow && TELLING.has(root.calls.filesystemOf(root.fd).type)
     const parts: WalkParts = {
       root,
-      database: await databaseAt(request.stateDirectory),
+      database,
       volume,
       outlet,
       ignored: ignoredKeys(request),
       isDeep,
-      tellsListed: refusal === undefined,
+      index: provesListing ? new InodeLookup(database, volume) : undefined,
+      trustsListed: !isDeep && bulkInodesMax > 0,
     }
-    await run(parts, request, task, refusal)
+    await run(parts, request, task)
   } catch (error) {
     problem = rootProblem(request.root)
     if (problem === undefined) throw error
@@ -69,17 +75,13 @@ async function perform(request: ScanRequest, task: ScanTask): Promise<void> {
 function ignoredKeys({ ignored, ignorePatterns }: ScanRequest): WalkParts['ignored'] {
   if (ignorePatterns.length === 0) return new Set(ignored.map(pathKey))
   const rules = new IgnoreRules({ paths: ignored, patterns: ignorePatterns })
-  return { has: (key) => rules.isIgnored(pathFromKey(key), undefined) }
+  return { size: ignorePatterns.length, has: (key) => rules.isIgnored(pathFromKey(key), undefined) }
 }
 
-function isFull({ path, isShallow }: ScanRequest): boolean {
-  return path === ROOT && !isShallow
-}
-
-async function run(parts: WalkParts, request: ScanRequest, task: ScanTask, refusal: string | undefined): Promise<void> {
+async function run(parts: WalkParts, request: ScanRequest, task: ScanTask): Promise<void> {
   switch (task.kind) {
     case 'all':
-      await runAll(parts, request, refusal)
+      await runAll(parts, request)
       return
     case 'names':
       await TreeWalk.names(parts, pathKey(task.directory), task.from, task.until)
@@ -89,8 +91,8 @@ async function run(parts: WalkParts, request: ScanRequest, task: ScanTask, refus
   }
 }
 
-async function runAll(parts: WalkParts, request: ScanRequest, refusal: string | undefined): Promise<void> {
-  const reason = request.isDeep ? 'a deep scan walks' : (refusal ?? (await whyWalk(parts, request)))
+async function runAll(parts: WalkParts, request: ScanRequest): Promise<void> {
+  const reason = await whyWalk(parts, request)
   const key = pathKey(request.path)
   if (reason !== undefined) {
     parts.outlet.method('walk', reason)
@@ -108,13 +110,13 @@ async function runInodes(parts: WalkParts, from: number, until: number): Promise
   } catch (error) {
     if (!(error instanceof IndexDamaged)) throw error
     parts.outlet.method('walk', error.message)
-    await TreeWalk.subtree(parts, '', false)
+    await TreeWalk.subtree({ ...parts, trustsListed: false }, '', false)
   }
 }
 
 /** Why the inodes of the filesystem cannot be listed. */
 function bulkRefusal({ calls, fd }: ScanRoot): string | undefined {
-  if (calls.filesystemOf(fd).type !== XFS_SUPER_MAGIC) return 'the filesystem is not XFS'
+  if (calls.filesystemOf(fd).type !== XFS_MAGIC) return 'the filesystem is not XFS'
   try {
     calls.bulkstat(fd, 0n, 1)
     return undefined
@@ -123,9 +125,14 @@ function bulkRefusal({ calls, fd }: ScanRoot): string | undefined {
   }
 }
 
-/** Why a walk is better although the inodes could be listed. */
-async function whyWalk({ root, database, volume }: WalkParts, { bulkInodesMax }: ScanRequest): Promise<string | undefined> {
+/** Why the inodes are not listed. */
+async function whyWalk({ root, database, volume }: WalkParts, request: ScanRequest): Promise<string | undefined> {
+  const { path, isShallow, isDeep, bulkInodesMax } = request
+  if (path !== ROOT || isShallow) return 'only a part is scanned'
+  if (isDeep) return 'a deep scan walks'
   if (bulkInodesMax === 0) return 'a walk is due'
+  const refusal = bulkRefusal(root)
+  if (refusal !== undefined) return refusal
   if (root.calls.filesystemOf(root.fd).inodesUsed > bulkInodesMax) return 'the filesystem holds far more than the volume'
   const { entries } = await database.scanPage(rangeOfPrefix(listedPrefix(volume)), 1)
   return entries.length === 0 ? 'no walk has found a directory as it is recorded yet' : undefined

@@ -91,6 +91,11 @@ export class Merge<Now> {
     this.#tell(difference)
   }
 
+  /** It is on disk otherwise than captured, by another source than the captured side in order. */
+  differs(key: ByteString): void {
+    this.#tell({ kind: 'changed', path: pathFromKey(key), isNewDirectory: false })
+  }
+
   /** Of what comes before `key`, nothing is said. */
   leaveOut(key: ByteString): void {
     this.#known.skipTo(key)

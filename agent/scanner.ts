@@ -43,7 +43,7 @@ export interface Scanned {
   readonly entries: number
 }
 
-/** What is found with the index of inodes alone is confirmed by a walk at least this often. */
+/** Scans rely on what earlier ones have seen of directories; this often, one does not. */
 const WALK_EVERY_MS = 24 * 3_600_000
 /** Inodes are listed only where the filesystem holds no more of them than this many times those of the volume. */
 const BULK_INODES_FACTOR = 8
@@ -51,8 +51,9 @@ const BULK_INODES_MIN = 1_000_000
 
 export class Scanner {
   readonly #parts: { readonly settle: Settle; readonly pursuit: Pursuit; readonly state: State }
-  /** Of the last walk of the whole volume: when it ended, and what it saw. */
+  /** When the last scan that relied on nothing ended, or this agent began. */
   #walkedMs = performance.now()
+  /** What the last walk saw. */
   #entries = 0
 
   constructor(parts: { settle: Settle; pursuit: Pursuit; state: State }) {
@@ -97,7 +98,7 @@ export class Scanner {
     }
     tally.walkMs += performance.now() - (resumedMs ?? performance.now())
     await tally.complete(signal)
-    if (path === ROOT && !isShallow) this.#noteWhole(tally)
+    if (path === ROOT && !isShallow) this.#noteWhole(tally, isDeep || bulkInodesMax === 0)
     return tally
   }
 
@@ -106,9 +107,9 @@ export class Scanner {
     return Math.max(this.#entries * BULK_INODES_FACTOR, BULK_INODES_MIN)
   }
 
-  #noteWhole({ method, entries }: Scanned): void {
-    this.#entries = Math.max(entries, method === 'walk' ? 0 : this.#entries)
-    if (method === 'walk') this.#walkedMs = performance.now()
+  #noteWhole({ method, entries }: Scanned, isThorough: boolean): void {
+    if (method === 'walk') this.#entries = entries
+    if (isThorough) this.#walkedMs = performance.now()
   }
 
   #take(difference: Difference, volume: Volume, { isShallow, origin }: ScanRange, tally: Tally): void {

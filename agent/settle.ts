@@ -101,9 +101,10 @@ export class Settle {
 
   /** A directory has another name: what waits below the old one is looked at below the new one as well. */
   renamed(volume: Label, from: RelativePath, to: RelativePath, nowMs: number): void {
-    for (const { place, isSure, writer } of [...this.#entries.values()]) {
-      if (place.volume === volume && place.path !== from && isWithin(place.path, from))
-        this.changed({ volume, path: rebase(place.path, from, to) }, nowMs, { isSure, writer })
+    const below = this.#entries.values().filter(({ place }) => place.volume === volume && place.path !== from && isWithin(place.path, from))
+    // Taken together before the first is told: each adds an entry.
+    for (const { place, isSure, writer } of below.toArray()) {
+      this.changed({ volume, path: rebase(place.path, from, to) }, nowMs, { isSure, writer })
     }
   }
 

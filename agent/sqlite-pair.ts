@@ -32,8 +32,9 @@ const READ_VERSION_AT = 19
 const WAL_VERSION = 2
 const HEAD_BYTES = 20
 const LOG_HEADER_BYTES = 32
-/** Generations of the log that may pass while the pair is read. */
+/** Generations of the log that may pass while the pair is read, and how long another try is begun. */
 const TRIES_MAX = 5
+const TRIES_MS_MAX = 10_000
 /** The clock by which older filesystems stamp their files ticks this slowly: two writes within a tick look like one. */
 const TICK_MS = 10
 /** What a file may grow while it is read, to be read as a whole still. */
@@ -73,8 +74,8 @@ export function examinePair(place: Workplace, job: ExaminePairJob): Outcome {
   try {
     // What one try has shipped is not shipped by the next.
     const had = splitDigests(job.base.storedDigests + job.wal.storedDigests)
-    for (let tries = 0; tries < TRIES_MAX; tries++) {
-      using look = new PairLook(place, job, had)
+    for (let tries = 0; tries < TRIES_MAX && performance.now() - startedMs < TRIES_MS_MAX; tries++) {
+      using look = new PairLook(place, job, had, tries > 0)
       const found = look.look()
       if (found === 'again') continue
       return 'kind' in found ? found : { kind: 'pair', ...found, durationMs: performance.now() - startedMs }
@@ -100,9 +101,12 @@ class PairLook {
   readonly #place: Workplace
   readonly #job: ExaminePairJob
   readonly #had: Set<Digest>
+  /** The log began anew while it was read the last time: a copy is made faster than content is hashed. */
+  readonly #isHurried: boolean
   readonly #held = new DisposableStack()
 
-  constructor(place: Workplace, job: ExaminePairJob, had: Set<Digest>) {
+  constructor(place: Workplace, job: ExaminePairJob, had: Set<Digest>, isHurried: boolean) {
+    this.#isHurried = isHurried
     this.#place = place
     this.#job = job
     this.#had = had
@@ -199,12 +203,15 @@ class PairLook {
     const request = this.#request(side, opened, root)
     const toContent = (body: ReturnType<typeof reader.readFixed>): Content | Failure =>
       typeof body === 'string' ? body : { ...body, consistency: 'crash-consistent', stat: opened.stat }
-    const clone = reflinks.clone(opened.fd, root, opened.stat.dev)
+    const isLarge = opened.stat.size > WHOLE_READ_BYTES_MAX - GROWTH_BYTES
+    const clone =
+      reflinks.clone(opened.fd, root, opened.stat.dev) ??
+      (isLarge && this.#isHurried ? reflinks.copy(opened.fd, root, opened.stat.size) : undefined)
     if (clone !== undefined) {
       this.#held.defer(() => closeSync(clone))
       return () => toContent(reader.readFixed(clone, request))
     }
-    if (opened.stat.size > WHOLE_READ_BYTES_MAX - GROWTH_BYTES) {
+    if (isLarge) {
       const content = toContent(reader.readOnce(request))
       return () => content
     }
@@ -240,6 +247,7 @@ class PairLook {
 
   /** Whether the path names what was opened, or nothing if nothing was. */
   #isStillAt({ path }: Side, opened: Opened | undefined): boolean {
+    this.#place.beneath.renew()
     const spot = this.#place.beneath.spot(path)
     const stat = spot.kind === 'spot' ? statSpot(spot) : undefined
     if (opened === undefined) return stat === undefined

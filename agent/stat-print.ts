@@ -69,28 +69,50 @@ export function isPrintOf(print: Buffer, at: number, statx: Buffer): boolean {
   )
 }
 
+/** The same of 32-bit words, for what lies aligned in memory: words are read several times faster than bytes are put together. */
+export function isPrintOfWords(print: Uint32Array, at: number, statx: Uint32Array): boolean {
+  const mode = (statx[STATX.mode >> 2] ?? 0) & 0xffff
+  return (
+    // The doubt is in the upper half.
+    print[at] === mode &&
+    print[at + 3] === statx[STATX.ino >> 2] &&
+    print[at + 4] === statx[(STATX.ino >> 2) + 1] &&
+    print[at + 10] === statx[STATX.ctime >> 2] &&
+    print[at + 11] === statx[(STATX.ctime >> 2) + 1] &&
+    print[at + 12] === statx[(STATX.ctime >> 2) + 2] &&
+    print[at + 7] === statx[STATX.mtime >> 2] &&
+    print[at + 8] === statx[(STATX.mtime >> 2) + 1] &&
+    print[at + 9] === statx[(STATX.mtime >> 2) + 2] &&
+    (!isType(mode, constants.S_IFREG) || (print[at + 5] === statx[STATX.size >> 2] && print[at + 6] === statx[(STATX.size >> 2) + 1])) &&
+    print[at + 1] === statx[STATX.uid >> 2] &&
+    print[at + 2] === statx[STATX.gid >> 2]
+  )
+}
+
 /**
- * The same of a record of bulkstat, at `record`. The size is that on disk, which lags behind for what is not written back
- * yet: where nothing but the size differs, 'size' asks for another look.
+ * The same of a record of bulkstat, at the word `record`. The size is that on disk, which lags behind for what is not written
+ * back yet: where nothing but the size differs, 'size' asks for another look.
  */
-export function isPrintOfRecord(print: Buffer, at: number, records: Buffer, record: number): boolean | 'size' {
-  const mode = print.readUInt16LE(at + MODE)
+export function isPrintOfRecord(print: Uint32Array, at: number, records: Uint32Array, record: number): boolean | 'size' {
+  const mode = (records[record + (BULKSTAT.mode >> 2)] ?? 0) & 0xffff
   const isSame =
-    print[at + DOUBT] === 0 &&
-    mode === records.readUInt16LE(record + BULKSTAT.mode) &&
-    isSame64(print, at + CTIME, records, record + BULKSTAT.ctime) &&
-    isSame32(print, at + CTIME_NS, records, record + BULKSTAT.ctimeNs) &&
-    isSame64(print, at + MTIME, records, record + BULKSTAT.mtime) &&
-    isSame32(print, at + MTIME_NS, records, record + BULKSTAT.mtimeNs) &&
-    isSame32(print, at + UID, records, record + BULKSTAT.uid) &&
-    isSame32(print, at + GID, records, record + BULKSTAT.gid)
-  if (!isSame || !isType(mode, constants.S_IFREG) || isSame64(print, at + SIZE, records, record + BULKSTAT.size)) return isSame
-  return 'size'
+    print[at] === mode &&
+    print[at + 10] === records[record + (BULKSTAT.ctime >> 2)] &&
+    print[at + 11] === records[record + (BULKSTAT.ctime >> 2) + 1] &&
+    print[at + 12] === records[record + (BULKSTAT.ctimeNs >> 2)] &&
+    print[at + 7] === records[record + (BULKSTAT.mtime >> 2)] &&
+    print[at + 8] === records[record + (BULKSTAT.mtime >> 2) + 1] &&
+    print[at + 9] === records[record + (BULKSTAT.mtimeNs >> 2)] &&
+    print[at + 1] === records[record + (BULKSTAT.uid >> 2)] &&
+    print[at + 2] === records[record + (BULKSTAT.gid >> 2)]
+  if (!isSame || !isType(mode, constants.S_IFREG)) return isSame
+  const size = record + (BULKSTAT.size >> 2)
+  return print[at + 5] === records[size] && print[at + 6] === records[size + 1] ? true : 'size'
 }
 
 /** The inode, for filesystems whose numbers are exact in a double. */
-export function inodeOfPrint(print: Buffer, at: number): number {
-  return print.readUInt32LE(at + INODE) + print.readUInt32LE(at + INODE + 4) * 0x1_0000_0000
+export function inodeOfPrint(print: Uint32Array, at: number): number {
+  return (print[at + 3] ?? 0) + (print[at + 4] ?? 0) * 0x1_0000_0000
 }
 
 export function exactInodeOfPrint(print: Buffer, at: number): bigint {

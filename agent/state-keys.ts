@@ -2,7 +2,7 @@
  * The layout of the state database: keys and values (docs/format.md, "Agent state").
  *
  *     p VOLUME NUL PATHKEY                  -> crc32 u32, print (stat-print.ts), seq u64, lost u8, version
- *     i VOLUME NUL INODE/16(8, big-endian)  -> the paths and prints of 16 inodes (inode-group.ts)
+ *     i VOLUME NUL INODE/32(8, big-endian)  -> the paths and prints of 32 inodes (inode-group.ts)
  *     l VOLUME NUL INODE(8, big-endian)     -> mtime and ctime, 12 bytes each, of a directory that held exactly what is recorded
  *     v VOLUME                              -> JSON of the volume's facts
  *     m                                     -> layout u64, epoch u64, applied u64
@@ -45,11 +45,6 @@ export function rangeWithin(volume: Label, path: RelativePath): { readonly gte: 
   const key = keyOf(volume, path)
   // All keys of a volume begin with its root's; below another path they continue with NUL, and no name holds one.
   return { gte: key, lt: path === ROOT ? `p${volume}\x01` : `${key}\x01` }
-}
-
-/** The first key that is neither the path's nor of anything below it. */
-export function keyAfterWithin(volume: Label, path: RelativePath): ByteString {
-  return rangeWithin(volume, path).lt
 }
 
 /** All paths of a volume; what follows the prefix in a key is PATHKEY. */

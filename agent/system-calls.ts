@@ -9,7 +9,7 @@
  */
 import { constants as fileConstants } from 'node:fs'
 import { constants } from 'node:os'
-import koffi from 'koffi'
+import koffi, { type LibraryHandle } from 'koffi'
 import type { ByteString } from '../shared/bytes.ts'
 import { PATH_BYTES_MAX } from '../shared/limits.ts'
 
@@ -75,8 +75,10 @@ export const OPEN_PATH = O_PATH | fileConstants.O_NOFOLLOW | O_CLOEXEC
 export const RESOLVE_WITHIN = 0x08 | 0x04
 /** For `openat2`: nor into another mount. */
 export const RESOLVE_SAME_MOUNT = 0x01
-/** statfs(2) says so of XFS. */
-export const XFS_SUPER_MAGIC = 0x5846_5342
+/** What statfs(2) says of filesystems. */
+export const XFS_MAGIC = 0x5846_5342
+export const EXT4_MAGIC = 0xef53
+export const BTRFS_MAGIC = 0x9123_683e
 
 const AT_FDCWD = -100
 const AT_SYMLINK_NOFOLLOW = 0x100
@@ -99,9 +101,9 @@ const DIRECTORY_BYTES = 64 * 1024
 const ERRNO_NAMES = new Map(Object.entries(constants.errno).map(([name, value]) => [value, name]))
 
 export interface BulkstatAnswer {
-  /** Records, BULKSTAT.bytes each, in the order of inode numbers; valid until the next call. 0: there are no more. */
+  /** Records of 32-bit words, BULKSTAT.bytes each, in the order of inode numbers; valid until the next call. 0: there are no more. */
   readonly count: number
-  readonly records: Buffer
+  readonly records: Uint32Array
 }
 
 export interface SystemCalls {
@@ -114,6 +116,8 @@ export interface SystemCalls {
   statAt(dirfd: number, name: ByteString): Stat | undefined
   /** The same as the bytes of struct statx (STATX), valid until the next call of this thread. */
   statBytesAt(dirfd: number, name: ByteString): Buffer | undefined
+  /** Of the last `statBytesAt`, as 32-bit words. */
+  readonly statWords: Uint32Array
   /** The names in a directory that was opened to be listed, in no order, without '.' and '..'. */
   namesIn(fd: number): ByteString[]
   /** Where the next data, or the next hole, begins; undefined where there is none behind the offset. */
@@ -123,6 +127,8 @@ export interface SystemCalls {
   ficlone(destination: number, source: number): void
   /** Type of the filesystem (statfs(2)). */
   filesystemOf(fd: number): { readonly type: number; readonly inodesUsed: number }
+  /** Gives memory that is free within the process back to the system, where the C library can (malloc_trim(3)). */
+  trimMemory(): void
   /** Up to `max` inodes of the XFS that holds `fd`, from the number `first` on. */
   bulkstat(fd: number, first: bigint, max: number): BulkstatAnswer
 }
@@ -145,7 +151,7 @@ function deviceAt(bytes: Buffer, at: number): bigint {
   return ((major & 0xffff_f000n) << 32n) | ((major & 0xfffn) << 8n) | ((minor & 0xffff_ff00n) << 12n) | (minor & 0xffn)
 }
 
-export function statOf(bytes: Buffer): Stat {
+function statOf(bytes: Buffer): Stat {
   const had = bytes.readUInt32LE(0)
   return {
     mode: bytes.readUInt16LE(STATX.mode),
@@ -164,6 +170,18 @@ export function statOf(bytes: Buffer): Stat {
   }
 }
 
+/** The first of these that the C library has: glibc and musl do not name everything alike. */
+function firstOf(library: LibraryHandle, ...definitions: string[]): ReturnType<LibraryHandle['func']> | undefined {
+  for (const definition of definitions) {
+    try {
+      return library.func(definition)
+    } catch {
+      // The next one, then.
+    }
+  }
+  return undefined
+}
+
 function open(): SystemCalls | undefined {
   if (process.platform !== 'linux') return undefined
   const library = koffi.load(null)
@@ -171,14 +189,20 @@ function open(): SystemCalls | undefined {
   const syscall = library.func('long syscall(long number, long first, const void *second, const void *third, long fourth)')
   const close = library.func('int close(int fd)')
   const statx = library.func('int statx(int dirfd, const void *name, int flags, uint32_t mask, void *buffer)')
-  const lseek = library.func('int64_t lseek64(int fd, int64_t offset, int whence)')
+  const lseek = library.func('int64_t lseek(int fd, int64_t offset, int whence)')
   const ioctl = library.func('int ioctl(int fd, unsigned long request, void *argument)')
   const clone = library.func('int ioctl(int fd, unsigned long request, long argument)')
   const fstatfs = library.func('int fstatfs(int fd, void *buffer)')
-  const getdents = library.func('intptr_t getdents64(int fd, void *buffer, size_t length)')
+  const trim = firstOf(library, 'int malloc_trim(size_t padding)')
+  const getdents = firstOf(
+    library,
+    'intptr_t getdents64(int fd, void *buffer, size_t length)',
+    'intptr_t getdents(int fd, void *buffer, size_t length)',
+  )
+  if (getdents === undefined) return undefined
 
   const nameBytes = Buffer.alloc(PATH_BYTES_MAX + 1)
-  const statBytes = Buffer.alloc(STATX_BYTES)
+  const statBytes = Buffer.from(new ArrayBuffer(STATX_BYTES))
   const how = Buffer.alloc(24)
   const filesystem = Buffer.alloc(256)
   const directory = Buffer.alloc(DIRECTORY_BYTES)
@@ -225,6 +249,7 @@ function open(): SystemCalls | undefined {
       return bytes === undefined ? undefined : statOf(bytes)
     },
     statBytesAt,
+    statWords: new Uint32Array(statBytes.buffer, statBytes.byteOffset, STATX_BYTES / 4),
     namesIn(fd) {
       const names: ByteString[] = []
       for (;;) {
@@ -232,7 +257,9 @@ function open(): SystemCalls | undefined {
         if (length < 0) fail('getdents64')
         if (length === 0) return names
         for (let at = 0; at < length; at += directory.readUInt16LE(at + 16)) {
-          const name = directory.toString('latin1', at + 19, directory.indexOf(0, at + 19))
+          let end = at + 19
+          while (directory[end] !== 0) end += 1
+          const name = directory.toString('latin1', at + 19, end)
           if (name !== '.' && name !== '..') names.push(name)
         }
       }
@@ -248,6 +275,9 @@ function open(): SystemCalls | undefined {
       const inodesUsed = Number(filesystem.readBigUInt64LE(40) - filesystem.readBigUInt64LE(48))
       return { type: filesystem.readUInt32LE(0), inodesUsed }
     },
+    trimMemory() {
+      trim?.(0)
+    },
     bulkstat(fd, first, max) {
       const wanted = BULKSTAT_HEADER_BYTES + max * BULKSTAT.bytes
       if (records.length < wanted) records = Buffer.alloc(wanted)
@@ -256,7 +286,10 @@ function open(): SystemCalls | undefined {
       header.writeUInt32LE(max, 12)
       header.copy(records)
       if (ioctl(fd, XFS_IOC_BULKSTAT, records) !== 0) fail('ioctl XFS_IOC_BULKSTAT')
-      return { count: records.readUInt32LE(16), records: records.subarray(BULKSTAT_HEADER_BYTES) }
+      return {
+        count: records.readUInt32LE(16),
+        records: new Uint32Array(records.buffer, records.byteOffset + BULKSTAT_HEADER_BYTES, (records.length - BULKSTAT_HEADER_BYTES) / 4),
+      }
     },
   }
 }

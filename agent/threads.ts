@@ -11,12 +11,12 @@ import { Worker } from 'node:worker_threads'
 /** A thread's short-lived objects are few: the default would keep tens of MB for them in each. */
 const YOUNG_MB = 8
 
-export function startThread(name: string, workerData: unknown): Worker {
+export function startThread(name: string, workerData: unknown, youngMb = YOUNG_MB): Worker {
   return new Worker(new URL(`./${name}${extname(import.meta.filename)}`, import.meta.url), {
     workerData,
     execArgv: [],
     // Descriptors are opened in one thread and read in another: they do not belong to the thread.
     trackUnmanagedFds: false,
-    resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MB },
+    resourceLimits: { maxYoungGenerationSizeMb: youngMb },
   })
 }

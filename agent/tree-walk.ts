@@ -1,6 +1,8 @@
 /**
  * A walk of a part of a volume by descriptors, merged with the captured side as it goes.
  *
+ * Where the index by inode may be asked, the captured side is read in order only for directories that changed since they were
+ * last seen to hold exactly what is recorded; the names of the others are compared one by one with their prints.
  * Invariant: names are looked at in the order of the captured side, and each directory's end is told before the walk leaves
  * it; a directory that could not be listed is told as `closed`, and nothing is concluded about what may be in it. It prevents
  * a permission error from looking like a deletion.
@@ -11,6 +13,7 @@ import { reasonOf } from '../shared/errors.ts'
 import { PATH_BYTES_MAX } from '../shared/limits.ts'
 import { type Label, pathFromKey } from '../shared/path.ts'
 import type { Database } from './database.ts'
+import type { InodeLookup } from './inode-lookup.ts'
 import { keyAfter, LAST_KEY, Merge } from './scan.ts'
 import type { ScanOutlet } from './scan-outlet.ts'
 import { isAbsence, isForeign, nameOfKey, parentKey, type ScanRoot } from './scan-root.ts'
@@ -26,10 +29,12 @@ export interface WalkParts {
   readonly outlet: ScanOutlet
   /** PATHKEYs. */
   /** Of PATHKEYs: what is left out whatever it is. */
-  readonly ignored: Pick<ReadonlySet<ByteString>, 'has'>
+  readonly ignored: Pick<ReadonlySet<ByteString>, 'has' | 'size'>
   readonly isDeep: boolean
-  /** Whether directories that hold what is recorded are told. */
-  readonly tellsListed: boolean
+  /** Directories that hold what is recorded are told, where the filesystem's times prove it. */
+  readonly index: InodeLookup | undefined
+  /** Directories that were told before are believed. */
+  readonly trustsListed: boolean
 }
 
 /** A directory that the walk is in. */
@@ -43,6 +48,10 @@ interface Frame {
   at: number
   /** Names from this one on are somebody else's. */
   until: ByteString | undefined
+  /** Its names are those that are recorded. */
+  readonly isTrusted: boolean
+  /** Names in no order. */
+  readonly isLeaf: boolean
   /** Nothing differs in it so far. */
   isClean: boolean
   listed: Listed | undefined
@@ -52,6 +61,8 @@ interface Frame {
 const OPEN_FRAMES_MAX = 64
 /** A directory is cut in two only while it has more names than these. */
 const CUT_NAMES_MIN = 512
+/** A directory that holds no other has this many links; btrfs does not count. */
+const LEAF_LINKS = 2
 /** Names between two pauses. */
 const PAUSE_NAMES = 128
 /** Filesystems keep times by the tick: a directory that changed a moment ago may change again and look the same. */
@@ -156,11 +167,13 @@ export class TreeWalk {
       }
       frame.at += 1
       const key = frame.prefix + name
-      const before = this.#merge.differences
-      const passing = this.#merge.passTo(key)
-      if (passing !== undefined) await passing
-      if (this.#merge.differences !== before) frame.isClean = false
-      if (ignored.has(key)) this.#merge.leaveOut(keyAfter(key))
+      if (!frame.isTrusted) {
+        const before = this.#merge.differences
+        const passing = this.#merge.passTo(key)
+        if (passing !== undefined) await passing
+        if (this.#merge.differences !== before) frame.isClean = false
+      }
+      if (ignored.size > 0 && ignored.has(key)) this.#merge.leaveOut(keyAfter(key))
       else if (key.length > PATH_BYTES_MAX) this.#tooLong(frame, key)
       else this.#lookIn(frame, name, key)
     }
@@ -186,14 +199,15 @@ export class TreeWalk {
       const stat = root.calls.statBytesAt(dirfd, name)
       if (stat === undefined) return
       outlet.entries += 1
-      if (!root.isOwn(stat)) {
+      if (!root.isOwn) {
         this.#merge.unknown({ kind: 'foreign', path: pathFromKey(key) }, key)
         return
       }
       const mode = stat.readUInt16LE(STATX.mode)
       const isDirectory = isType(mode, constants.S_IFDIR)
       const isEntered = isDirectory && (!this.#isShallow || frame === undefined)
-      const isSame = this.#merge.present(key, stat, isDirectory, isEntered)
+      const isSame =
+        frame?.isTrusted === true ? this.#isAsListed(frame.prefix, name) : this.#merge.present(key, stat, isDirectory, isEntered)
       if (isSame && isDeep && isType(mode, constants.S_IFREG)) outlet.found({ kind: 'unread', path: pathFromKey(key) })
       if (isEntered) this.#enter(dirfd, name, key, stat.readBigUInt64LE(STATX.ino))
     } catch (error) {
@@ -201,6 +215,14 @@ export class TreeWalk {
     } finally {
       if (frame !== undefined && this.#merge.differences !== before) frame.isClean = false
     }
+  }
+
+  /** In a directory whose names are those that are recorded. */
+  #isAsListed(prefix: ByteString, name: ByteString): boolean {
+    const { index, root } = this.#parts
+    const isSame = index?.isSame(prefix, name, root.calls.statWords) === true
+    if (!isSame) this.#merge.differs(prefix + name)
+    return isSame
   }
 
   #enter(dirfd: number, name: ByteString, key: ByteString, inode: bigint): void {
@@ -215,16 +237,25 @@ export class TreeWalk {
 
   /** A directory, of which `fd` is taken over. */
   #push(key: ByteString, fd: number, expected: bigint | undefined): void {
-    const { root, tellsListed } = this.#parts
+    const { root, index, trustsListed } = this.#parts
     const { calls } = root
+    const prefix = prefixOf(key)
     try {
       const stat = calls.statBytesAt(fd, '')
       const inode = stat?.readBigUInt64LE(STATX.ino)
-      if (stat === undefined || inode === undefined || !root.isOwn(stat) || (expected !== undefined && expected !== inode))
+      if (stat === undefined || inode === undefined || !root.isOwn || (expected !== undefined && expected !== inode))
         throw Object.assign(new Error('ENOENT: another directory took its place'), { code: 'ENOENT' })
-      const listed = tellsListed ? listedOf(stat, inode) : undefined
-      const names = calls.namesIn(fd).sort()
-      this.#frames.push({ key, prefix: prefixOf(key), fd, inode, names, at: 0, until: undefined, isClean: true, listed })
+      const isListed = index?.listedTimes(inode)?.equals(timesOf(stat)) === true
+      const listed = index === undefined || isListed ? undefined : listedOf(stat, inode)
+      const isTrusted = isListed && trustsListed
+      const links = stat.readUInt32LE(STATX.nlink)
+      const names = calls.namesIn(fd)
+      // Without directories in it, nothing has to come in order, and nothing of it is worth handing over.
+      const isLeaf = isTrusted && links === LEAF_LINKS && names.length < CUT_NAMES_MIN
+      if (!isLeaf) names.sort()
+      this.#frames.push({ key, prefix, fd, inode, names, at: 0, until: undefined, isTrusted, isLeaf, isClean: true, listed })
+      // What was trusted before was not read on the captured side.
+      if (!isTrusted) this.#merge.leaveOut(prefix)
     } catch (error) {
       calls.close(fd)
       throw error
@@ -251,12 +282,13 @@ export class TreeWalk {
   async #leave(frame: Frame): Promise<void> {
     const { root, outlet } = this.#parts
     const before = this.#merge.differences
-    await this.#merge.passTo(frame.until === undefined ? keyAfter(frame.key) : frame.prefix + frame.until)
+    if (!frame.isTrusted) await this.#merge.passTo(frame.until === undefined ? keyAfter(frame.key) : frame.prefix + frame.until)
     this.#frames.pop()
     if (frame.fd >= 0) root.calls.close(frame.fd)
     // What was handed over is not this walk's to judge.
-    if (frame.until !== undefined) this.#merge.leaveOut(keyAfter(frame.key))
-    else if (frame.isClean && this.#merge.differences === before && frame.listed !== undefined) outlet.listed(frame.listed)
+    this.#merge.leaveOut(keyAfter(frame.key))
+    if (frame.until === undefined && frame.isClean && this.#merge.differences === before && frame.listed !== undefined)
+      outlet.listed(frame.listed)
   }
 
   /** Gives away what is left of the highest directory that has something left: most lies below it. */
@@ -265,7 +297,7 @@ export class TreeWalk {
     const last = this.#frames.length - 1
     for (const [i, frame] of this.#frames.entries()) {
       const left = frame.names.length - frame.at
-      if (left < (i === last ? CUT_NAMES_MIN : 1)) continue
+      if (frame.isLeaf || left < (i === last ? CUT_NAMES_MIN : 1)) continue
       const cut = frame.at + Math.floor(left / 2)
       const from = frame.names[cut]
       if (from === undefined) continue
@@ -310,8 +342,13 @@ function prefixOf(key: ByteString): ByteString {
 export function listedOf(stat: Buffer, inode: bigint): Listed | undefined {
   const changed = Number(stat.readBigInt64LE(STATX.ctime))
   if (changed > Date.now() / 1000 - TICK_SECONDS) return undefined
-  const times = Buffer.alloc(TIMES_BYTES)
+  return { inode, times: timesOf(stat) }
+}
+
+/** mtime and ctime, as the state keeps them of a directory. */
+function timesOf(stat: Buffer): Buffer {
+  const times = Buffer.allocUnsafe(TIMES_BYTES)
   stat.copy(times, 0, STATX.mtime, STATX.mtime + TIMES_BYTES / 2)
   stat.copy(times, TIMES_BYTES / 2, STATX.ctime, STATX.ctime + TIMES_BYTES / 2)
-  return { inode, times }
+  return times
 }

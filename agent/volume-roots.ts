@@ -51,7 +51,9 @@ export function isSameRoot(known: RootIdentity | undefined, now: RootIdentity): 
 function read(file: string): Map<string, RootIdentity> {
   const parsed = FILE.safeParse(parseJson(readIfPresent(file)?.toString('utf8') ?? ''))
   if (!parsed.success) return new Map()
-  return new Map(Object.entries(parsed.data).map(([name, { inode, birthNs }]) => [name, { inode: BigInt(inode), birthNs: BigInt(birthNs) }]))
+  return new Map(
+    Object.entries(parsed.data).map(([name, { inode, birthNs }]) => [name, { inode: BigInt(inode), birthNs: BigInt(birthNs) }]),
+  )
 }
 
 function parseJson(text: string): unknown {

@@ -105,7 +105,8 @@ export class Canary {
   async #send(filesystem: Filesystem): Promise<void> {
     const wallMs = Date.now()
     filesystem.waitingSinceMs ??= performance.now()
-    for (const [inode, flight] of this.#flights) if (flight.filesystem === filesystem && wallMs - flight.wallMs > 10 * CANARY_MS) this.#flights.delete(inode)
+    for (const [inode, flight] of this.#flights)
+      if (flight.filesystem === filesystem && wallMs - flight.wallMs > 10 * CANARY_MS) this.#flights.delete(inode)
     for (const directory of await this.#directoriesFor(filesystem)) {
       try {
         const file = await open(directory, O_TMPFILE | constants.O_WRONLY, 0o600)

@@ -9,20 +9,28 @@
 import { closeSync, constants, fstatSync, lstatSync, openSync, readdirSync } from 'node:fs'
 import type { ByteString } from '../../shared/bytes.ts'
 import { errnoOf } from '../../shared/errors.ts'
-import { type HandleKey, openHandle, pathOf } from './fanotify-calls.ts'
+import { type HandleKey, handleKey, openHandle, pathOf } from './fanotify-calls.ts'
 
 const OPEN_MAX = 4000
 const DELETED = ' (deleted)'
 const FSID_BYTES = 8
 
+/** How handles of a filesystem are opened. */
+export interface Mount {
+  /** A directory of it, open for reading. */
+  readonly fd: number
+  /** It shows a part of the filesystem only (a bind mount): a path that the kernel gives may be one of the rest. */
+  readonly isPartial: boolean
+}
+
 export class DirectoryPaths {
-  /** Open for reading, by filesystem: through them handles are opened. */
-  readonly #mounts: ReadonlyMap<ByteString, number>
+  /** By filesystem. */
+  readonly #mounts: ReadonlyMap<ByteString, Mount>
   readonly #open = new Map<HandleKey, number>()
   /** For one batch of events: all of them happened before it was read. */
   readonly #asked = new Map<HandleKey, ByteString | undefined>()
 
-  constructor(mounts: ReadonlyMap<ByteString, number>) {
+  constructor(mounts: ReadonlyMap<ByteString, Mount>) {
     this.#mounts = mounts
   }
 
@@ -43,10 +51,15 @@ export class DirectoryPaths {
     const fd = this.#descriptor(key)
     if (fd === undefined) return undefined
     const path = pathOfDeep(fd)
-    if (!path.endsWith(DELETED) || fstatSync(fd).nlink > 0) return path
+    if (!path.endsWith(DELETED) || fstatSync(fd).nlink > 0) return this.#isAt(key, path) ? path : undefined
     this.#open.delete(key)
     closeSync(fd)
     return undefined
+  }
+
+  #isAt(key: HandleKey, path: ByteString): boolean {
+    const filesystem = key.slice(0, FSID_BYTES)
+    return this.#mounts.get(filesystem)?.isPartial !== true || handleKey(filesystem, path) === key
   }
 
   #descriptor(key: HandleKey): number | undefined {
@@ -57,7 +70,7 @@ export class DirectoryPaths {
       return known
     }
     const mount = this.#mounts.get(key.slice(0, FSID_BYTES))
-    const fd = mount === undefined ? undefined : openHandle(mount, key)
+    const fd = mount === undefined ? undefined : openHandle(mount.fd, key)
     if (fd === undefined) return undefined
     this.#open.set(key, fd)
     if (this.#open.size > OPEN_MAX) this.#closeOldest()
@@ -75,7 +88,7 @@ export class DirectoryPaths {
   /** The inode behind a file's handle; undefined where it is gone. */
   inodeOf(target: HandleKey): bigint | undefined {
     const mount = this.#mounts.get(target.slice(0, FSID_BYTES))
-    const fd = mount === undefined ? undefined : openHandle(mount, target)
+    const fd = mount === undefined ? undefined : openHandle(mount.fd, target)
     if (fd === undefined) return undefined
     try {
       return fstatSync(fd, { bigint: true }).ino

@@ -60,7 +60,9 @@ export class EventPlaces {
 
   /** Volumes on the filesystem of which the kernel speaks; all where it does not say. */
   volumesOn(filesystem: ByteString | undefined): string[] {
-    return [...this.#volumes.values()].filter((volume) => filesystem === undefined || volume.filesystem === filesystem).map(({ name }) => name)
+    return [...this.#volumes.values()]
+      .filter((volume) => filesystem === undefined || volume.filesystem === filesystem)
+      .map(({ name }) => name)
   }
 
   /** The volume's directory may have been renamed, with everything above it. */
@@ -91,7 +93,8 @@ export class EventPlaces {
       return
     }
     if ((mask & EVENT.filesystemError) !== 0) {
-      for (const volume of this.volumesOn(target?.slice(0, FSID_BYTES))) tell(found, volume, missed(`the filesystem reports an error (${event.error})`))
+      for (const volume of this.volumesOn(target?.slice(0, FSID_BYTES)))
+        tell(found, volume, missed(`the filesystem reports an error (${event.error})`))
       return
     }
     if (from !== undefined && entry !== undefined) {

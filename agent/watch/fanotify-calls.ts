@@ -24,7 +24,15 @@ export const EVENT = {
   onDirectory: 0x4000_0000,
 } as const
 
-const INIT = { closeOnExec: 0x1, nonBlocking: 0x2, unlimitedQueue: 0x10, reportFid: 0x200, reportDirFid: 0x400, reportName: 0x800, reportTarget: 0x1000 }
+const INIT = {
+  closeOnExec: 0x1,
+  nonBlocking: 0x2,
+  unlimitedQueue: 0x10,
+  reportFid: 0x200,
+  reportDirFid: 0x400,
+  reportName: 0x800,
+  reportTarget: 0x1000,
+}
 const MARK = { add: 0x1, filesystem: 0x100 }
 const O_CLOEXEC = 0o2000000
 const O_LARGEFILE = 0o100000
@@ -53,7 +61,11 @@ const NAME_MASKS = {
 export type NameReports = keyof typeof NAME_MASKS
 
 /** Of two names for one number the one that node:fs uses. */
-const ERRNO_NAMES = new Map([...Object.entries(constants.errno).map(([name, value]): [number, string] => [value, name]), [constants.errno.EAGAIN, 'EAGAIN'], [constants.errno.EOPNOTSUPP, 'EOPNOTSUPP']])
+const ERRNO_NAMES = new Map([
+  ...Object.entries(constants.errno).map(([name, value]): [number, string] => [value, name]),
+  [constants.errno.EAGAIN, 'EAGAIN'],
+  [constants.errno.EOPNOTSUPP, 'EOPNOTSUPP'],
+])
 
 const library = koffi.load(null)
 const fanotifyInit = library.func('int fanotify_init(uint flags, uint event_f_flags)')
@@ -124,12 +136,13 @@ export function filesystemId(directory: number): ByteString {
   return filesystem.toString('latin1', FSID_OFFSET, FSID_OFFSET + 8)
 }
 
-/** Of a name below an open directory; undefined where there is nothing. */
-export function handleKey(filesystemId: ByteString, directory: number, name: ByteString): HandleKey | undefined {
+/** Of an absolute path; undefined where there is nothing. */
+export function handleKey(filesystemId: ByteString, path: ByteString): HandleKey | undefined {
   handle.writeUInt32LE(HANDLE_BYTES_MAX, 0)
-  if (nameToHandle(directory, cString(name), handle, mountId, 0) === 0) return filesystemId + handle.toString('latin1', 0, 8 + handle.readUInt32LE(0))
+  if (nameToHandle(AT_FDCWD, cString(path), handle, mountId, 0) === 0)
+    return filesystemId + handle.toString('latin1', 0, 8 + handle.readUInt32LE(0))
   const errno = ERRNO_NAMES.get(koffi.errno())
-  return errno === 'ENOENT' || errno === 'ESTALE' ? undefined : fail('name_to_handle_at')
+  return errno === 'ENOENT' || errno === 'ENOTDIR' || errno === 'ESTALE' ? undefined : fail('name_to_handle_at')
 }
 
 /** A descriptor (O_PATH) of the file itself, whatever its name is now; undefined where it is gone. `mount` is open for reading on its filesystem. */

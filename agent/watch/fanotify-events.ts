@@ -85,7 +85,15 @@ function event(bytes: Buffer, start: number, end: number): FanotifyEvent {
     }
     at += length
   }
-  return { mask: bytes.readUInt32LE(start + 8), fd: bytes.readInt32LE(start + 16), pid: bytes.readInt32LE(start + 20), entry, from, target, error }
+  return {
+    mask: bytes.readUInt32LE(start + 8),
+    fd: bytes.readInt32LE(start + 16),
+    pid: bytes.readInt32LE(start + 20),
+    entry,
+    from,
+    target,
+    error,
+  }
 }
 
 function handleAt(bytes: Buffer, start: number, end: number): { readonly key: HandleKey; readonly end: number } {

@@ -7,6 +7,7 @@
 import type { ByteString } from '../../shared/bytes.ts'
 import type { RelativePath } from '../../shared/path.ts'
 import type { Writer } from '../../shared/version-extensions.ts'
+import type { Mount } from './directory-paths.ts'
 import type { WatchedVolume } from './event-places.ts'
 import type { WatchEvent } from './watcher.ts'
 
@@ -22,7 +23,13 @@ export interface FanotifyThreadData {
 }
 
 export type FanotifyOrder =
-  | { readonly kind: 'watch'; readonly volume: WatchedVolume; readonly filesystem: ByteString; readonly mount: number; readonly isContinuous: boolean }
+  | {
+      readonly kind: 'watch'
+      readonly volume: WatchedVolume
+      readonly filesystem: ByteString
+      readonly mount: Mount
+      readonly isContinuous: boolean
+    }
   | { readonly kind: 'forget'; readonly volume: string }
   | { readonly kind: 'verified'; readonly volumes: readonly string[] }
   | { readonly kind: 'settled'; readonly mark: number }

@@ -11,7 +11,7 @@ import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_thread
 import type { ByteString } from '../../shared/bytes.ts'
 import { errnoOf, reasonOf } from '../../shared/errors.ts'
 import { EVENT_BYTES_MAX, PINS_OPEN_MAX } from '../../shared/limits.ts'
-import { DirectoryPaths } from './directory-paths.ts'
+import { DirectoryPaths, type Mount } from './directory-paths.ts'
 import { EventPlaces, missed, tell } from './event-places.ts'
 import { EVENT, pathOf, poll } from './fanotify-calls.ts'
 import { type FanotifyEvent, fanotifyEvents } from './fanotify-events.ts'
@@ -37,7 +37,7 @@ const KIND_MASK = 0o170000
 class Reader {
   readonly #data = workerData as FanotifyThreadData
   readonly #log: HintLog
-  readonly #mounts = new Map<ByteString, number>()
+  readonly #mounts = new Map<ByteString, Mount>()
   readonly #directories = new DirectoryPaths(this.#mounts)
   readonly #writers = new Writers()
   readonly #places = new EventPlaces({ directories: this.#directories, writers: this.#writers, ownPid: this.#data.ownPid })
@@ -78,7 +78,8 @@ class Reader {
 
   #takeOrders(): void {
     readSync(this.#data.wakeup, Buffer.alloc(8))
-    for (let next = receiveMessageOnPort(port); next !== undefined; next = receiveMessageOnPort(port)) this.#obey(next.message as FanotifyOrder)
+    for (let next = receiveMessageOnPort(port); next !== undefined; next = receiveMessageOnPort(port))
+      this.#obey(next.message as FanotifyOrder)
   }
 
   #obey(order: FanotifyOrder): void {
@@ -111,7 +112,8 @@ class Reader {
     for (const batch of this.#log.unsettled(EVENT_BYTES_MAX)) {
       const found = this.#places.of(batch, performance.now(), () => {})
       const events = found.get(volume)
-      if (events !== undefined) this.#post({ kind: 'events', volumes: [[volume, events]], pins: [], head: this.#log.head, own: [], ownPins: [] })
+      if (events !== undefined)
+        this.#post({ kind: 'events', volumes: [[volume, events]], pins: [], head: this.#log.head, own: [], ownPins: [] })
     }
   }
 
@@ -171,7 +173,8 @@ class Reader {
   /** Keeps the version if it is of a volume. */
   #pin({ fd, pid, mask }: FanotifyEvent, found: Map<string, WatchEvent[]>): PinnedVersion | undefined {
     if (fd < 0) {
-      if ((mask & EVENT.overflow) !== 0) for (const volume of this.#places.names) tell(found, volume, missed('the kernel dropped closed files: its queue overflowed'))
+      if ((mask & EVENT.overflow) !== 0)
+        for (const volume of this.#places.names) tell(found, volume, missed('the kernel dropped closed files: its queue overflowed'))
       return undefined
     }
     const place = this.#pinPlace(fd, pid)

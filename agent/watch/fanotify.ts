@@ -116,7 +116,13 @@ export class Fanotify {
     this.#settled.set(volume, 0)
     if (isContinuous && left !== undefined) watcher.take(leftOver(left, directory))
     const started = new Promise<void>((resolve) => this.#starting.set(volume, resolve))
-    this.#order({ kind: 'watch', volume: { name: volume, root, ignored }, filesystem, mount: root, isContinuous })
+    this.#order({
+      kind: 'watch',
+      volume: { name: volume, root, ignored },
+      filesystem,
+      mount: { fd: root, isPartial: isPartialMount(root) },
+      isContinuous,
+    })
     this.#canary.add(filesystem, directory)
     await started
     if (this.#failure !== undefined) throw this.#failure
@@ -299,13 +305,28 @@ function markCount(group: number): number {
   return readFileSync(`/proc/self/fdinfo/${group}`, 'latin1').split('fanotify sdev:').length - 1
 }
 
+/** Whether the mount through which the directory was opened begins below its filesystem's root (proc_pid_mountinfo(5)). */
+function isPartialMount(directory: number): boolean {
+  const id = /^mnt_id:\s*(\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${directory}`, 'latin1'))?.[1]
+  const line = readFileSync('/proc/self/mountinfo', 'latin1')
+    .split('\n')
+    .find((entry) => entry.startsWith(`${id} `))
+  return line === undefined || line.split(' ')[3] !== '/'
+}
+
 /** What became of the versions that were in the hands of a process that died. */
 function leftOver(left: LeftHints, directory: string): WatchEvent[] {
   const events: WatchEvent[] = []
-  const lost = left.pins.filter(({ path, inode }) => path.startsWith(`${Buffer.from(directory).toString('latin1')}/`) && inodeAt(path) !== inode)
+  const lost = left.pins.filter(
+    ({ path, inode }) => path.startsWith(`${Buffer.from(directory).toString('latin1')}/`) && inodeAt(path) !== inode,
+  )
   const sinceMs = Math.min(...lost.map(({ ms }) => ms))
   if (lost.length > 0)
-    events.push({ kind: 'loss', sinceMs, cause: `the agent was ended while it captured ${lost.length} files that have since been replaced or deleted` })
+    events.push({
+      kind: 'loss',
+      sinceMs,
+      cause: `the agent was ended while it captured ${lost.length} files that have since been replaced or deleted`,
+    })
   if (left.wasReadingPins) events.push({ kind: 'loss', sinceMs: undefined, cause: 'the agent was ended while it took over closed files' })
   return events
 }

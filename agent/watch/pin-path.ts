@@ -4,10 +4,9 @@
  * Invariant: the path is below the volume's directory as it is named now. It prevents a version from being recorded under
  * the old name of a directory that was renamed since.
  */
-import { constants, closeSync, openSync } from 'node:fs'
-import { pathBuffer, type RelativePath, relativePath } from '../../shared/path.ts'
+import { closeSync, constants, openSync } from 'node:fs'
+import { pathBuffer, type RelativePath, ROOT, relativePath } from '../../shared/path.ts'
 import { absolutePath, type VolumeRoot } from '../file-stat.ts'
-import { ROOT } from '../../shared/path.ts'
 import { pathOf } from './fanotify-calls.ts'
 
 const DELETED = ' (deleted)'

@@ -24,7 +24,13 @@ export type WatchEvent =
   /** Something happened to a file of which the name was not told. */
   | { readonly kind: 'inode'; readonly inode: bigint }
   /** A version that was closed after writing, held open until `release` is called. The path may name another file by now. */
-  | { readonly kind: 'pin'; readonly path: RelativePath; readonly fd: number; readonly writer: Writer | undefined; readonly release: () => void }
+  | {
+      readonly kind: 'pin'
+      readonly path: RelativePath
+      readonly fd: number
+      readonly writer: Writer | undefined
+      readonly release: () => void
+    }
   /** Versions may have come and gone unseen since `sinceMs` (ms since 1970; undefined: since the last proof), but no event was missed. */
   | { readonly kind: 'loss'; readonly sinceMs: number | undefined; readonly cause: string }
   /** Something at or below this path may have been missed; a shallow one concerns the directory's own entries only. */

@@ -2,13 +2,19 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import type { CaptureRequest } from '../../agent/capture.ts'
 import { digestOf } from '../../shared/digest.ts'
+import { CAPTURE_BYTES_IN_FLIGHT } from '../../shared/limits.ts'
 import { relativePath } from '../../shared/path.ts'
-import { CaptureSite, contentOf, fileOf, versionOf } from '../support/capture-site.ts'
+import { CaptureSite, contentOf, fileOf, side, versionOf } from '../support/capture-site.ts'
 import { scratchDirectory } from '../support/scratch.ts'
+import { Random } from '../support/workload.ts'
 
 const LOOKS = 3000
+/** Directories are not held open longer than this between two looks. */
+const LONG_MS = 300
 
 /** Replaces the directory `d` by a symlink to another one and back, as fast as it can, until it is ended. */
 const SWAP = `
@@ -96,5 +102,28 @@ describe('paths beneath a volume', () => {
     onTestFinished(() => rmSync(`${site.directory}-moved`, { recursive: true }))
     symlinkSync('/', site.directory)
     expect((await site.look('f')).outcome.kind).toBe('root-lost')
+  })
+
+  it('are looked for again after a look that took long', async () => {
+    const site = new CaptureSite()
+    mkdirSync(site.file('d'))
+    writeFileSync(site.file('d/large'), new Random(1).bytes(2 * CAPTURE_BYTES_IN_FLIGHT))
+    writeFileSync(site.file('d/f'), 'old')
+    let replaced: Promise<void> | undefined
+    const replace = async (): Promise<void> => {
+      renameSync(site.file('d'), site.file('e'))
+      mkdirSync(site.file('d'))
+      writeFileSync(site.file('d/f'), 'new')
+      await setTimeout(LONG_MS)
+    }
+    const names = ['d/large', 'd/f', ...Array<string>(6).fill('absent')]
+    const requests = names.map((name): CaptureRequest => ({ kind: 'examine', ...side(name), asIs: false, isDeep: false, pin: undefined }))
+    const [large, file] = await site.requestAll(requests, () => {
+      replaced ??= replace()
+      return replaced
+    })
+    expect(large?.outcome).toEqual({ kind: 'busy' })
+    if (file === undefined) throw new Error('no answer')
+    expect(contentOf(file).toString()).toBe('new')
   })
 })

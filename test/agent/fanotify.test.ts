@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process'
 import {
   chmodSync,
   closeSync,
@@ -168,6 +169,19 @@ describe.skipIf(!isRoot)('watching through fanotify (needs root)', () => {
     writeFileSync(join(scratchDirectory(), 'elsewhere'), 'x')
     writeFileSync(watched.file('seen'), 'x')
     expect([...(await watched.dirty())]).toEqual(['seen'])
+  })
+
+  it('watches a bind mount, and takes nothing of the rest of its filesystem for it', async () => {
+    const whole = scratchDirectory()
+    mkdirSync(join(whole, 'shown/d'), { recursive: true })
+    const at = scratchDirectory()
+    execFileSync('mount', ['--bind', join(whole, 'shown'), at])
+    onTestFinished(() => void execFileSync('umount', ['-l', at]))
+    const watched = await Watched.open(at)
+    writeFileSync(join(whole, 'outside'), 'x')
+    writeFileSync(join(whole, 'shown/d/through the other name'), 'x')
+    writeFileSync(join(at, 'd/f'), 'x')
+    expect(await watched.dirty()).toEqual(new Set(['d/through the other name', 'd/f']))
   })
 
   it('serves several volumes of one filesystem', async () => {

@@ -56,9 +56,10 @@ describe('versions that are held open', () => {
     const [old, young] = [pin('f'), pin('g')]
     pins.add(old)
     let isSettled = false
-    const settled = pins.settled(VOLUME, new AbortController().signal).then(() => {
+    const settled = (async () => {
+      await pins.settled(VOLUME, new AbortController().signal)
       isSettled = true
-    })
+    })()
     pins.add(young)
     expect(pins.take(10)).toEqual([old, young])
     pins.finished(young)

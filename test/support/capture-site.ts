@@ -5,6 +5,7 @@ import { zstdDecompressSync } from 'node:zlib'
 import { onTestFinished } from 'vitest'
 import { Capture, type CaptureRequest } from '../../agent/capture.ts'
 import type { Outcome, Side } from '../../agent/capture-job.ts'
+import type { CaptureClient } from '../../agent/capture-thread.ts'
 import { identityOf, type VolumeRoot } from '../../agent/file-stat.ts'
 import { DEFAULT_CHUNK_SIZES } from '../../shared/chunker.ts'
 import type { Digest } from '../../shared/digest.ts'
@@ -43,20 +44,38 @@ export class CaptureSite {
 
   /** What `onChunk` returns is waited for before much more is captured. */
   request(request: CaptureRequest, onChunk: () => Promise<void> | undefined = () => undefined): Promise<Captured> {
-    const chunks = new Map<Digest, Buffer>()
-    return new Promise((resolve) => {
-      const client = {
-        taken: (
-          { digest }: { readonly digest: Digest },
-          { compressed, bytes }: { readonly compressed: boolean; readonly bytes: Uint8Array },
-        ): Promise<void> | undefined => {
-          chunks.set(digest, compressed ? zstdDecompressSync(bytes) : Buffer.from(bytes))
-          return onChunk()
-        },
-        ended: (outcome: Outcome): void => resolve({ outcome, chunks }),
-      }
-      this.#capture.dispatch(this.#root, DEFAULT_CHUNK_SIZES, [[request, client]])
+    return this.#dispatch([request], onChunk)[0] ?? Promise.reject(new Error('one request has one answer'))
+  }
+
+  /** All given at once: the first ones to the same thread. */
+  requestAll(requests: readonly CaptureRequest[], onChunk: () => Promise<void> | undefined): Promise<Captured[]> {
+    return Promise.all(this.#dispatch(requests, onChunk))
+  }
+
+  #dispatch(requests: readonly CaptureRequest[], onChunk: () => Promise<void> | undefined): Promise<Captured>[] {
+    const clients: CaptureClient[] = []
+    const answers = requests.map((): Promise<Captured> => {
+      const chunks = new Map<Digest, Buffer>()
+      return new Promise((resolve) => {
+        const client: CaptureClient = {
+          taken: (
+            { digest }: { readonly digest: Digest },
+            { compressed, bytes }: { readonly compressed: boolean; readonly bytes: Uint8Array },
+          ): Promise<void> | undefined => {
+            chunks.set(digest, compressed ? zstdDecompressSync(bytes) : Buffer.from(bytes))
+            return onChunk()
+          },
+          ended: (outcome: Outcome): void => resolve({ outcome, chunks }),
+        }
+        clients.push(client)
+      })
     })
+    this.#capture.dispatch(
+      this.#root,
+      DEFAULT_CHUNK_SIZES,
+      requests.map((request, i) => [request, clients[i]] as [CaptureRequest, CaptureClient]),
+    )
+    return answers
   }
 }
 

@@ -20,11 +20,14 @@ export class KeptDescriptors {
 
   keep(name: string, fd: number): void {
     sendDescriptor(this.#address, `FDSTORE=1\nFDNAME=${name}`, fd)
-    this.#received = this.#received.then(async () => {
-      const { message, descriptor } = await receiveDescriptor(this.#socket)
-      const kept = /^FDNAME=(.*)$/m.exec(message)?.[1] ?? ''
-      if (descriptor !== undefined) this.#kept.set(kept, descriptor)
-    })
+    this.#received = this.#receive(this.#received)
+  }
+
+  async #receive(before: Promise<void>): Promise<void> {
+    await before
+    const { message, descriptor } = await receiveDescriptor(this.#socket)
+    const kept = /^FDNAME=(.*)$/m.exec(message)?.[1] ?? ''
+    if (descriptor !== undefined) this.#kept.set(kept, descriptor)
   }
 
   /** Resolves when all that was sent has arrived. */
