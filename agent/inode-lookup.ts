@@ -2,7 +2,8 @@
  * Single questions to the index by inode, for a walk that need not read the captured side in order: whether a path is as it was
  * captured, and whether a directory still has the times at which it was last seen to hold exactly what is recorded.
  *
- * A directory with these times has the same names as then, so nothing in it can be missing; each of its names need only be
+ * A directory with these times has the same names as then, and no other names were recorded since (state-fold.ts), so nothing in
+ * it can be missing; each of its names need only be
  * compared with its print, and files of one directory mostly have neighbouring inodes.
  * Invariant: what the index does not know, or what is damaged in it, is "not as captured". It prevents damage from hiding a
  * change; it costs a look.

@@ -52,7 +52,7 @@ async function perform(request: ScanRequest, task: ScanTask): Promise<void> {
     using root = ScanRoot.open(request.root)
     const { volume, isDeep, bulkInodesMax } = request
     const database = await databaseAt(request.stateDirectory)
-    const provesListing = request.path === ROOT && !request.isShallow && TELLING.has(root.calls.filesystemOf(root.fd).type)
+    const provesListing = request.path === ROOT && !request.isShallow && !isDeep && TELLING.has(root.calls.filesystemOf(root.fd).type)
     const parts: WalkParts = {
       root,
       database,
@@ -61,7 +61,7 @@ async function perform(request: ScanRequest, task: ScanTask): Promise<void> {
       ignored: ignoredKeys(request),
       isDeep,
       index: provesListing ? new InodeLookup(database, volume) : undefined,
-      trustsListed: !isDeep && bulkInodesMax > 0,
+      trustsListed: bulkInodesMax > 0,
     }
     await run(parts, request, task)
   } catch (error) {

@@ -70,6 +70,7 @@ export class Scanner {
     const { name } = volume
     const { paths: ignored, patterns: ignorePatterns } = volume.ignore
     const bulkInodesMax = this.#bulkInodesMax()
+    if (path === ROOT && !isShallow && !isDeep) state.beginListing(name)
     const news = thread.run(
       { stateDirectory: state.directory, volume: name, root, path, isShallow, isDeep, ignored, ignorePatterns, bulkInodesMax },
       signal,

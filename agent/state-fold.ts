@@ -6,7 +6,7 @@
  * being folded as if the first had not been.
  */
 import { type ByteString, ByteWriter } from '../shared/bytes.ts'
-import { isWithin, type Label, pathKey, type RelativePath, ROOT } from '../shared/path.ts'
+import { isWithin, type Label, parentOf, pathKey, type RelativePath, ROOT } from '../shared/path.ts'
 import type { JournalRecord } from '../shared/record.ts'
 import { effects, type Tree, type TreeEntry } from '../shared/tree.ts'
 import type { Write } from './database.ts'
@@ -27,6 +27,8 @@ export interface WrittenState {
   /** Told of every entry as it is folded. */
   changed(key: ByteString, known: Known | undefined): void
   factsChanged(volume: Label, facts: VolumeFacts): void
+  /** Told of every directory in which other names are recorded than before. */
+  listedDropped(volume: Label, inode: bigint): void
   /** Told when a record makes a whole subtree disappear. */
   removed(): void
 }
@@ -52,7 +54,7 @@ export class StateFold {
   }
 
   async fold(record: JournalRecord): Promise<void> {
-    for await (const tree of this.#treesBefore(record)) this.#apply(record, tree)
+    for await (const tree of this.#treesBefore(record)) await this.#dropListed(record, this.#apply(record, tree))
     if (record.kind === 'lost') await this.#markLost(record)
     this.#foldFacts(record)
   }
@@ -128,11 +130,15 @@ export class StateFold {
     return { path, position: { epoch: this.#epoch, seq: known.seq }, version: known.version }
   }
 
-  #apply(record: JournalRecord, tree: Tree): void {
-    if (!('volume' in record)) return
+  /** @returns the directories in which other names are recorded than before */
+  #apply(record: JournalRecord, tree: Tree): Set<RelativePath> {
+    const renamed = new Set<RelativePath>()
+    if (!('volume' in record)) return renamed
     const { volume } = record
     for (const effect of effects(record, tree)) {
       const prior = tree.at(effect.path)?.version
+      const parent = parentOf(effect.path)
+      if (parent !== undefined && (prior === undefined || effect.kind === 'gone')) renamed.add(parent)
       if (prior !== undefined) this.#index({ volume, path: effect.path }, prior.inode, undefined)
       if (prior?.kind === 'directory' && effect.kind === 'gone') this.#writes.push({ type: 'del', key: listedKey(volume, prior.inode) })
       if (effect.kind === 'gone') {
@@ -143,6 +149,20 @@ export class StateFold {
       }
       const { path, version } = effect
       this.#put({ volume, path }, { seq: record.seq, version, isLost: false })
+    }
+    return renamed
+  }
+
+  /** What a scan has seen of the names in these directories holds no more. */
+  async #dropListed(record: JournalRecord, directories: ReadonlySet<RelativePath>): Promise<void> {
+    if (!('volume' in record)) return
+    const { volume } = record
+    for (const path of directories) {
+      const known = await this.#at({ volume, path })
+      if (known?.version.kind !== 'directory') continue
+      const { inode } = known.version
+      this.#writes.push({ type: 'del', key: listedKey(volume, inode) })
+      this.#state.listedDropped(volume, inode)
     }
   }
 

@@ -10,7 +10,7 @@
 import type { ByteString } from '../shared/bytes.ts'
 import type { HybridTime } from '../shared/clock.ts'
 import { PacsimileError } from '../shared/errors.ts'
-import { type Label, pathFromKey, type RelativePath } from '../shared/path.ts'
+import { type Label, parentOf, pathFromKey, type RelativePath } from '../shared/path.ts'
 import type { JournalRecord, WatchMode } from '../shared/record.ts'
 import type { Version } from '../shared/version.ts'
 import { Database, type MakeRoom, setAside, type Write } from './database.ts'
@@ -85,6 +85,8 @@ export class State {
   readonly #coveredBefore: ReadonlyMap<Label, HybridTime>
   readonly #cache = new KnownCache()
   readonly #fold: StateFold
+  /** Directories in which other names are recorded since a volume's scan began. */
+  readonly #dropped = new Map<Label, Set<bigint>>()
   #applied: number
   /** Grows with every entry that changes. */
   #changes = 0
@@ -109,6 +111,9 @@ export class State {
           this.#cache.set(key, known)
         },
         factsChanged: (volume, changed) => void this.#facts.set(volume, changed),
+        listedDropped: (volume, inode) => {
+          this.#dropped.get(volume)?.add(inode)
+        },
         removed: () => {
           this.#removals += 1
         },
@@ -176,9 +181,16 @@ export class State {
     return group === undefined ? [] : keysOf(group, inode).map(pathFromKey)
   }
 
-  /** Remembers directories for the next scan. It is of no harm when it is lost: they are listed again. */
+  /** A scan begins that will tell of directories that hold exactly what is recorded; one at a time for each volume. */
+  beginListing(volume: Label): void {
+    this.#dropped.set(volume, new Set())
+  }
+
+  /** Remembers such directories for the next scan. It is of no harm when it is lost: they are listed again. */
   async noteListed(volume: Label, listed: readonly Listed[]): Promise<void> {
-    const writes = listed.map(({ inode, times }): Write => ({ type: 'put', key: listedKey(volume, inode), value: Buffer.from(times) }))
+    const dropped = this.#dropped.get(volume)
+    const current = listed.filter(({ inode }) => dropped?.has(inode) === false)
+    const writes = current.map(({ inode, times }): Write => ({ type: 'put', key: listedKey(volume, inode), value: Buffer.from(times) }))
     if (writes.length > 0) await this.#database.write(writes, { sync: false })
   }
 
@@ -196,9 +208,15 @@ export class State {
 
   /** Folds records in. They must be the next ones of the journal. */
   async apply(records: readonly JournalRecord[]): Promise<void> {
-    const puts = records.filter((record) => record.kind === 'put')
-    const known = await this.atMany(puts)
-    for (const [i, place] of puts.entries()) this.#fold.expect(place, known[i])
+    const places = new Map<ByteString, Place>()
+    for (const record of records) {
+      if (record.kind !== 'put') continue
+      const { volume, path } = record
+      for (const wanted of [path, parentOf(path) ?? path]) places.set(keyOf(volume, wanted), { volume, path: wanted })
+    }
+    const wanted = [...places.values()]
+    const known = await this.atMany(wanted)
+    for (const [i, place] of wanted.entries()) this.#fold.expect(place, known[i])
     for (const record of records) await this.#fold.fold(record)
     const last = records.at(-1)
     if (last !== undefined) await this.#fold.write(last.seq)

@@ -5,7 +5,7 @@ import { Database } from '../../agent/database.ts'
 import type { Journal } from '../../agent/journal.ts'
 import { keyAfter, LAST_KEY } from '../../agent/scan.ts'
 import { State } from '../../agent/state.ts'
-import { MARK_KEY } from '../../agent/state-keys.ts'
+import { listedKey, MARK_KEY } from '../../agent/state-keys.ts'
 import { StateWalk } from '../../agent/state-walk.ts'
 import { hybridTime } from '../../shared/clock.ts'
 import { pathFromKey, pathKey, type RelativePath, ROOT } from '../../shared/path.ts'
@@ -134,6 +134,41 @@ describe('the state', () => {
     const anew = await openState(directory)
     expect(await pathsOf(anew)).toEqual([])
     expect(anew.applied).toBe(0)
+  })
+
+  it('forgets what a scan saw of a directory as soon as other names are recorded in it', async () => {
+    const directory = scratchDirectory()
+    const journal = await openJournal(directory)
+    const state = await openState(directory)
+    const times = Buffer.alloc(24)
+    await append(journal, state, [
+      FIRST,
+      put('', directoryVersion({ inode: 10n })),
+      put('d', directoryVersion({ inode: 11n })),
+      put('d/f', fileVersion('1')),
+    ])
+    const database = await Database.join(state.directory)
+    onTestFinished(() => database.close())
+    const isListed = (inode: bigint): boolean => database.getNow(listedKey(VOLUME, inode)) !== undefined
+    const note = (): Promise<void> =>
+      state.noteListed(VOLUME, [
+        { inode: 10n, times },
+        { inode: 11n, times },
+      ])
+    await note()
+    expect([isListed(10n), isListed(11n)]).toEqual([false, false])
+    state.beginListing(VOLUME)
+    await note()
+    await append(journal, state, [put('d/f', fileVersion('2'))])
+    expect([isListed(10n), isListed(11n)]).toEqual([true, true])
+    await append(journal, state, [put('d/g', fileVersion('1'))])
+    expect([isListed(10n), isListed(11n)]).toEqual([true, false])
+    await note()
+    expect([isListed(10n), isListed(11n)]).toEqual([true, false])
+    state.beginListing(VOLUME)
+    await note()
+    await append(journal, state, [{ kind: 'remove', volume: VOLUME, path: path('d') }])
+    expect([isListed(10n), isListed(11n)]).toEqual([false, false])
   })
 
   it('owes a sweep from the first volume record of an epoch until the sweep', async () => {

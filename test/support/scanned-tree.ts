@@ -98,6 +98,7 @@ export class ScannedTree {
       ignorePatterns: [],
       bulkInodesMax,
     }
+    this.#state.beginListing(VOLUME)
     const differences: Difference[] = []
     let [method, reason]: [ScanMethod, string] = ['walk', '']
     let [tasks, entries, listed] = [0, 0, 0]
