@@ -13,7 +13,7 @@ import { closeSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { ERRORS } from '../shared/errors.ts'
 import type { Log } from '../shared/log.ts'
-import { listenForDescriptors, receiveDescriptor } from './descriptor-calls.ts'
+import { listenForDescriptors, receiveDescriptor, sendDescriptor } from './descriptor-calls.ts'
 
 /** Tells the agent that its parent is this supervisor. */
 export const SUPERVISED = 'PACSIMILE_SUPERVISED'
@@ -32,6 +32,7 @@ export class AgentSupervisor {
   readonly #socket = `@pacsimile-agent-${process.pid}-${randomBytes(6).toString('hex')}`
   #child: ChildProcess | undefined
   #isStopping = false
+  #isOver = false
 
   /** `args` are the agent's own, as they follow the executable. */
   constructor(log: Log, args: readonly string[]) {
@@ -42,7 +43,18 @@ export class AgentSupervisor {
   /** Until the agent ends for good. @returns its exit status */
   async run(): Promise<number> {
     const socket = listenForDescriptors(this.#socket)
-    void this.#receive(socket)
+    const receiving = this.#receive(socket)
+    try {
+      return await this.#keepAlive()
+    } finally {
+      // The thread that waits for a datagram would keep this process for ever.
+      this.#isOver = true
+      sendDescriptor(this.#socket, 'STOPPING=1', undefined)
+      await receiving
+    }
+  }
+
+  async #keepAlive(): Promise<number> {
     for (const name of ['SIGTERM', 'SIGINT'] as const) process.on(name, () => this.#stop(name))
     let pauseMs = RESTART_FIRST_MS
     for (;;) {
@@ -87,6 +99,7 @@ export class AgentSupervisor {
   async #receive(socket: number): Promise<void> {
     for (;;) {
       const { message, descriptor } = await receiveDescriptor(socket)
+      if (this.#isOver) return
       const words = new Map(message.split('\n').map((line) => line.split('=', 2) as [string, string]))
       const name = words.get('FDNAME') ?? ''
       const before = this.#kept.get(name)
