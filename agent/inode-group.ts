@@ -20,6 +20,8 @@ const LENGTH_BYTES = 4
 export type GroupChanges = Map<ByteString, { readonly inode: bigint; readonly key: ByteString; readonly print: Buffer | undefined }>
 
 const WORD = 4
+/** Of an entry, without its key. */
+const ENTRY_WORDS = (PRINT_BYTES + LENGTH_BYTES) / WORD
 
 /** The entries of a whole group one after the other, without a value for each. */
 export class GroupReader {
@@ -67,7 +69,7 @@ export class GroupReader {
   }
 
   next(): void {
-    this.at += (PRINT_BYTES + LENGTH_BYTES) / WORD + Math.ceil(this.#length / WORD)
+    this.at += ENTRY_WORDS + ((this.#length + WORD - 1) >> 2)
   }
 }
 

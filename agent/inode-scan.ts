@@ -19,9 +19,9 @@ import { isWholeKnown, PRINT_AT, pathPrefix } from './state-keys.ts'
 import { BULKSTAT, STATX } from './system-calls.ts'
 import { listedOf, TreeWalk, type WalkParts } from './tree-walk.ts'
 
-const BATCH_INODES = 4096
+const BATCH_INODES = 2048
 /** A range is cut in two only while it is longer than this. */
-const CUT_INODES_MIN = 16_384
+const CUT_INODES_MIN = 8192
 /** Names of a directory looked up at once. */
 const NAMES_MAX = 512
 

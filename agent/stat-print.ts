@@ -28,6 +28,23 @@ const CTIME = 40
 const CTIME_NS = 48
 const NS = 1_000_000_000n
 
+/** Words of struct statx, and of a record of bulkstat; constants of their own, because they are asked for millions of times. */
+const S_MODE = STATX.mode >> 2
+const S_UID = STATX.uid >> 2
+const S_GID = STATX.gid >> 2
+const S_INODE = STATX.ino >> 2
+const S_SIZE = STATX.size >> 2
+const S_MTIME = STATX.mtime >> 2
+const S_CTIME = STATX.ctime >> 2
+const B_MODE = BULKSTAT.mode >> 2
+const B_UID = BULKSTAT.uid >> 2
+const B_GID = BULKSTAT.gid >> 2
+const B_SIZE = BULKSTAT.size >> 2
+const B_MTIME = BULKSTAT.mtime >> 2
+const B_MTIME_NS = BULKSTAT.mtimeNs >> 2
+const B_CTIME = BULKSTAT.ctime >> 2
+const B_CTIME_NS = BULKSTAT.ctimeNs >> 2
+
 const DOUBTS = ['none', 'unstable', 'lost'] as const
 const TYPES: Record<FileKind, number> = {
   'file': constants.S_IFREG,
@@ -71,21 +88,21 @@ export function isPrintOf(print: Buffer, at: number, statx: Buffer): boolean {
 
 /** The same of 32-bit words, for what lies aligned in memory: words are read several times faster than bytes are put together. */
 export function isPrintOfWords(print: Uint32Array, at: number, statx: Uint32Array): boolean {
-  const mode = (statx[STATX.mode >> 2] ?? 0) & 0xffff
+  const mode = (statx[S_MODE] ?? 0) & 0xffff
   return (
     // The doubt is in the upper half.
     print[at] === mode &&
-    print[at + 3] === statx[STATX.ino >> 2] &&
-    print[at + 4] === statx[(STATX.ino >> 2) + 1] &&
-    print[at + 10] === statx[STATX.ctime >> 2] &&
-    print[at + 11] === statx[(STATX.ctime >> 2) + 1] &&
-    print[at + 12] === statx[(STATX.ctime >> 2) + 2] &&
-    print[at + 7] === statx[STATX.mtime >> 2] &&
-    print[at + 8] === statx[(STATX.mtime >> 2) + 1] &&
-    print[at + 9] === statx[(STATX.mtime >> 2) + 2] &&
-    (!isType(mode, constants.S_IFREG) || (print[at + 5] === statx[STATX.size >> 2] && print[at + 6] === statx[(STATX.size >> 2) + 1])) &&
-    print[at + 1] === statx[STATX.uid >> 2] &&
-    print[at + 2] === statx[STATX.gid >> 2]
+    print[at + 3] === statx[S_INODE] &&
+    print[at + 4] === statx[S_INODE + 1] &&
+    print[at + 10] === statx[S_CTIME] &&
+    print[at + 11] === statx[S_CTIME + 1] &&
+    print[at + 12] === statx[S_CTIME + 2] &&
+    print[at + 7] === statx[S_MTIME] &&
+    print[at + 8] === statx[S_MTIME + 1] &&
+    print[at + 9] === statx[S_MTIME + 2] &&
+    (!isType(mode, constants.S_IFREG) || (print[at + 5] === statx[S_SIZE] && print[at + 6] === statx[S_SIZE + 1])) &&
+    print[at + 1] === statx[S_UID] &&
+    print[at + 2] === statx[S_GID]
   )
 }
 
@@ -94,19 +111,19 @@ export function isPrintOfWords(print: Uint32Array, at: number, statx: Uint32Arra
  * back yet: where nothing but the size differs, 'size' asks for another look.
  */
 export function isPrintOfRecord(print: Uint32Array, at: number, records: Uint32Array, record: number): boolean | 'size' {
-  const mode = (records[record + (BULKSTAT.mode >> 2)] ?? 0) & 0xffff
+  const mode = (records[record + B_MODE] ?? 0) & 0xffff
   const isSame =
     print[at] === mode &&
-    print[at + 10] === records[record + (BULKSTAT.ctime >> 2)] &&
-    print[at + 11] === records[record + (BULKSTAT.ctime >> 2) + 1] &&
-    print[at + 12] === records[record + (BULKSTAT.ctimeNs >> 2)] &&
-    print[at + 7] === records[record + (BULKSTAT.mtime >> 2)] &&
-    print[at + 8] === records[record + (BULKSTAT.mtime >> 2) + 1] &&
-    print[at + 9] === records[record + (BULKSTAT.mtimeNs >> 2)] &&
-    print[at + 1] === records[record + (BULKSTAT.uid >> 2)] &&
-    print[at + 2] === records[record + (BULKSTAT.gid >> 2)]
+    print[at + 10] === records[record + B_CTIME] &&
+    print[at + 11] === records[record + B_CTIME + 1] &&
+    print[at + 12] === records[record + B_CTIME_NS] &&
+    print[at + 7] === records[record + B_MTIME] &&
+    print[at + 8] === records[record + B_MTIME + 1] &&
+    print[at + 9] === records[record + B_MTIME_NS] &&
+    print[at + 1] === records[record + B_UID] &&
+    print[at + 2] === records[record + B_GID]
   if (!isSame || !isType(mode, constants.S_IFREG)) return isSame
-  const size = record + (BULKSTAT.size >> 2)
+  const size = record + B_SIZE
   return print[at + 5] === records[size] && print[at + 6] === records[size + 1] ? true : 'size'
 }
 
