@@ -55,6 +55,7 @@ function storedDigests({ version, isLost }: Known): ByteString {
 
 export function settledBy(outcome: Outcome, recorded: readonly Recorded[]): Settled {
   if (recorded.some(({ kind }) => kind === 'outdated')) return { kind: 'busy' }
+  if (recorded.some(({ kind }) => kind === 'held')) return { kind: 'held' }
   switch (outcome.kind) {
     case 'still-open':
       return { kind: 'still-open' }

@@ -38,14 +38,22 @@ export class Order {
     return new Map(await Promise.all(asked))
   }
 
-  /** Whether something older is still to be recorded before it. */
-  isHeld(finding: Finding, fences: Fences): boolean {
+  /** Whether something older, which is known, is still to be recorded before it. */
+  isHeld(finding: Finding): boolean {
     const { volume, path, outcome, pin } = finding
     if (pin !== undefined || !isNews(outcome)) return false
     if (this.#isBeforeRename(finding)) return true
-    if (outcome.kind === 'version' && outcome.version.kind === 'directory') return false
-    if (fences.get(volume)?.isBehind === true) return true
+    if (isDirectory(outcome)) return false
     return this.#pins.concerns({ volume, path: outcome.kind === 'gone' ? outcome.topmost : path })
+  }
+
+  /**
+   * Whether older versions of the path may wait in the kernel still. Not of a file that is the one that was recorded: what was
+   * closed of it since is in what was read now.
+   */
+  isBehind({ volume, outcome, pin, knownInode }: Finding, fences: Fences): boolean {
+    if (pin !== undefined || !isNews(outcome) || isDirectory(outcome) || fences.get(volume)?.isBehind !== true) return false
+    return outcome.kind === 'gone' || outcome.version.inode !== knownInode
   }
 
   #isBeforeRename({ volume, path, outcome, retries }: Finding): boolean {
@@ -60,6 +68,10 @@ export class Order {
   }
 }
 
-function isNews(outcome: Finding['outcome']): boolean {
+function isNews(outcome: Finding['outcome']): outcome is Extract<Finding['outcome'], { kind: 'gone' | 'version' }> {
   return outcome.kind === 'gone' || outcome.kind === 'version'
+}
+
+function isDirectory(outcome: Finding['outcome']): boolean {
+  return outcome.kind === 'version' && outcome.version.kind === 'directory'
 }

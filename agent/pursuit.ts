@@ -61,6 +61,8 @@ const TAKE_MAX = 64
 /** While more versions than these are held open, only so many looks are taken beside them: most of those must wait for a version anyway. */
 const PINS_FIRST = 64
 const LOOKS_BESIDE_PINS = 8
+/** With so few left, what was held back is looked at again. */
+const PINS_FEW = 16
 /** A version whose directory moves about is given up, or put into inferred ones, after so many attempts. */
 const PIN_ATTEMPTS_MAX = 4
 
@@ -86,7 +88,11 @@ export class Pursuit {
   async drained(signal: AbortSignal): Promise<void> {
     const { settle, pins } = this.#parts
     const isBusy = (): boolean =>
-      this.#underWay > 0 || pins.size > 0 || settle.scannedSize > 0 || (settle.nextMs() ?? Number.POSITIVE_INFINITY) <= performance.now()
+      this.#underWay > 0 ||
+      pins.size > 0 ||
+      settle.heldSize > 0 ||
+      settle.scannedSize > 0 ||
+      (settle.nextMs() ?? Number.POSITIVE_INFINITY) <= performance.now()
     while (isBusy() && !signal.aborted) {
       this.wake()
       await this.#progressed.wait(signal)
@@ -135,6 +141,8 @@ export class Pursuit {
     const room = Math.min(TAKE_MAX, capture.room)
     if (sizes === undefined || room === 0) return 0
     const taken = pins.take(room)
+    // The kernel had more than may be open at once; now it has not.
+    if (pins.size < PINS_FEW && settle.heldSize > 0) settle.release(performance.now())
     const isBacklog = pins.size >= PINS_FIRST
     const left = Math.max(0, room - taken.length)
     const looks = settle.take(
@@ -280,6 +288,7 @@ export class Pursuit {
         path,
         outcome: found,
         knownSeq: known?.seq,
+        knownInode: known?.version.inode,
         removals,
         pinned,
         hasWaited: false,

@@ -28,6 +28,7 @@ export interface Finding extends Place {
   readonly outcome: Extract<Outcome, { kind: 'version' | 'gone' | 'same' | 'still-open' }>
   /** What the state said when the look began, and how many removals it had seen. */
   readonly knownSeq: number | undefined
+  readonly knownInode: bigint | undefined
   readonly removals: number
   /** Content that the capture keeps pinned. */
   readonly pinned: ReadonlySet<Digest>
@@ -42,8 +43,8 @@ export interface Finding extends Place {
 }
 
 export interface Recorded {
-  /** `outdated`: it does not fit what was recorded meanwhile; look again. */
-  readonly kind: 'recorded' | 'nothing' | 'outdated'
+  /** `outdated`: it does not fit what was recorded meanwhile; look again. `held`: when older versions have been recorded. */
+  readonly kind: 'recorded' | 'nothing' | 'outdated' | 'held'
   /** Inode whose other names may have changed with it. */
   readonly inodes: readonly bigint[]
   /** The directory whose entries changed. */
@@ -58,6 +59,7 @@ type Answer = readonly Recorded[] | 'waits' | readonly JournalEntry[]
 
 const NOTHING: Recorded = { kind: 'nothing', inodes: [], touched: undefined, isReplaced: false }
 const OUTDATED: Recorded = { ...NOTHING, kind: 'outdated' }
+const HELD: Recorded = { ...NOTHING, kind: 'held' }
 
 export interface RecorderParts {
   readonly journal: Journal
@@ -130,7 +132,7 @@ export class Recorder {
     const { journal, state, order, moves } = this.#parts
     const findings = items.flatMap((item) => ('findings' in item ? item.findings : []))
     const fences = await order.fences(findings)
-    await moves.record(findings.filter((finding) => !order.isHeld(finding, fences)))
+    await moves.record(findings.filter((finding) => !order.isHeld(finding)))
     const draft = new Draft(await this.#load(findings))
     const spans: { readonly from: number; readonly answer: Answer | undefined; readonly each: readonly number[] }[] = []
     for (const item of items) {
@@ -150,7 +152,9 @@ export class Recorder {
 
   /** `each` is told where in the draft the put of each finding stands, -1 where there is none. */
   #drawAll(findings: readonly Finding[], draft: Draft, fences: Fences, each: number[]): Answer {
-    if (findings.some((finding) => this.#parts.order.isHeld(finding, fences))) return findings.map(() => OUTDATED)
+    const { order } = this.#parts
+    if (findings.some((finding) => order.isHeld(finding))) return findings.map(() => OUTDATED)
+    if (findings.some((finding) => order.isBehind(finding, fences))) return findings.map(() => HELD)
     const missing = findings.filter((finding) => !hasDirectory(finding, draft))
     if (missing.some(({ hasWaited }) => !hasWaited)) return 'waits'
     if (missing.some(({ pin }) => pin?.isLast !== true)) return findings.map(() => OUTDATED)

@@ -46,6 +46,8 @@ export type Settled =
   | { readonly kind: 'still-open' }
   /** A writer has it open, or it changed while being read. */
   | { readonly kind: 'busy' }
+  /** Older versions, of which it cannot be known whether they are of this path, are still to be recorded before it. */
+  | { readonly kind: 'held' }
   /** Nothing to do, or nothing that can be done now. */
   | { readonly kind: 'done' }
 

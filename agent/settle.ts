@@ -51,6 +51,7 @@ export class Settle {
   /** What others wait for before they can be recorded. */
   readonly #urgent: SettleEntry[] = []
   readonly #perVolume = new Map<Label, number>()
+  readonly #held = new Set<SettleEntry>()
   #scannedNext = 0
   #openFiles = 0
 
@@ -171,6 +172,17 @@ export class Settle {
     return this.#events.nextMs
   }
 
+  /** How many paths wait for older versions to be recorded, whatever time it is. */
+  get heldSize(): number {
+    return this.#held.size
+  }
+
+  /** Those that were held are due again. */
+  release(nowMs: number): void {
+    for (const entry of this.#held) if (this.#isWaiting(entry)) this.#retry(entry, nowMs)
+    this.#held.clear()
+  }
+
   /** At most `max` paths that are due; they are being looked at until `finished` is told. */
   take(nowMs: number, max: number, from: 'all' | 'events'): Due[] {
     const due: Due[] = []
@@ -243,12 +255,13 @@ export class Settle {
     entry.isLooking = false
     const { again } = entry
     entry.again = undefined
-    if (again === undefined && settled.kind !== 'busy') entry.writer = undefined
-    if (settled.kind === 'busy') {
+    if (again === undefined && settled.kind !== 'busy' && settled.kind !== 'held') entry.writer = undefined
+    if (settled.kind === 'busy' || settled.kind === 'held') {
       entry.tickets = [...entry.looking, ...entry.tickets]
       entry.looking = []
       if (entry.isDeepLook) entry.isDeep = true
-      this.#retry(entry, nowMs)
+      if (settled.kind === 'busy') this.#retry(entry, nowMs)
+      else this.#held.add(entry)
       return []
     }
     const tickets = entry.looking
