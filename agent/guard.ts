@@ -6,12 +6,13 @@
  * scan repairs the state and a gap says what may be unknown. It prevents an unmounted disk from being taken for a deletion.
  */
 import { readdirSync, statSync } from 'node:fs'
-import { type HybridTime, startOfMillisecond, TIME_ZERO } from '../shared/clock.ts'
+import { type HybridTime, startOfMillisecond } from '../shared/clock.ts'
 import { reasonOf } from '../shared/errors.ts'
 import type { Log } from '../shared/log.ts'
-import { parentOf, pathBuffer, type RelativePath, ROOT, showPath } from '../shared/path.ts'
+import { pathBuffer, type RelativePath, ROOT, showPath } from '../shared/path.ts'
 import { rootProblem } from './ancestry.ts'
 import type { Coverage } from './coverage.ts'
+import { EventIntake } from './event-intake.ts'
 import { absolutePath, type VolumeRoot } from './file-stat.ts'
 import type { Pins } from './pins.ts'
 import type { Pursuit } from './pursuit.ts'
@@ -26,7 +27,7 @@ import type { AgentScanReport } from './status.ts'
 import type { Volume } from './volume.ts'
 import { isSameRoot, type RootIdentity, type VolumeRoots } from './volume-roots.ts'
 import { sleep } from './waiting.ts'
-import type { OpenWatcher, WatchEvent, Watcher } from './watch/watcher.ts'
+import type { OpenWatcher, Watcher } from './watch/watcher.ts'
 
 export interface GuardParts {
   readonly volume: Volume
@@ -61,11 +62,18 @@ export class Guard {
   readonly #parts: GuardParts
   readonly #rescanThread = new ScanThread()
   readonly #rescans = new Rescans()
+  readonly #intake: EventIntake
   readonly #looked = Promise.withResolvers<void>()
   #hasBegun = false
 
   constructor(parts: GuardParts) {
     this.#parts = parts
+    this.#intake = new EventIntake({
+      ...parts,
+      rescans: this.#rescans,
+      owe: (cause) => this.#owe(cause),
+      provenUntil: () => this.#coveredUntil(),
+    })
   }
 
   get volume(): Volume {
@@ -286,103 +294,12 @@ export class Guard {
     signal.addEventListener('abort', close, { once: true })
     try {
       for await (const events of watcher.events()) {
-        for (const event of events) this.#take(event)
+        for (const event of events) this.#intake.take(event)
         this.#parts.pursuit.wake()
       }
     } finally {
       signal.removeEventListener('abort', close)
     }
-  }
-
-  #take(event: WatchEvent): void {
-    const { volume, coverage, pins } = this.#parts
-    switch (event.kind) {
-      case 'dirty':
-        if (!volume.isIgnored(event.path)) this.#takeDirty(event)
-        return
-      case 'renamed':
-        this.#takeRename(event)
-        return
-      case 'inode':
-        void this.#takeInode(event.inode)
-        return
-      case 'pin':
-        if (volume.isIgnored(event.path)) event.release()
-        else pins.add({ ...event, volume: volume.name, attempts: 0 })
-        return
-      case 'loss':
-        coverage.owe({ from: this.#from(event.sinceMs), cause: event.cause })
-        return
-      case 'rescan':
-        if (event.isGap === true) {
-          this.#owe(event.cause)
-          this.#parts.rounds.want()
-        } else if (!volume.isIgnored(event.path)) {
-          this.#rescans.add(event)
-        }
-    }
-  }
-
-  #from(sinceMs: number | undefined): HybridTime {
-    return sinceMs === undefined ? (this.#coveredUntil() ?? TIME_ZERO) : startOfMillisecond(sinceMs)
-  }
-
-  #takeDirty({ path, isOpen, isEntry, isDirectoryGone, writer }: Extract<WatchEvent, { kind: 'dirty' }>): void {
-    const { volume, settle, rounds } = this.#parts
-    const nowMs = performance.now()
-    if (isDirectoryGone === true) this.#lookForAnother(path, nowMs)
-    const parent = isEntry === true ? parentOf(path) : undefined
-    const hint = { isOpen: isOpen === true, isSure: volume.mode === 'complete', writer }
-    const isKept =
-      settle.changed({ volume: volume.name, path }, nowMs, hint) &&
-      (parent === undefined || settle.childrenChanged({ volume: volume.name, path: parent }, nowMs))
-    if (isKept) return
-    settle.collapse(volume.name)
-    this.#owe('more changed at once than could be followed')
-    rounds.want()
-  }
-
-  /** Events of what went with a directory name no place any more: if one of its name is there, it is compared as a whole. */
-  #lookForAnother(path: RelativePath, nowMs: number): void {
-    const { volume, settle, state } = this.#parts
-    const place = { volume: volume.name, path }
-    const answered = (): void => {
-      void state.at(place).then((known) => {
-        if (known?.version.kind === 'directory') this.rescanWithin(path)
-        return undefined
-      })
-    }
-    settle.found(place, 'event', { answered }, nowMs)
-  }
-
-  /** The look at the new place records the move; what it does not, a scan of what is there finds. */
-  #takeRename({ path, to }: Extract<WatchEvent, { kind: 'renamed' }>): void {
-    const { volume, settle, renames } = this.#parts
-    const rename = renames.add(volume.name, path, to)
-    // What was told of under a name that it had only for a moment.
-    if (rename.from !== path) settle.renamed(volume.name, path, to, performance.now())
-    const lookAt = (place: RelativePath): void => {
-      const answered = (): void => {
-        // A directory above it was renamed meanwhile.
-        if (rename.to !== place && !rename.isRecorded) {
-          lookAt(rename.to)
-          return
-        }
-        renames.remove(rename)
-        settle.changed({ volume: volume.name, path: rename.from }, performance.now(), { isSure: true })
-        if (!rename.isRecorded) this.#rescans.add({ path: rename.to, isShallow: false })
-        this.#rescans.progress()
-      }
-      settle.found({ volume: volume.name, path: place }, 'event', { answered }, performance.now(), { isUrgent: true })
-    }
-    lookAt(to)
-  }
-
-  async #takeInode(inode: bigint): Promise<void> {
-    const { volume, state, settle, pursuit } = this.#parts
-    for (const path of await state.namesOf(volume.name, inode))
-      settle.changed({ volume: volume.name, path }, performance.now(), { isSure: true })
-    pursuit.wake()
   }
 
   async #runRescans(signal: AbortSignal): Promise<void> {

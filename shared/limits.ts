@@ -75,7 +75,7 @@ export const JOURNAL_BATCH_MAX = 1024
 export const IGNORE_PATTERNS_MAX = 1000
 
 /** Paths of one volume that wait to be looked at because of events; beyond these the volume is scanned instead. */
-export const DIRTY_PATHS_MAX = 100_000
+export const DIRTY_PATHS_MAX = 300_000
 /** Paths found by a scan that wait to be looked at; beyond these the scan waits. */
 export const SCAN_PATHS_MAX = 4096
 /** Events that a watcher may hold back before they collapse to a rescan. */

@@ -1,0 +1,134 @@
+/**
+ * What a volume's watcher tells, handed to whoever deals with it: paths to settle, versions to pins, moves to renames, what
+ * may have been missed to scans and gaps.
+ *
+ * Invariant: every event has left its mark when `take` returns, but for names that must be looked up first. It prevents a
+ * fence from being answered before what it stands for is known.
+ */
+import { type HybridTime, startOfMillisecond, TIME_ZERO } from '../shared/clock.ts'
+import { parentOf, type RelativePath } from '../shared/path.ts'
+import type { Coverage } from './coverage.ts'
+import type { Pins } from './pins.ts'
+import type { Pursuit } from './pursuit.ts'
+import type { Renames } from './renames.ts'
+import type { Rescans } from './rescans.ts'
+import type { Rounds } from './rounds.ts'
+import type { Settle } from './settle.ts'
+import type { State } from './state.ts'
+import type { Volume } from './volume.ts'
+import type { WatchEvent } from './watch/watcher.ts'
+
+export interface EventIntakeParts {
+  readonly volume: Volume
+  readonly settle: Settle
+  readonly pursuit: Pursuit
+  readonly state: State
+  readonly pins: Pins
+  readonly renames: Renames
+  readonly rescans: Rescans
+  readonly rounds: Rounds
+  readonly coverage: Coverage
+  /** A gap is open from the last moment at which watching was proven. */
+  readonly owe: (cause: string) => void
+  readonly provenUntil: () => HybridTime | undefined
+}
+
+export class EventIntake {
+  readonly #parts: EventIntakeParts
+
+  constructor(parts: EventIntakeParts) {
+    this.#parts = parts
+  }
+
+  take(event: WatchEvent): void {
+    const { volume, coverage, pins } = this.#parts
+    switch (event.kind) {
+      case 'dirty':
+        if (!volume.isIgnored(event.path)) this.#takeDirty(event)
+        return
+      case 'renamed':
+        this.#takeRename(event)
+        return
+      case 'inode':
+        void this.#takeInode(event.inode)
+        return
+      case 'pin':
+        if (volume.isIgnored(event.path)) event.release()
+        else pins.add({ ...event, volume: volume.name, attempts: 0 })
+        return
+      case 'loss':
+        coverage.owe({ from: this.#from(event.sinceMs), cause: event.cause })
+        return
+      case 'rescan':
+        if (event.isGap === true) {
+          this.#parts.owe(event.cause)
+          this.#parts.rounds.want()
+        } else if (!volume.isIgnored(event.path)) {
+          this.#parts.rescans.add(event)
+        }
+    }
+  }
+
+  #from(sinceMs: number | undefined): HybridTime {
+    return sinceMs === undefined ? (this.#parts.provenUntil() ?? TIME_ZERO) : startOfMillisecond(sinceMs)
+  }
+
+  #takeDirty({ path, isOpen, isEntry, isDirectoryGone, writer }: Extract<WatchEvent, { kind: 'dirty' }>): void {
+    const { volume, settle, rounds } = this.#parts
+    const nowMs = performance.now()
+    if (isDirectoryGone === true) this.#lookForAnother(path, nowMs)
+    const parent = isEntry === true ? parentOf(path) : undefined
+    const hint = { isOpen: isOpen === true, isSure: volume.mode === 'complete', writer }
+    const isKept =
+      settle.changed({ volume: volume.name, path }, nowMs, hint) &&
+      (parent === undefined || settle.childrenChanged({ volume: volume.name, path: parent }, nowMs))
+    if (isKept) return
+    settle.collapse(volume.name)
+    // Where closed versions are held open none is lost by looking at the paths later.
+    if (volume.mode !== 'complete') this.#parts.owe('more changed at once than could be followed')
+    rounds.want()
+  }
+
+  /** Events of what went with a directory name no place any more: if one of its name is there, it is compared as a whole. */
+  #lookForAnother(path: RelativePath, nowMs: number): void {
+    const { volume, settle, state } = this.#parts
+    const place = { volume: volume.name, path }
+    const answered = (): void => {
+      void state.at(place).then((known) => {
+        if (known?.version.kind === 'directory') this.#parts.rescans.add({ path, isShallow: false })
+        return undefined
+      })
+    }
+    settle.found(place, 'event', { answered }, nowMs)
+  }
+
+  /** The look at the new place records the move; what it does not, a scan of what is there finds. */
+  #takeRename({ path, to }: Extract<WatchEvent, { kind: 'renamed' }>): void {
+    const { volume, settle, renames } = this.#parts
+    const rename = renames.add(volume.name, path, to)
+    // What was told of under a name that it had only for a moment.
+    if (rename.from !== path) settle.renamed(volume.name, path, to, performance.now())
+    const lookAt = (place: RelativePath): void => {
+      const answered = (): void => {
+        // A directory above it was renamed meanwhile.
+        if (rename.to !== place && !rename.isRecorded) {
+          lookAt(rename.to)
+          return
+        }
+        renames.remove(rename)
+        settle.changed({ volume: volume.name, path: rename.from }, performance.now(), { isSure: true })
+        if (!rename.isRecorded) this.#parts.rescans.add({ path: rename.to, isShallow: false })
+        this.#parts.rescans.progress()
+      }
+      settle.found({ volume: volume.name, path: place }, 'event', { answered }, performance.now(), { isUrgent: true })
+    }
+    lookAt(to)
+  }
+
+  async #takeInode(inode: bigint): Promise<void> {
+    const { volume, state, settle, pursuit } = this.#parts
+    for (const path of await state.namesOf(volume.name, inode))
+      settle.changed({ volume: volume.name, path }, performance.now(), { isSure: true })
+    pursuit.wake()
+  }
+}
