@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { readEpoch } from '../../agent/epoch.ts'
 import { isSameRoot, VolumeRoots } from '../../agent/volume-roots.ts'
-import { label } from '../../shared/path.ts'
+import { label, relativePath } from '../../shared/path.ts'
 import type { JournalRecord } from '../../shared/record.ts'
 import { LoneAgent } from '../support/lone-agent.ts'
 import { scratchDirectory } from '../support/scratch.ts'
@@ -15,6 +15,8 @@ function told(record: JournalRecord): string {
       return record.version.kind === 'file' ? `put ${record.path} (${record.version.size})` : `put ${record.path}/`
     case 'remove':
       return `remove ${record.path}`
+    case 'rename':
+      return `rename ${record.path} -> ${record.to}`
     case 'gap':
       return `gap: ${record.cause}`
     case 'epoch':
@@ -118,6 +120,54 @@ describe('an agent without its collector', () => {
     await inside.startAndWatch()
     inside.tell('state/log/LOG')
     expect((await journalOf(inside)).filter((record) => record.includes('state'))).toEqual([])
+  })
+})
+
+describe('a directory that was moved', () => {
+  it('while nobody watched is a rename: what is in it is neither read nor sent again', async () => {
+    const agent = new LoneAgent()
+    for (const name of ['d/f', 'd/sub/g']) agent.write(name, 'content')
+    await agent.startAndWatch()
+    const before = (await journalOf(agent)).length
+    renameSync(join(agent.volume, 'd'), join(agent.volume, 'e'))
+    await agent.startAndWatch()
+    const records = (await journalOf(agent)).slice(before)
+    expect(records).toContain('rename d -> e')
+    expect(records.filter((record) => record.includes('f (') || record.includes('g (') || record.startsWith('remove'))).toEqual([])
+  })
+
+  it('is a rename by the word of an event, and what changed in it meanwhile is found below the new name', async () => {
+    const agent = new LoneAgent()
+    for (const name of ['d/f', 'd/g']) agent.write(name, 'content')
+    await agent.startAndWatch()
+    agent.write('d/f', 'changed')
+    renameSync(join(agent.volume, 'd'), join(agent.volume, 'e'))
+    agent.say(
+      { kind: 'dirty', path: relativePath('d/f') },
+      { kind: 'dirty', path: relativePath('d'), isEntry: true },
+      { kind: 'dirty', path: relativePath('e'), isEntry: true },
+      { kind: 'renamed', path: relativePath('d'), to: relativePath('e') },
+    )
+    await expect.poll(() => agent.status?.dirty, { timeout: 10_000 }).toBe(0)
+    const records = await journalOf(agent)
+    const at = records.indexOf('rename d -> e')
+    expect(at).toBeGreaterThan(0)
+    expect(records.slice(at).filter((record) => record.startsWith('put e/'))).toEqual(expect.arrayContaining(['put e/f (7)']))
+    expect(records.filter((record) => record.startsWith('remove'))).toEqual([])
+  })
+
+  it('is not taken for one that only has its inode', async () => {
+    const agent = new LoneAgent()
+    agent.write('d/f', 'content')
+    await agent.startAndWatch()
+    const before = (await journalOf(agent)).length
+    renameSync(join(agent.volume, 'd'), join(agent.volume, 'e'))
+    // Its names are others: it cannot be known that it holds what the one before held.
+    agent.write('e/new', 'content')
+    await agent.startAndWatch()
+    const records = (await journalOf(agent)).slice(before)
+    expect(records).not.toContain('rename d -> e')
+    expect(records).toEqual(expect.arrayContaining(['remove d', 'put e/f (7)', 'put e/new (7)']))
   })
 })
 

@@ -239,4 +239,88 @@ describe('settle', () => {
     expect(settle.size).toBe(2)
     expect(settle.changed(place('one-more'), 0)).toBe(true)
   })
+
+  it('waits for quiet where an event says that the file was not closed, and looks at once when it is', () => {
+    const settle = new Settle()
+    settle.changed(place('a'), 0, { isOpen: true })
+    expect(settle.take(249, 1, 'all')).toEqual([])
+    settle.changed(place('a'), 200, { isOpen: true })
+    expect(settle.take(449, 1, 'all')).toEqual([])
+    settle.changed(place('a'), 440)
+    expect(settle.take(440, 1, 'all')).toHaveLength(1)
+  })
+
+  it('captures a file that is written without a pause within a second', () => {
+    const settle = new Settle()
+    for (let atMs = 0; atMs <= 950; atMs += 50) settle.changed(place('a'), atMs, { isOpen: true })
+    expect(settle.take(999, 1, 'all')).toEqual([])
+    expect(settle.take(1000, 1, 'all')).toHaveLength(1)
+  })
+
+  it('looks no second time where the watcher loses nothing', () => {
+    const settle = new Settle()
+    settle.changed(place('a'), 0, { isSure: true })
+    settle.take(0, 1, 'all')
+    settle.finished(place('a'), CAPTURED, 1)
+    expect(settle.size).toBe(0)
+  })
+
+  it('takes first what others wait for, also after it was busy', () => {
+    const settle = new Settle()
+    settle.changed(place('a'), 0)
+    settle.found(place('d'), 'event', { answered() {} }, 1, { isUrgent: true })
+    expect(settle.take(1, 1, 'all')).toMatchObject([{ path: 'd' }])
+    settle.finished(place('d'), BUSY, 1)
+    expect(settle.take(5, 1, 'all')).toMatchObject([{ path: 'a' }])
+    settle.changed(place('b'), 2)
+    expect(settle.take(6, 1, 'all')).toMatchObject([{ path: 'd' }])
+  })
+
+  it('loses no path whose turn came while it was looked at for others', () => {
+    const settle = new Settle()
+    settle.changed(place('d'), 0)
+    settle.found(place('d'), 'event', { answered() {} }, 0, { isUrgent: true })
+    settle.take(0, 1, 'all')
+    // Its place in the queue comes up now, and is passed over.
+    expect(settle.take(0, 1, 'all')).toEqual([])
+    settle.changed(place('d'), 1)
+    settle.finished(place('d'), CAPTURED, 2)
+    expect(settle.take(2, 1, 'all')).toMatchObject([{ path: 'd' }])
+  })
+
+  it('lets what is held back rest until it is released', () => {
+    const settle = new Settle()
+    settle.changed(place('a'), 0)
+    settle.take(0, 1, 'all')
+    settle.finished(place('a'), { kind: 'held' }, 1)
+    expect(settle.heldSize).toBe(1)
+    expect(settle.take(100_000, 1, 'all')).toEqual([])
+    settle.release(100_000)
+    expect(settle.take(100_005, 1, 'all')).toHaveLength(1)
+  })
+
+  it('looks below the new name for what waited below the old one', () => {
+    const settle = new Settle()
+    settle.changed(place('d/f'), 0)
+    settle.changed(place('dx/f'), 0)
+    settle.renamed(VOLUME, relativePath('d'), relativePath('e'), 1)
+    const paths = settle.take(1, 10, 'all').map(({ path }) => path)
+    expect(paths.toSorted()).toEqual(['d/f', 'dx/f', 'e/f'])
+  })
+
+  it('answers for all paths of a volume that wait at one moment', () => {
+    const settle = new Settle()
+    let answered = 0
+    settle.changed(place('a'), 0)
+    settle.changed(place('b'), 0)
+    settle.take(0, 1, 'all')
+    const ticket: Ticket = { answered: () => void (answered += 1) }
+    expect(settle.expectAll(VOLUME, ticket)).toBe(2)
+    settle.changed(place('c'), 1)
+    for (const one of settle.finished(place('a'), DONE, 1)) one.answered(false)
+    expect(answered).toBe(1)
+    settle.take(1, 1, 'all')
+    for (const one of settle.finished(place('b'), DONE, 2)) one.answered(false)
+    expect(answered).toBe(2)
+  })
 })
