@@ -144,6 +144,7 @@ export class Settle {
     const entry = known ?? this.#add(place, origin, nowMs)
     if (isDeep) entry.isDeep = true
     entry.tickets.push(ticket)
+    if (isUrgent && this.#held.delete(entry)) this.#schedule(entry, nowMs)
     if (isUrgent && !entry.isUrgent) {
       entry.isUrgent = true
       this.#urgent.push(entry)
@@ -260,7 +261,8 @@ export class Settle {
       entry.tickets = [...entry.looking, ...entry.tickets]
       entry.looking = []
       if (entry.isDeepLook) entry.isDeep = true
-      if (settled.kind === 'busy') this.#retry(entry, nowMs)
+      // What others wait for cannot rest: they may be the very versions that it would wait for.
+      if (settled.kind === 'busy' || entry.isUrgent) this.#retry(entry, nowMs)
       else this.#held.add(entry)
       return []
     }
