@@ -56,4 +56,4 @@ export type FanotifyReport =
       readonly own: readonly ByteString[]
       readonly ownPins: readonly bigint[]
     }
-  | { readonly kind: 'fenced'; readonly id: number; readonly isBehind: boolean }
+  | { readonly kind: 'fenced'; readonly id: number; readonly isBehind: boolean; readonly closedBeforeNs: bigint }

@@ -46,6 +46,8 @@ class Reader {
   readonly #slots: Int32Array
   #fences: number[] = []
   #isEnding = false
+  /** The kernel gives closed versions in their order: those of before the newest that was read have all been read. */
+  #closedBeforeNs = 0n
   #own: ByteString[] = []
   #ownPins: bigint[] = []
 
@@ -140,7 +142,7 @@ class Reader {
       this.#post({ kind: 'events', volumes: [...found], pins, head: this.#log.head, own: this.#own, ownPins: this.#ownPins })
     }
     // A fence asked for more than was read in one round is answered by a later one.
-    if (isAtEnd) for (const id of fences) this.#post({ kind: 'fenced', id, isBehind: !isDrained })
+    if (isAtEnd) for (const id of fences) this.#post({ kind: 'fenced', id, isBehind: !isDrained, closedBeforeNs: this.#closedBeforeNs })
     else this.#fences.unshift(...fences)
     if (fences.length === 0 && bytes > 0 && bytes < EVENT_BYTES_MAX / 2) poll([this.#data.wakeup], NAP_MS)
   }
@@ -189,6 +191,7 @@ class Reader {
 
   #pinPlace(fd: number, pid: number) {
     const stats = fstatSync(fd, { bigint: true })
+    if (stats.mtimeNs > this.#closedBeforeNs && stats.mtimeNs <= BigInt(Date.now()) * 1_000_000n) this.#closedBeforeNs = stats.mtimeNs
     if (pid === this.#data.ownPid) {
       this.#ownPins.push(stats.ino)
       return undefined

@@ -152,7 +152,7 @@ export class Fanotify {
 
   /** Resolves when all that happened before the call has been told. */
   fence(): Promise<Fence> {
-    if (this.#failure !== undefined || this.#isClosed) return Promise.resolve({ isBehind: true })
+    if (this.#failure !== undefined || this.#isClosed) return Promise.resolve(NOTHING_KNOWN)
     const id = ++this.#lastFence
     return new Promise((resolve) => {
       this.#fences.set(id, resolve)
@@ -178,7 +178,7 @@ export class Fanotify {
         this.#starting.delete(report.volume)
         return
       case 'fenced':
-        this.#fences.get(report.id)?.({ isBehind: report.isBehind })
+        this.#fences.get(report.id)?.(report)
         this.#fences.delete(report.id)
         return
       case 'events':
@@ -224,7 +224,7 @@ export class Fanotify {
     if (this.#isClosed) return
     this.#failure ??= new PacsimileError('io', `Watching failed: ${reason}`)
     for (const watcher of this.#watchers.values()) watcher.fail(this.#failure)
-    for (const resolve of this.#fences.values()) resolve({ isBehind: true })
+    for (const resolve of this.#fences.values()) resolve(NOTHING_KNOWN)
     for (const resolve of this.#starting.values()) resolve()
     this.#fences.clear()
     this.#starting.clear()
@@ -246,7 +246,7 @@ export class Fanotify {
       await ended
     }
     for (const watcher of this.#watchers.values()) await watcher.close()
-    for (const resolve of this.#fences.values()) resolve({ isBehind: true })
+    for (const resolve of this.#fences.values()) resolve(NOTHING_KNOWN)
     if (this.#failure !== undefined) this.#options.descriptors.forget(Object.keys(NAMES))
     this.#hasEnded = true
     for (const fd of [this.#groups.names, this.#groups.pins, this.#wakeup]) closeSync(fd)
@@ -258,6 +258,8 @@ export class Fanotify {
     if (this.#slots.subarray(0, PINS_OPEN_MAX).every((used) => used === 0)) closeSync(this.#groups.hints)
   }
 }
+
+const NOTHING_KNOWN: Fence = { isBehind: true, closedBeforeNs: 0n }
 
 /** Under which the descriptors are kept. */
 const NAMES = { 'names-modern': true, 'names-compatible': true, 'pins': true, 'hints': true } as const

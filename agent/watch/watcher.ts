@@ -49,6 +49,8 @@ export type WatchEvent =
 export interface Fence {
   /** Versions closed before it wait in the kernel still: there were more than may be open at once. */
   readonly isBehind: boolean
+  /** All versions that were closed before then have been told of, ns since 1970. */
+  readonly closedBeforeNs: bigint
 }
 
 export interface Watcher extends AsyncDisposable {

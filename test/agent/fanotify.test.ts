@@ -5,6 +5,8 @@ import {
   linkSync,
   mkdirSync,
   openSync,
+  readdirSync,
+  readlinkSync,
   readSync,
   renameSync,
   rmSync,
@@ -236,9 +238,26 @@ describe.skipIf(!isRoot)('watching through fanotify (needs root)', () => {
   })
 
   it('releases what was never asked for when it is closed', async () => {
-    const watched = await Watched.open()
-    writeFileSync(watched.file('f'), 'x')
-    await watched.fanotify.close()
-    expect(await watched.told()).toEqual([])
+    const directory = scratchDirectory()
+    const descriptors = new KeptDescriptors()
+    const fanotify = Fanotify.open({ stateDir: scratchDirectory(), descriptors, log: silentLog, isQueueLimited: false, ownPid: -1 })
+    onTestFinished(() => fanotify.close())
+    const watcher = await fanotify.watch({ volume: 'images', directory, ignored: [] })
+    writeFileSync(join(directory, 'f'), 'x')
+    await expect.poll(() => openOf(join(directory, 'f')), { timeout: 10_000 }).toBeGreaterThan(0)
+    await watcher.close()
+    expect(openOf(join(directory, 'f'))).toBe(0)
   })
 })
+
+/** How many descriptors this process holds of a file. */
+function openOf(file: string): number {
+  return readdirSync('/proc/self/fd').filter((fd) => {
+    try {
+      return readlinkSync(`/proc/self/fd/${fd}`) === file
+    } catch {
+      // The descriptor by which the directory was listed.
+      return false
+    }
+  }).length
+}
