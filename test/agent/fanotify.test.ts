@@ -246,7 +246,7 @@ describe.skipIf(!isRoot)('watching through fanotify (needs root)', () => {
     writeFileSync(join(directory, 'f'), 'x')
     await expect.poll(() => openOf(join(directory, 'f')), { timeout: 10_000 }).toBeGreaterThan(0)
     await watcher.close()
-    expect(openOf(join(directory, 'f'))).toBe(0)
+    await expect.poll(() => openOf(join(directory, 'f')), { timeout: 10_000 }).toBe(0)
   })
 })
 
