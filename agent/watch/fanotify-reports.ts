@@ -9,6 +9,7 @@ import type { RelativePath } from '../../shared/path.ts'
 import type { Writer } from '../../shared/version-extensions.ts'
 import type { Mount } from './directory-paths.ts'
 import type { WatchedVolume } from './event-places.ts'
+import type { Verified } from './hint-log.ts'
 import type { WatchEvent } from './watcher.ts'
 
 export interface FanotifyThreadData {
@@ -31,7 +32,7 @@ export type FanotifyOrder =
       readonly isContinuous: boolean
     }
   | { readonly kind: 'forget'; readonly volume: string }
-  | { readonly kind: 'verified'; readonly volumes: readonly string[] }
+  | { readonly kind: 'verified'; readonly volumes: Verified }
   | { readonly kind: 'settled'; readonly mark: number }
   | { readonly kind: 'fence'; readonly id: number }
   | { readonly kind: 'end' }

@@ -20,7 +20,7 @@ import { filesystemId, markNames, markPins, type NameReports, openNameGroup, ope
 import type { FanotifyOrder, FanotifyReport, FanotifyThreadData, PinnedVersion } from './fanotify-reports.ts'
 import { FanotifyWatcher } from './fanotify-watcher.ts'
 import { clearSlot, HintLog, type LeftHints } from './hint-log.ts'
-import type { Fence, WatchEvent, Watcher, WatchRequest } from './watcher.ts'
+import type { Fence, Loss, WatchEvent, Watcher, WatchRequest } from './watcher.ts'
 
 export interface FanotifyOptions {
   readonly stateDir: string
@@ -51,7 +51,7 @@ export class Fanotify {
   readonly #watchers = new Map<string, FanotifyWatcher>()
   readonly #starting = new Map<string, () => void>()
   readonly #fences = new Map<number, (fence: Fence) => void>()
-  readonly #verified = new Set<string>()
+  readonly #verified = new Map<string, readonly Loss[]>()
   /** What each volume says is journalled. */
   readonly #settled = new Map<string, number>()
   #lastFence = 0
@@ -64,7 +64,7 @@ export class Fanotify {
   private constructor(options: FanotifyOptions, groups: Groups) {
     this.#options = options
     this.#groups = groups
-    for (const volume of groups.left?.verified ?? []) this.#verified.add(volume)
+    for (const [volume, losses] of groups.left?.verified ?? []) this.#verified.set(volume, losses)
     const { names, pins, hints } = groups
     const data: FanotifyThreadData = {
       names,
@@ -100,21 +100,22 @@ export class Fanotify {
     }
     const { left } = this.#groups
     const isContinuous = wasMarked && !this.#hasSettled && left?.verified.has(volume) === true
-    if (!isContinuous) this.#setVerified(volume, false)
+    const losses = isContinuous && left !== undefined ? leftOver(left, volume, directory) : undefined
+    this.#setVerified(volume, losses)
     const watcher = new FanotifyWatcher({
       volume,
       isContinuous,
       proof: () => this.#canary.proof(filesystem),
       fence: () => this.fence(),
       head: () => this.#head,
-      onVerified: (isVerified) => this.#setVerified(volume, isVerified),
+      onVerified: (known) => this.#setVerified(volume, known),
       onSettled: (mark) => this.#settle(volume, mark),
       onClose: () => this.#forget(volume, watcher, root, filesystem),
     })
     this.#watchers.get(volume)?.fail(new PacsimileError('internal', `Volume ${volume} is watched twice`))
     this.#watchers.set(volume, watcher)
     this.#settled.set(volume, 0)
-    if (isContinuous && left !== undefined) watcher.take(leftOver(left, directory))
+    if (losses !== undefined) watcher.take(losses.map((loss) => ({ kind: 'loss', ...loss })))
     const started = new Promise<void>((resolve) => this.#starting.set(volume, resolve))
     this.#order({
       kind: 'watch',
@@ -144,7 +145,7 @@ export class Fanotify {
       this.#settled.delete(volume)
       this.#order({ kind: 'forget', volume })
       // What happens from here on is told to nobody; unless this process ends, in which case the next life hears of it.
-      if (!this.#isClosed) this.#setVerified(volume, false)
+      if (!this.#isClosed) this.#setVerified(volume, undefined)
     }
     this.#canary.remove(filesystem)
     closeSync(root)
@@ -207,11 +208,12 @@ export class Fanotify {
     else if (Atomics.exchange(this.#slots, PINS_OPEN_MAX, 0) === 1) this.#wake()
   }
 
-  #setVerified(volume: string, isVerified: boolean): void {
-    if (this.#verified.has(volume) === isVerified) return
-    if (isVerified) this.#verified.add(volume)
-    else this.#verified.delete(volume)
-    this.#order({ kind: 'verified', volumes: [...this.#verified] })
+  #setVerified(volume: string, losses: readonly Loss[] | undefined): void {
+    const before = this.#verified.get(volume)
+    if (before === losses || (before?.length === 0 && losses?.length === 0)) return
+    if (losses === undefined) this.#verified.delete(volume)
+    else this.#verified.set(volume, losses)
+    this.#order({ kind: 'verified', volumes: this.#verified })
   }
 
   #settle(volume: string, mark: number): void {
@@ -273,7 +275,7 @@ function adoptGroups({ descriptors, log }: FanotifyOptions): Groups | undefined 
     descriptors.forget(Object.keys(NAMES))
     return undefined
   }
-  log.info('watching goes on where the process before this one ended', { volumes: [...left.verified] })
+  log.info('watching goes on where the process before this one ended', { volumes: [...left.verified.keys()] })
   return { names, reports: modern === undefined ? 'compatible' : 'modern', pins, hints, left }
 }
 
@@ -316,21 +318,18 @@ function isPartialMount(directory: number): boolean {
   return line === undefined || line.split(' ')[3] !== '/'
 }
 
-/** What became of the versions that were in the hands of a process that died. */
-function leftOver(left: LeftHints, directory: string): WatchEvent[] {
-  const events: WatchEvent[] = []
-  const lost = left.pins.filter(
-    ({ path, inode }) => path.startsWith(`${Buffer.from(directory).toString('latin1')}/`) && inodeAt(path) !== inode,
-  )
-  const sinceMs = Math.min(...lost.map(({ ms }) => ms))
-  if (lost.length > 0)
-    events.push({
-      kind: 'loss',
-      sinceMs,
-      cause: `the agent was ended while it captured ${lost.length} files that have since been replaced or deleted`,
-    })
-  if (left.wasReadingPins) events.push({ kind: 'loss', sinceMs: undefined, cause: 'the agent was ended while it took over closed files' })
-  return events
+/** What the life before did not record of losses, and what became of the versions that were in its hands. */
+function leftOver(left: LeftHints, volume: string, directory: string): Loss[] {
+  const losses = [...(left.verified.get(volume) ?? [])]
+  const below = `${Buffer.from(directory).toString('latin1')}/`
+  const lost = left.pins.filter(({ path, inode }) => path.startsWith(below) && inodeAt(path) !== inode)
+  if (lost.length > 0) {
+    const cause = `the agent was ended while it captured ${lost.length} files that have since been replaced or deleted`
+    losses.push({ sinceMs: Math.min(...lost.map(({ ms }) => ms)), cause })
+  }
+  const sinceMs = left.readingPinsSinceMs
+  if (sinceMs !== undefined) losses.push({ sinceMs, cause: 'the agent was ended while it took over closed files' })
+  return losses
 }
 
 function inodeAt(path: ByteString): bigint | undefined {
