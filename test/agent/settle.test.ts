@@ -299,6 +299,16 @@ describe('settle', () => {
     expect(settle.take(100_005, 1, 'all')).toHaveLength(1)
   })
 
+  it('takes files that are being written before what came to be due earlier', () => {
+    const settle = new Settle()
+    settle.changed(place('open'), 0, { isOpen: true })
+    settle.changed(place('closed'), 1)
+    expect(settle.take(250, 1, 'all')).toMatchObject([{ path: 'open' }])
+    settle.finished(place('open'), { kind: 'busy', isWritten: true }, 250)
+    settle.changed(place('another'), 251)
+    expect(settle.take(255, 1, 'all')).toMatchObject([{ path: 'open' }])
+  })
+
   it('does not let rest what others wait for', () => {
     const settle = new Settle()
     settle.found(place('d'), 'event', { answered() {} }, 0, { isUrgent: true })
