@@ -43,7 +43,7 @@ import { Upkeep } from './upkeep.ts'
 import { Uplink } from './uplink.ts'
 import { Volume } from './volume.ts'
 import { VolumeRoots } from './volume-roots.ts'
-import { sleep, Waiters } from './waiting.ts'
+import { ended, sleep, Waiters } from './waiting.ts'
 import { IgnoreRules, ignoredPaths } from './watch/ignore.ts'
 import type { OpenWatcher } from './watch/watcher.ts'
 
@@ -352,10 +352,13 @@ export class Protection {
   /** What is not done in time stays with the descriptors that outlive this process, or is found by the next start's scan. */
   async #drain(guarding: readonly Promise<void>[]): Promise<void> {
     const limit = AbortSignal.timeout(DRAIN_MS)
-    await Promise.race([Promise.allSettled(this.#guards.map((guard) => guard.drain(limit))), sleep(DRAIN_MS, limit)])
+    await ended(
+      this.#guards.map((guard) => guard.drain(limit)),
+      limit,
+    )
     this.#options.onDrained()
     this.#watching.abort()
-    await Promise.race([Promise.allSettled(guarding), sleep(DRAIN_MS, limit)])
+    await ended(guarding, limit)
     await this.#pursuit.drained(limit)
     while (this.ackedSeq < this.journal.head.seq && this.uplink.status.state === 'up' && !limit.aborted) {
       await Promise.race([this.#acks.wait(limit), sleep(100, limit)])

@@ -18,6 +18,19 @@ export function sleep(ms: number, signal: AbortSignal): Promise<void> {
   })
 }
 
+/** Resolves when all of the work has ended, well or not, or when the signal is given. */
+export function ended(work: readonly Promise<unknown>[], signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return Promise.resolve()
+  return new Promise((resolve) => {
+    const end = (): void => {
+      signal.removeEventListener('abort', end)
+      resolve()
+    }
+    signal.addEventListener('abort', end)
+    void Promise.allSettled(work).then(end)
+  })
+}
+
 /** Those who wait for one thing; all are woken together, and look again for themselves. */
 export class Waiters {
   readonly #waiting: (() => void)[] = []
