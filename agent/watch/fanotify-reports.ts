@@ -47,6 +47,8 @@ export interface PinnedVersion {
 
 export type FanotifyReport =
   | { readonly kind: 'watching'; readonly volume: string }
+  /** Its directory's descriptor is not used any more. */
+  | { readonly kind: 'forgotten'; readonly volume: string }
   | {
       readonly kind: 'events'
       readonly volumes: readonly (readonly [volume: string, events: readonly WatchEvent[]])[]

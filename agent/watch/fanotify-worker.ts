@@ -38,6 +38,7 @@ class Reader {
   readonly #data = workerData as FanotifyThreadData
   readonly #log: HintLog
   readonly #mounts = new Map<ByteString, Mount>()
+  readonly #watched = new Map<string, Extract<FanotifyOrder, { kind: 'watch' }>>()
   readonly #directories = new DirectoryPaths(this.#mounts)
   readonly #writers = new Writers()
   readonly #places = new EventPlaces({ directories: this.#directories, writers: this.#writers, ownPid: this.#data.ownPid })
@@ -88,12 +89,13 @@ class Reader {
     switch (order.kind) {
       case 'watch':
         this.#places.add(order.volume)
+        this.#watched.set(order.volume.name, order)
         this.#mounts.set(order.filesystem, order.mount)
         if (order.isContinuous) this.#replay(order.volume.name)
         this.#post({ kind: 'watching', volume: order.volume.name })
         return
       case 'forget':
-        this.#places.remove(order.volume)
+        this.#forget(order.volume)
         return
       case 'verified':
         this.#log.setVerified(order.volumes)
@@ -107,6 +109,19 @@ class Reader {
       case 'end':
         this.#isEnding = true
     }
+  }
+
+  /** Another volume of its filesystem lends its directory from now on, if there is one. */
+  #forget(volume: string): void {
+    const filesystem = this.#watched.get(volume)?.filesystem
+    this.#watched.delete(volume)
+    this.#places.remove(volume)
+    if (filesystem !== undefined) {
+      const other = [...this.#watched.values()].find((watched) => watched.filesystem === filesystem)
+      if (other === undefined) this.#mounts.delete(filesystem)
+      else this.#mounts.set(filesystem, other.mount)
+    }
+    this.#post({ kind: 'forgotten', volume })
   }
 
   /** What an earlier life read and did not deal with. */

@@ -50,6 +50,8 @@ export class Fanotify {
   readonly #canary: Canary
   readonly #watchers = new Map<string, FanotifyWatcher>()
   readonly #starting = new Map<string, () => void>()
+  /** Directories of volumes that the thread is asked to forget, in their order. */
+  readonly #forgetting: number[] = []
   readonly #fences = new Map<number, (fence: Fence) => void>()
   readonly #verified = new Map<string, readonly Loss[]>()
   /** What each volume says is journalled. */
@@ -140,15 +142,18 @@ export class Fanotify {
   }
 
   #forget(volume: string, watcher: FanotifyWatcher, root: number, filesystem: ByteString): void {
-    if (this.#watchers.get(volume) === watcher) {
-      this.#watchers.delete(volume)
-      this.#settled.delete(volume)
-      this.#order({ kind: 'forget', volume })
-      // What happens from here on is told to nobody; unless this process ends, in which case the next life hears of it.
-      if (!this.#isClosed) this.#setVerified(volume, undefined)
-    }
     this.#canary.remove(filesystem)
-    closeSync(root)
+    if (this.#watchers.get(volume) !== watcher || this.#isClosed || this.#failure !== undefined) {
+      // Nothing is read any more: the next process goes on with what is known of the volume.
+      closeSync(root)
+      return
+    }
+    this.#watchers.delete(volume)
+    this.#settled.delete(volume)
+    this.#forgetting.push(root)
+    this.#order({ kind: 'forget', volume })
+    // What happens from here on is told to nobody.
+    this.#setVerified(volume, undefined)
   }
 
   /** Resolves when all that happened before the call has been told. */
@@ -177,6 +182,9 @@ export class Fanotify {
       case 'watching':
         this.#starting.get(report.volume)?.()
         this.#starting.delete(report.volume)
+        return
+      case 'forgotten':
+        closeSync(this.#forgetting.shift() ?? -1)
         return
       case 'fenced':
         this.#fences.get(report.id)?.(report)
@@ -251,6 +259,7 @@ export class Fanotify {
     for (const resolve of this.#fences.values()) resolve(NOTHING_KNOWN)
     if (this.#failure !== undefined) this.#options.descriptors.forget(Object.keys(NAMES))
     this.#hasEnded = true
+    for (const root of this.#forgetting.splice(0)) closeSync(root)
     for (const fd of [this.#groups.names, this.#groups.pins, this.#wakeup]) closeSync(fd)
     this.#closeHintsIfFree()
   }

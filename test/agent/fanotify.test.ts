@@ -195,6 +195,20 @@ describe.skipIf(!isRoot)('watching through fanotify (needs root)', () => {
     expect(await second.dirty()).toEqual(new Set(['b']))
   })
 
+  it('goes on with the others when a volume is let go, and takes it up again', async () => {
+    const first = await Watched.open()
+    const second = await Watched.in(first.fanotify, scratchDirectory(), 'db')
+    await second.watcher.close()
+    mkdirSync(first.file('d'))
+    writeFileSync(first.file('d/a'), 'x')
+    expect(await first.dirty()).toEqual(new Set(['d', 'd/a']))
+    const again = await Watched.in(first.fanotify, second.directory, 'db')
+    await first.watcher.close()
+    mkdirSync(again.file('e'))
+    writeFileSync(again.file('e/b'), 'x')
+    expect(await again.dirty()).toEqual(new Set(['e', 'e/b']))
+  })
+
   it('proves itself by a canary', async () => {
     const watched = await Watched.open(scratchDirectory(), new KeptDescriptors(), process.pid)
     await expect.poll(() => watched.watcher.provenMs, { timeout: 10_000 }).toBeGreaterThan(0)
