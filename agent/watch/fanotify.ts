@@ -16,7 +16,17 @@ import { pathBuffer } from '../../shared/path.ts'
 import type { DescriptorStore } from '../descriptor-store.ts'
 import { startThread } from '../threads.ts'
 import { Canary } from './canary.ts'
-import { filesystemId, markNames, markPins, type NameReports, openNameGroup, openPinGroup, openWakeup } from './fanotify-calls.ts'
+import {
+  filesystemId,
+  handleKey,
+  markNames,
+  markPins,
+  type NameReports,
+  openHandle,
+  openNameGroup,
+  openPinGroup,
+  openWakeup,
+} from './fanotify-calls.ts'
 import type { FanotifyOrder, FanotifyReport, FanotifyThreadData, PinnedVersion } from './fanotify-reports.ts'
 import { FanotifyWatcher } from './fanotify-watcher.ts'
 import { clearSlot, HintLog, type LeftHints } from './hint-log.ts'
@@ -95,6 +105,7 @@ export class Fanotify {
     let wasMarked: boolean
     try {
       filesystem = filesystemId(root)
+      tryHandle(root, filesystem)
       wasMarked = this.#mark(root)
     } catch (error) {
       closeSync(root)
@@ -316,6 +327,13 @@ function openNames(isUnlimited: boolean): { readonly names: number; readonly rep
 /** Marks are listed in fdinfo (proc_pid_fdinfo(5)); one that an unmount dropped is gone from there. */
 function markCount(group: number): number {
   return readFileSync(`/proc/self/fdinfo/${group}`, 'latin1').split('fanotify sdev:').length - 1
+}
+
+/** Before anything rests on it: events name directories by handles only. @throws what the kernel has against it */
+function tryHandle(root: number, filesystem: ByteString): void {
+  const key = handleKey(filesystem, `/proc/self/fd/${root}/.`)
+  const fd = key === undefined ? undefined : openHandle(root, key)
+  if (fd !== undefined) closeSync(fd)
 }
 
 /** Whether the mount through which the directory was opened begins below its filesystem's root (proc_pid_mountinfo(5)). */
