@@ -128,7 +128,7 @@ describe.skipIf(spawnSync('strace', ['--version']).status !== 0)(
       installation.enroll('pacs1', source)
       const stateDir = installation.stateOf('pacs1')
       const [log, lock] = [join(stateDir, 'state', '000005.log'), join(stateDir, 'state', 'LOCK')]
-      const faults = ['write:error=ENOSPC:when=6+', 'openat:error=EROFS:when=3..6'].flatMap((fault) => ['-e', `inject=${fault}`])
+      const faults = ['write:error=ENOSPC:when=16+', 'openat:error=EROFS:when=3..6'].flatMap((fault) => ['-e', `inject=${fault}`])
       const command = [
         '-f',
         '-qq',
