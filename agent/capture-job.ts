@@ -71,8 +71,8 @@ export type Outcome =
   | { readonly kind: 'same' }
   /** As it was captured, but not in a stable state, and it is open still. */
   | { readonly kind: 'still-open' }
-  /** `durationMs` is what reading took. */
-  | { readonly kind: 'version'; readonly version: Version; readonly durationMs: number }
+  /** `durationMs` is what reading took, `bornNs` when the file was made, where its filesystem knows. */
+  | { readonly kind: 'version'; readonly version: Version; readonly durationMs: number; readonly bornNs?: bigint | undefined }
   /** Nothing is there; `topmost` is the highest path above it (or itself) that is missing. */
   | { readonly kind: 'gone'; readonly topmost: RelativePath }
   /** It belongs to an SQLite database in WAL mode: only `examine-pair` captures that. */

@@ -15,7 +15,7 @@ import type { OpenGap } from './rounds.ts'
 import type { State } from './state.ts'
 import type { Volume } from './volume.ts'
 import { Alarm } from './waiting.ts'
-import type { Watcher } from './watch/watcher.ts'
+import type { Loss, Watcher } from './watch/watcher.ts'
 
 export interface CoverageParts {
   readonly volume: Volume
@@ -53,8 +53,8 @@ export class Coverage {
 
   /** Versions may be missing, though no event is: the gap is recorded as soon as what was told is dealt with. */
   owe(loss: OpenGap): void {
-    this.#parts.volume.watcher?.doubted()
     this.#losses.push(loss)
+    if (!this.#parts.isOwing()) this.#parts.volume.watcher?.verified(this.#told())
     this.#alarm.ring()
   }
 
@@ -64,6 +64,11 @@ export class Coverage {
       this.#proofs.push({ resolve, reject })
       this.#alarm.ring()
     })
+  }
+
+  /** A scan has shown that the journal says how things are. */
+  verify(): void {
+    this.#parts.volume.watcher?.verified(this.#told())
   }
 
   /** The volume is paused: nothing can be proved. */
@@ -83,7 +88,8 @@ export class Coverage {
   async #round(watcher: Watcher, signal: AbortSignal): Promise<void> {
     const { volume, settled, isOwing } = this.#parts
     const proofs = this.#proofs.splice(0)
-    const losses = this.#losses.splice(0)
+    // They stay where a restart is told of them until they are recorded.
+    const losses = [...this.#losses]
     const { provenMs } = watcher
     try {
       const { isBehind } = await watcher.fence()
@@ -93,8 +99,9 @@ export class Coverage {
       const isDone = !isBehind || (await this.#catchUp(watcher, signal))
       if (!isDone || signal.aborted) return
       watcher.settled(mark)
-      await this.#conclude(provenMs, losses.splice(0), mark)
-      if (!isOwing() && this.#losses.length === 0) watcher.verified()
+      await this.#conclude(provenMs, losses, mark)
+      this.#losses.splice(0, losses.length)
+      if (!isOwing()) watcher.verified(this.#told())
       if (proofs.length > 0 && volume.unreadable.length > 0) {
         // It may be readable now, or gone.
         this.#parts.lookAgain()
@@ -103,7 +110,6 @@ export class Coverage {
       this.#answer(proofs.splice(0))
     } finally {
       this.#proofs.push(...proofs)
-      this.#losses.unshift(...losses)
       if (signal.aborted) this.refuse(`Volume ${volume.name} is not watched any more: ${volume.reason}`)
     }
   }
@@ -135,6 +141,11 @@ export class Coverage {
       this.#lastMark = mark
     }
     if (changes.length > 0) await recorder.note(changes)
+  }
+
+  /** The losses that are still to be recorded, as a restart is told of them. */
+  #told(): Loss[] {
+    return this.#losses.map(({ from, cause }) => ({ sinceMs: millisecondsOf(from), cause }))
   }
 
   #answer(proofs: readonly Proof[]): void {

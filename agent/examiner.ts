@@ -147,7 +147,7 @@ export class Examiner {
       const version = fileVersion(content, fd)
       if (version === undefined) return { kind: 'unreadable', reason: TOO_MANY_CHUNKS }
       return this.#isStill(job.path, opened, content)
-        ? { kind: 'version', version, durationMs: performance.now() - startedMs }
+        ? { kind: 'version', version, durationMs: performance.now() - startedMs, bornNs: stat.btimeNs }
         : { kind: 'busy' }
     } finally {
       if (isLeased) lease.release()

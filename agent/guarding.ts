@@ -48,8 +48,8 @@ export function guardOf(parts: GuardingParts, volume: Volume, { acceptRoot, acce
   const shared = { settle, pursuit, state, volume, log }
   const scanner = new Scanner(shared)
   const everyMs = { 'best-effort': config.scan.everySeconds * 1000, 'complete': config.scan.reconcileSeconds * 1000 }
-  const rounds = new Rounds({ ...shared, scanner, everyMs, recorder, clock })
-  const coverage = new Coverage({
+  const rounds = new Rounds({ ...shared, scanner, everyMs, recorder, clock, onVerified: () => coverage.verify() })
+  const coverage: Coverage = new Coverage({
     volume,
     state,
     recorder,

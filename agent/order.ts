@@ -18,6 +18,9 @@ const RENAME_RETRIES_MAX = 40
 
 export type Fences = ReadonlyMap<Label, Fence>
 
+/** Of a volume that is not watched, or not completely. */
+const NOTHING_WAITS: Fence = { isBehind: false, closedBeforeNs: 0n }
+
 export class Order {
   readonly #volumes: ReadonlyMap<Label, Volume>
   readonly #pins: Pins
@@ -33,7 +36,7 @@ export class Order {
   async fences(findings: readonly Finding[]): Promise<Fences> {
     const volumes = new Set(findings.filter(({ outcome, pin }) => pin === undefined && isNews(outcome)).map(({ volume }) => volume))
     const asked = [...volumes].map(
-      async (name): Promise<[Label, Fence]> => [name, (await this.#volumes.get(name)?.watcher?.fence()) ?? { isBehind: false }],
+      async (name): Promise<[Label, Fence]> => [name, (await this.#volumes.get(name)?.watcher?.fence()) ?? NOTHING_WAITS],
     )
     return new Map(await Promise.all(asked))
   }
@@ -49,11 +52,15 @@ export class Order {
 
   /**
    * Whether older versions of the path may wait in the kernel still. Not of a file that is the one that was recorded: what was
-   * closed of it since is in what was read now.
+   * closed of it since is in what was read now. Nor of one that was made before the newest version that was read was closed:
+   * whatever had its name before it was closed earlier, and has been read.
    */
   isBehind({ volume, outcome, pin, knownInode }: Finding, fences: Fences): boolean {
-    if (pin !== undefined || !isNews(outcome) || isDirectory(outcome) || fences.get(volume)?.isBehind !== true) return false
-    return outcome.kind === 'gone' || outcome.version.inode !== knownInode
+    const fence = fences.get(volume)
+    if (pin !== undefined || !isNews(outcome) || isDirectory(outcome) || fence?.isBehind !== true) return false
+    if (outcome.kind === 'gone') return true
+    const { version, bornNs } = outcome
+    return version.inode !== knownInode && !(bornNs !== undefined && bornNs < fence.closedBeforeNs)
   }
 
   #isBeforeRename({ volume, path, outcome, retries }: Finding): boolean {

@@ -233,7 +233,7 @@ export class Pursuit {
         break
     }
     this.#parts.held.unpin(basis.pinned)
-    this.#finish(pursued, { kind: outcome.kind === 'busy' ? 'busy' : 'done' }, false)
+    this.#finish(pursued, outcome.kind === 'busy' ? { kind: 'busy', isWritten: true } : { kind: 'done' }, false)
   }
 
   /** The version that was held open is not to be captured through it: its path is looked at as any other. */

@@ -32,6 +32,8 @@ export interface RoundsParts {
   readonly recorder: Recorder
   readonly state: State
   readonly clock: HybridClock
+  /** Everything is as the journal says, as of the end of a scan. */
+  readonly onVerified: () => void
   readonly log: Log
 }
 
@@ -181,7 +183,7 @@ export class Rounds {
 
   /** The scan's differences are recorded; now what follows from it. */
   async #conclude(scanned: Scanned, watcher: Watcher): Promise<void> {
-    const { volume, state, recorder, clock } = this.#parts
+    const { volume, state, recorder, clock, onVerified } = this.#parts
     volume.endScan(scanned.closed, scanned.foreign)
     const facts = state.facts(volume.name)
     const until = clock.tick()
@@ -205,7 +207,7 @@ export class Rounds {
     volume.coveredMs = millisecondsOf(until)
     volume.phase = 'watching'
     volume.reason = watcher.reason
-    if (this.#gaps.length === 0) watcher.verified()
+    if (this.#gaps.length === 0) onVerified()
   }
 
   #note({ method, methodReason, entries, differences, unannounced }: Scanned, durationMs: number): AgentScanReport {

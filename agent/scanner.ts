@@ -88,6 +88,8 @@ export class Scanner {
           tally.entries += message.entries
           break
         case 'found':
+          // Of what changed before the scan saw it, the watcher may be about to tell.
+          await volume.watcher?.fence()
           for (const difference of message.differences) this.#take(difference, volume, range, tally)
           pursuit.wake()
           await state.noteListed(name, message.listed)

@@ -45,7 +45,7 @@ export type Settled =
   /** As it was captured, but still open for writing. */
   | { readonly kind: 'still-open' }
   /** A writer has it open, or it changed while being read. */
-  | { readonly kind: 'busy' }
+  | { readonly kind: 'busy'; readonly isWritten?: boolean }
   /** Older versions, of which it cannot be known whether they are of this path, are still to be recorded before it. */
   | { readonly kind: 'held' }
   /** Nothing to do, or nothing that can be done now. */

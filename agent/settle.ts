@@ -47,6 +47,8 @@ export interface Wish {
 export class Settle {
   readonly #entries = new Map<string, SettleEntry>()
   readonly #events = new DueQueue<SettleEntry>()
+  /** Files that are being written: their time is now, whatever else waits. */
+  readonly #written = new DueQueue<SettleEntry>()
   readonly #scanned: SettleEntry[] = []
   /** What others wait for before they can be recorded. */
   readonly #urgent: SettleEntry[] = []
@@ -144,6 +146,7 @@ export class Settle {
     const entry = known ?? this.#add(place, origin, nowMs)
     if (isDeep) entry.isDeep = true
     entry.tickets.push(ticket)
+    if (isUrgent && this.#held.delete(entry)) this.#schedule(entry, nowMs)
     if (isUrgent && !entry.isUrgent) {
       entry.isUrgent = true
       this.#urgent.push(entry)
@@ -169,7 +172,8 @@ export class Settle {
 
   /** When `take` will next have something that waits for a time; what a scan found is always due. */
   nextMs(): number | undefined {
-    return this.#events.nextMs
+    const [events, written] = [this.#events.nextMs, this.#written.nextMs]
+    return events === undefined || (written !== undefined && written < events) ? written : events
   }
 
   /** How many paths wait for older versions to be recorded, whatever time it is. */
@@ -187,7 +191,11 @@ export class Settle {
   take(nowMs: number, max: number, from: 'all' | 'events'): Due[] {
     const due: Due[] = []
     while (due.length < max) {
-      const entry = this.#nextUrgent(nowMs) ?? this.#nextEvent(nowMs) ?? (from === 'all' ? this.#nextScanned() : undefined)
+      const entry =
+        this.#nextUrgent(nowMs) ??
+        this.#nextOf(this.#written, nowMs) ??
+        this.#nextOf(this.#events, nowMs) ??
+        (from === 'all' ? this.#nextScanned() : undefined)
       if (entry === undefined) break
       entry.isLooking = true
       entry.looking = entry.tickets
@@ -213,9 +221,9 @@ export class Settle {
     return undefined
   }
 
-  #nextEvent(nowMs: number): SettleEntry | undefined {
-    for (let nextMs = this.#events.nextMs; nextMs !== undefined && nextMs <= nowMs; nextMs = this.#events.nextMs) {
-      const popped = this.#events.pop()
+  #nextOf(queue: DueQueue<SettleEntry>, nowMs: number): SettleEntry | undefined {
+    for (let nextMs = queue.nextMs; nextMs !== undefined && nextMs <= nowMs; nextMs = queue.nextMs) {
+      const popped = queue.pop()
       if (popped === undefined) return undefined
       const { item: entry, dueMs } = popped
       if (dueMs !== entry.queuedMs) continue
@@ -260,7 +268,9 @@ export class Settle {
       entry.tickets = [...entry.looking, ...entry.tickets]
       entry.looking = []
       if (entry.isDeepLook) entry.isDeep = true
-      if (settled.kind === 'busy') this.#retry(entry, nowMs)
+      // What others wait for cannot rest: they may be the very versions that it would wait for.
+      if (settled.kind === 'busy' && settled.isWritten === true) entry.isClosed = false
+      if (settled.kind === 'busy' || entry.isUrgent) this.#retry(entry, nowMs)
       else this.#held.add(entry)
       return []
     }
@@ -344,6 +354,7 @@ export class Settle {
     entry.dueMs = dueMs
     if (dueMs >= entry.queuedMs) return
     entry.queuedMs = dueMs
-    this.#events.push(entry, dueMs)
+    const queue = entry.reason === 'change' && !entry.isClosed ? this.#written : this.#events
+    queue.push(entry, dueMs)
   }
 }

@@ -102,7 +102,7 @@ export class ChokidarWatcher implements Watcher {
 
   /** Nothing is promised, so nothing is waited for. */
   fence(): Promise<Fence> {
-    return Promise.resolve({ isBehind: false })
+    return Promise.resolve({ isBehind: false, closedBeforeNs: 0n })
   }
 
   /** A restart of this kind of watching always scans. */

@@ -9,6 +9,7 @@ import type { RelativePath } from '../../shared/path.ts'
 import type { Writer } from '../../shared/version-extensions.ts'
 import type { Mount } from './directory-paths.ts'
 import type { WatchedVolume } from './event-places.ts'
+import type { Verified } from './hint-log.ts'
 import type { WatchEvent } from './watcher.ts'
 
 export interface FanotifyThreadData {
@@ -31,7 +32,7 @@ export type FanotifyOrder =
       readonly isContinuous: boolean
     }
   | { readonly kind: 'forget'; readonly volume: string }
-  | { readonly kind: 'verified'; readonly volumes: readonly string[] }
+  | { readonly kind: 'verified'; readonly volumes: Verified }
   | { readonly kind: 'settled'; readonly mark: number }
   | { readonly kind: 'fence'; readonly id: number }
   | { readonly kind: 'end' }
@@ -46,6 +47,8 @@ export interface PinnedVersion {
 
 export type FanotifyReport =
   | { readonly kind: 'watching'; readonly volume: string }
+  /** Its directory's descriptor is not used any more. */
+  | { readonly kind: 'forgotten'; readonly volume: string }
   | {
       readonly kind: 'events'
       readonly volumes: readonly (readonly [volume: string, events: readonly WatchEvent[]])[]
@@ -56,4 +59,4 @@ export type FanotifyReport =
       readonly own: readonly ByteString[]
       readonly ownPins: readonly bigint[]
     }
-  | { readonly kind: 'fenced'; readonly id: number; readonly isBehind: boolean }
+  | { readonly kind: 'fenced'; readonly id: number; readonly isBehind: boolean; readonly closedBeforeNs: bigint }

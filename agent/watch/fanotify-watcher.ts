@@ -6,7 +6,7 @@
  */
 import type { PacsimileError } from '../../shared/errors.ts'
 import type { Proof } from './canary.ts'
-import type { Fence, WatchEvent, Watcher } from './watcher.ts'
+import type { Fence, Loss, WatchEvent, Watcher } from './watcher.ts'
 
 export interface FanotifyWatcherParts {
   readonly volume: string
@@ -14,7 +14,8 @@ export interface FanotifyWatcherParts {
   readonly proof: () => Proof
   readonly fence: () => Promise<Fence>
   readonly head: () => number
-  readonly onVerified: (isVerified: boolean) => void
+  /** Undefined: nothing is verified. */
+  readonly onVerified: (losses: readonly Loss[] | undefined) => void
   readonly onSettled: (mark: number) => void
   readonly onClose: () => void
 }
@@ -76,12 +77,12 @@ export class FanotifyWatcher implements Watcher {
     return this.#parts.proof().silentMs
   }
 
-  verified(): void {
-    if (!this.#isClosed) this.#parts.onVerified(true)
+  verified(losses: readonly Loss[]): void {
+    if (!this.#isClosed) this.#parts.onVerified(losses)
   }
 
   doubted(): void {
-    this.#parts.onVerified(false)
+    this.#parts.onVerified(undefined)
   }
 
   mark(): number {

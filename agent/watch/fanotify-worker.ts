@@ -38,6 +38,7 @@ class Reader {
   readonly #data = workerData as FanotifyThreadData
   readonly #log: HintLog
   readonly #mounts = new Map<ByteString, Mount>()
+  readonly #watched = new Map<string, Extract<FanotifyOrder, { kind: 'watch' }>>()
   readonly #directories = new DirectoryPaths(this.#mounts)
   readonly #writers = new Writers()
   readonly #places = new EventPlaces({ directories: this.#directories, writers: this.#writers, ownPid: this.#data.ownPid })
@@ -46,6 +47,8 @@ class Reader {
   readonly #slots: Int32Array
   #fences: number[] = []
   #isEnding = false
+  /** The kernel gives closed versions in their order: those of before the newest that was read have all been read. */
+  #closedBeforeNs = 0n
   #own: ByteString[] = []
   #ownPins: bigint[] = []
 
@@ -86,12 +89,13 @@ class Reader {
     switch (order.kind) {
       case 'watch':
         this.#places.add(order.volume)
+        this.#watched.set(order.volume.name, order)
         this.#mounts.set(order.filesystem, order.mount)
         if (order.isContinuous) this.#replay(order.volume.name)
         this.#post({ kind: 'watching', volume: order.volume.name })
         return
       case 'forget':
-        this.#places.remove(order.volume)
+        this.#forget(order.volume)
         return
       case 'verified':
         this.#log.setVerified(order.volumes)
@@ -105,6 +109,19 @@ class Reader {
       case 'end':
         this.#isEnding = true
     }
+  }
+
+  /** Another volume of its filesystem lends its directory from now on, if there is one. */
+  #forget(volume: string): void {
+    const filesystem = this.#watched.get(volume)?.filesystem
+    this.#watched.delete(volume)
+    this.#places.remove(volume)
+    if (filesystem !== undefined) {
+      const other = [...this.#watched.values()].find((watched) => watched.filesystem === filesystem)
+      if (other === undefined) this.#mounts.delete(filesystem)
+      else this.#mounts.set(filesystem, other.mount)
+    }
+    this.#post({ kind: 'forgotten', volume })
   }
 
   /** What an earlier life read and did not deal with. */
@@ -140,7 +157,7 @@ class Reader {
       this.#post({ kind: 'events', volumes: [...found], pins, head: this.#log.head, own: this.#own, ownPins: this.#ownPins })
     }
     // A fence asked for more than was read in one round is answered by a later one.
-    if (isAtEnd) for (const id of fences) this.#post({ kind: 'fenced', id, isBehind: !isDrained })
+    if (isAtEnd) for (const id of fences) this.#post({ kind: 'fenced', id, isBehind: !isDrained, closedBeforeNs: this.#closedBeforeNs })
     else this.#fences.unshift(...fences)
     if (fences.length === 0 && bytes > 0 && bytes < EVENT_BYTES_MAX / 2) poll([this.#data.wakeup], NAP_MS)
   }
@@ -189,6 +206,7 @@ class Reader {
 
   #pinPlace(fd: number, pid: number) {
     const stats = fstatSync(fd, { bigint: true })
+    if (stats.mtimeNs > this.#closedBeforeNs && stats.mtimeNs <= BigInt(Date.now()) * 1_000_000n) this.#closedBeforeNs = stats.mtimeNs
     if (pid === this.#data.ownPid) {
       this.#ownPins.push(stats.ino)
       return undefined

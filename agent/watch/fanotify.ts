@@ -17,11 +17,21 @@ import { pathBuffer } from '../../shared/path.ts'
 import type { DescriptorStore } from '../descriptor-store.ts'
 import { startThread } from '../threads.ts'
 import { Canary } from './canary.ts'
-import { filesystemId, markNames, markPins, type NameReports, openNameGroup, openPinGroup, openWakeup } from './fanotify-calls.ts'
+import {
+  filesystemId,
+  handleKey,
+  markNames,
+  markPins,
+  type NameReports,
+  openHandle,
+  openNameGroup,
+  openPinGroup,
+  openWakeup,
+} from './fanotify-calls.ts'
 import type { FanotifyOrder, FanotifyReport, FanotifyThreadData, PinnedVersion } from './fanotify-reports.ts'
 import { FanotifyWatcher } from './fanotify-watcher.ts'
 import { clearSlot, HintLog, type LeftHints } from './hint-log.ts'
-import type { Fence, WatchEvent, Watcher, WatchRequest } from './watcher.ts'
+import type { Fence, Loss, WatchEvent, Watcher, WatchRequest } from './watcher.ts'
 
 export interface FanotifyOptions {
   readonly stateDir: string
@@ -54,8 +64,10 @@ export class Fanotify {
   readonly #canary: Canary
   readonly #watchers = new Map<string, FanotifyWatcher>()
   readonly #starting = new Map<string, () => void>()
+  /** Directories of volumes that the thread is asked to forget, in their order. */
+  readonly #forgetting: number[] = []
   readonly #fences = new Map<number, (fence: Fence) => void>()
-  readonly #verified = new Set<string>()
+  readonly #verified = new Map<string, readonly Loss[]>()
   /** What each volume says is journalled. */
   readonly #settled = new Map<string, number>()
   #lastFence = 0
@@ -70,7 +82,7 @@ export class Fanotify {
   private constructor(options: FanotifyOptions, groups: Groups) {
     this.#options = options
     this.#groups = groups
-    for (const volume of groups.left?.verified ?? []) this.#verified.add(volume)
+    for (const [volume, losses] of groups.left?.verified ?? []) this.#verified.set(volume, losses)
     const { names, pins, hints } = groups
     const data: FanotifyThreadData = {
       names,
@@ -100,6 +112,7 @@ export class Fanotify {
     let wasMarked: boolean
     try {
       filesystem = filesystemId(root)
+      tryHandle(root, filesystem)
       wasMarked = this.#mark(root)
     } catch (error) {
       closeSync(root)
@@ -107,21 +120,22 @@ export class Fanotify {
     }
     const { left } = this.#groups
     const isContinuous = wasMarked && !this.#hasSettled && left?.verified.has(volume) === true
-    if (!isContinuous) this.#setVerified(volume, false)
+    const losses = isContinuous && left !== undefined ? leftOver(left, volume, directory) : undefined
+    this.#setVerified(volume, losses)
     const watcher = new FanotifyWatcher({
       volume,
       isContinuous,
       proof: () => this.#canary.proof(filesystem),
       fence: () => this.fence(),
       head: () => this.#head,
-      onVerified: (isVerified) => this.#setVerified(volume, isVerified),
+      onVerified: (known) => this.#setVerified(volume, known),
       onSettled: (mark) => this.#settle(volume, mark),
       onClose: () => this.#forget(volume, watcher, root, filesystem),
     })
     this.#watchers.get(volume)?.fail(new PacsimileError('internal', `Volume ${volume} is watched twice`))
     this.#watchers.set(volume, watcher)
     this.#settled.set(volume, 0)
-    if (isContinuous && left !== undefined) watcher.take(leftOver(left, directory))
+    if (losses !== undefined) watcher.take(losses.map((loss) => ({ kind: 'loss', ...loss })))
     const started = new Promise<void>((resolve) => this.#starting.set(volume, resolve))
     this.#order({
       kind: 'watch',
@@ -146,21 +160,24 @@ export class Fanotify {
   }
 
   #forget(volume: string, watcher: FanotifyWatcher, root: number, filesystem: ByteString): void {
-    if (this.#watchers.get(volume) === watcher) {
-      this.#watchers.delete(volume)
-      this.#settled.delete(volume)
-      this.#order({ kind: 'forget', volume })
-      // What happens from here on is told to nobody; unless this process ends, in which case the next life hears of it.
-      if (!this.#isClosed) this.#setVerified(volume, false)
-    }
     this.#canary.remove(filesystem)
-    closeSync(root)
+    if (this.#watchers.get(volume) !== watcher || this.#isClosed || this.#failure !== undefined) {
+      // Nothing is read any more: the next process goes on with what is known of the volume.
+      closeSync(root)
+      return
+    }
+    this.#watchers.delete(volume)
+    this.#settled.delete(volume)
+    this.#forgetting.push(root)
+    this.#order({ kind: 'forget', volume })
+    // What happens from here on is told to nobody.
+    this.#setVerified(volume, undefined)
   }
 
   /** Resolves when all that happened before the call has been told. */
   fence(): Promise<Fence> {
     // Whoever asks until it is answered otherwise must not keep this thread from everything else.
-    if (this.#failure !== undefined || this.#isClosed) return sleep(REFUSAL_MS, { isBehind: true })
+    if (this.#failure !== undefined || this.#isClosed) return sleep(REFUSAL_MS, NOTHING_KNOWN)
     const id = ++this.#lastFence
     return new Promise((resolve) => {
       this.#fences.set(id, resolve)
@@ -185,8 +202,11 @@ export class Fanotify {
         this.#starting.get(report.volume)?.()
         this.#starting.delete(report.volume)
         return
+      case 'forgotten':
+        closeSync(this.#forgetting.shift() ?? -1)
+        return
       case 'fenced':
-        this.#fences.get(report.id)?.({ isBehind: report.isBehind })
+        this.#fences.get(report.id)?.(report)
         this.#fences.delete(report.id)
         return
       case 'events':
@@ -216,11 +236,12 @@ export class Fanotify {
     else if (Atomics.exchange(this.#slots, PINS_OPEN_MAX, 0) === 1) this.#wake()
   }
 
-  #setVerified(volume: string, isVerified: boolean): void {
-    if (this.#verified.has(volume) === isVerified) return
-    if (isVerified) this.#verified.add(volume)
-    else this.#verified.delete(volume)
-    this.#order({ kind: 'verified', volumes: [...this.#verified] })
+  #setVerified(volume: string, losses: readonly Loss[] | undefined): void {
+    const before = this.#verified.get(volume)
+    if (before === losses || (before?.length === 0 && losses?.length === 0)) return
+    if (losses === undefined) this.#verified.delete(volume)
+    else this.#verified.set(volume, losses)
+    this.#order({ kind: 'verified', volumes: this.#verified })
   }
 
   #settle(volume: string, mark: number): void {
@@ -238,7 +259,7 @@ export class Fanotify {
 
   /** Nobody else answers any more. */
   #answerAll(): void {
-    for (const resolve of this.#fences.values()) resolve({ isBehind: true })
+    for (const resolve of this.#fences.values()) resolve(NOTHING_KNOWN)
     for (const resolve of this.#starting.values()) resolve()
     this.#fences.clear()
     this.#starting.clear()
@@ -279,6 +300,7 @@ export class Fanotify {
     for (const watcher of this.#watchers.values()) await watcher.close()
     if (this.#failure !== undefined) this.#options.descriptors.forget(Object.keys(NAMES))
     this.#hasEnded = true
+    for (const root of this.#forgetting.splice(0)) closeSync(root)
     for (const fd of [this.#groups.names, this.#groups.pins, this.#wakeup]) closeSync(fd)
     this.#closeHintsIfFree()
   }
@@ -288,6 +310,8 @@ export class Fanotify {
     if (this.#slots.subarray(0, PINS_OPEN_MAX).every((used) => used === 0)) closeSync(this.#groups.hints)
   }
 }
+
+const NOTHING_KNOWN: Fence = { isBehind: true, closedBeforeNs: 0n }
 
 /** Under which the descriptors are kept. */
 const NAMES = { 'names-modern': true, 'names-compatible': true, 'pins': true, 'hints': true } as const
@@ -301,7 +325,7 @@ function adoptGroups({ descriptors, log }: FanotifyOptions): Groups | undefined 
     descriptors.forget(Object.keys(NAMES))
     return undefined
   }
-  log.info('watching goes on where the process before this one ended', { volumes: [...left.verified] })
+  log.info('watching goes on where the process before this one ended', { volumes: [...left.verified.keys()] })
   return { names, reports: modern === undefined ? 'compatible' : 'modern', pins, hints, left }
 }
 
@@ -335,6 +359,13 @@ function markCount(group: number): number {
   return readFileSync(`/proc/self/fdinfo/${group}`, 'latin1').split('fanotify sdev:').length - 1
 }
 
+/** Before anything rests on it: events name directories by handles only. @throws what the kernel has against it */
+function tryHandle(root: number, filesystem: ByteString): void {
+  const key = handleKey(filesystem, `/proc/self/fd/${root}/.`)
+  const fd = key === undefined ? undefined : openHandle(root, key)
+  if (fd !== undefined) closeSync(fd)
+}
+
 /** Whether the mount through which the directory was opened begins below its filesystem's root (proc_pid_mountinfo(5)). */
 function isPartialMount(directory: number): boolean {
   const id = /^mnt_id:\s*(\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${directory}`, 'latin1'))?.[1]
@@ -344,21 +375,18 @@ function isPartialMount(directory: number): boolean {
   return line === undefined || line.split(' ')[3] !== '/'
 }
 
-/** What became of the versions that were in the hands of a process that died. */
-function leftOver(left: LeftHints, directory: string): WatchEvent[] {
-  const events: WatchEvent[] = []
-  const lost = left.pins.filter(
-    ({ path, inode }) => path.startsWith(`${Buffer.from(directory).toString('latin1')}/`) && inodeAt(path) !== inode,
-  )
-  const sinceMs = Math.min(...lost.map(({ ms }) => ms))
-  if (lost.length > 0)
-    events.push({
-      kind: 'loss',
-      sinceMs,
-      cause: `the agent was ended while it captured ${lost.length} files that have since been replaced or deleted`,
-    })
-  if (left.wasReadingPins) events.push({ kind: 'loss', sinceMs: undefined, cause: 'the agent was ended while it took over closed files' })
-  return events
+/** What the life before did not record of losses, and what became of the versions that were in its hands. */
+function leftOver(left: LeftHints, volume: string, directory: string): Loss[] {
+  const losses = [...(left.verified.get(volume) ?? [])]
+  const below = `${Buffer.from(directory).toString('latin1')}/`
+  const lost = left.pins.filter(({ path, inode }) => path.startsWith(below) && inodeAt(path) !== inode)
+  if (lost.length > 0) {
+    const cause = `the agent was ended while it captured ${lost.length} files that have since been replaced or deleted`
+    losses.push({ sinceMs: Math.min(...lost.map(({ ms }) => ms)), cause })
+  }
+  const sinceMs = left.readingPinsSinceMs
+  if (sinceMs !== undefined) losses.push({ sinceMs, cause: 'the agent was ended while it took over closed files' })
+  return losses
 }
 
 function inodeAt(path: ByteString): bigint | undefined {

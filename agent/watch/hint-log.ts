@@ -5,19 +5,21 @@
  * fanotify descriptors: an agent that is killed at any instant finds in its next life every event that it had read and not
  * dealt with. A reboot takes file and descriptors alike, and a scan follows.
  *
- *     0     magic 8, version u32, flags u32, base u64, head u64, tail u64, length of the volumes u32, volumes (JSON list of names)
+ *     0     magic 8, version u32, seconds u32, base u64, head u64, tail u64, length of the volumes u32, volumes (JSON list of [name, losses])
  *     4096  slots for pinned versions in hand, 8192 bytes each: used u32, path length u32, inode u64, ms u64, path
  *     DATA  events as the kernel gives them, from tail to head; what the kernel wrote behind head counts too
  *
- * Head and tail count all bytes that ever were in the log; at DATA stands the one with the number `base`.
+ * The seconds are when the reading of versions began, 0 while none are read. Head and tail count all bytes that ever were in the log; at DATA stands the one with the number `base`.
  *
  * Invariant: between tail and the end of what the kernel wrote lies everything that was read and not said to be journalled.
  * It prevents kill -9 from losing an event between its reading and its journalling.
  */
 import { readSync, writeSync } from 'node:fs'
+import { z } from 'zod'
 import type { ByteString } from '../../shared/bytes.ts'
 import { HINT_LOG_BYTES, PINS_OPEN_MAX } from '../../shared/limits.ts'
 import { createMemoryFile, mapMemory, punchHole, readIntoMemory, unmapMemory } from './fanotify-calls.ts'
+import type { Loss } from './watcher.ts'
 
 const MAGIC = Buffer.from('pacshint', 'latin1')
 const VERSION = 1
@@ -26,10 +28,9 @@ const SLOT_BYTES = 2 * PAGE
 const SLOT_HEADER_BYTES = 24
 const DATA = PAGE + PINS_OPEN_MAX * SLOT_BYTES
 const BYTES = DATA + HINT_LOG_BYTES
-const AT = { version: 8, flags: 12, base: 16, head: 24, tail: 32, volumesLength: 40, volumes: 44 } as const
-/** The pin group is being read: if the process dies now, what it got is not known. */
-const READING_PINS = 1
+const AT = { version: 8, reading: 12, base: 16, head: 24, tail: 32, volumesLength: 40, volumes: 44 } as const
 const EVENT_METADATA_BYTES = 24
+const VERIFIED = z.array(z.tuple([z.string(), z.array(z.object({ sinceMs: z.number(), cause: z.string() }))]))
 const EVENT_VERSION = 3
 
 /** A pinned version that was in the hands of a process that died. */
@@ -41,13 +42,15 @@ export interface LeftPin {
   readonly ms: number
 }
 
+/** Volumes of which watching was continuous, and verified but for these losses. */
+export type Verified = ReadonlyMap<string, readonly Loss[]>
+
 /** What an earlier life left. */
 export interface LeftHints {
-  /** Volumes of which watching was continuous, and verified. */
-  readonly verified: ReadonlySet<string>
+  readonly verified: Verified
   readonly pins: readonly LeftPin[]
-  /** It died while it read versions: some may have been lost that are not in `pins`. */
-  readonly wasReadingPins: boolean
+  /** It died while it read versions: some may have been lost that are not in `pins`. ms since 1970. */
+  readonly readingPinsSinceMs: number | undefined
 }
 
 export class HintLog {
@@ -86,9 +89,10 @@ export class HintLog {
     const end = Buffer.alloc(8)
     end.writeBigUInt64LE(BigInt(base + endOfEvents(fd, head - base)))
     writeSync(fd, end, 0, 8, AT.head)
-    const left = { verified: volumesOf(header), pins: leftPins(fd), wasReadingPins: header.readUInt32LE(AT.flags) === READING_PINS }
+    const since = header.readUInt32LE(AT.reading)
+    const left = { verified: volumesOf(header), pins: leftPins(fd), readingPinsSinceMs: since === 0 ? undefined : since * 1000 }
     for (let slot = 0; slot < PINS_OPEN_MAX; slot++) clearSlot(fd, slot)
-    writeSync(fd, Buffer.alloc(4), 0, 4, AT.flags)
+    writeSync(fd, Buffer.alloc(4), 0, 4, AT.reading)
     return left
   }
 
@@ -157,7 +161,7 @@ export class HintLog {
   }
 
   /** Of these volumes the journal says that all before was verified. */
-  setVerified(volumes: Iterable<string>): void {
+  setVerified(volumes: Verified): void {
     const text = Buffer.from(JSON.stringify([...volumes]), 'utf8')
     const isFitting = AT.volumes + text.length <= PAGE
     if (isFitting) writeSync(this.fd, text, 0, text.length, AT.volumes)
@@ -165,9 +169,10 @@ export class HintLog {
     writeSync(this.fd, this.#small, 0, 4, AT.volumesLength)
   }
 
+  /** While the pin group is being read: if the process dies then, what it got is not known. */
   readingPins(isReading: boolean): void {
-    this.#small.writeUInt32LE(isReading ? READING_PINS : 0, 0)
-    writeSync(this.fd, this.#small, 0, 4, AT.flags)
+    this.#small.writeUInt32LE(isReading ? Math.floor(Date.now() / 1000) : 0, 0)
+    writeSync(this.fd, this.#small, 0, 4, AT.reading)
   }
 
   holdPin(slot: number, { path, inode, ms }: LeftPin): void {
@@ -225,11 +230,10 @@ export function clearSlot(log: number, slot: number): void {
   writeSync(log, Buffer.alloc(4), 0, 4, PAGE + slot * SLOT_BYTES)
 }
 
-function volumesOf(header: Buffer): Set<string> {
+function volumesOf(header: Buffer): Verified {
   const length = header.readUInt32LE(AT.volumesLength)
-  if (length === 0 || AT.volumes + length > PAGE) return new Set()
-  const names: unknown = JSON.parse(header.toString('utf8', AT.volumes, AT.volumes + length))
-  return new Set(Array.isArray(names) ? names.map(String) : [])
+  if (length === 0 || AT.volumes + length > PAGE) return new Map()
+  return new Map(VERIFIED.parse(JSON.parse(header.toString('utf8', AT.volumes, AT.volumes + length))))
 }
 
 /** The kernel may have written events whose number the killed process did not note any more. */

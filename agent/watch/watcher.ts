@@ -49,6 +49,14 @@ export type WatchEvent =
 export interface Fence {
   /** Versions closed before it wait in the kernel still: there were more than may be open at once. */
   readonly isBehind: boolean
+  /** All versions that were closed before then have been told of, ns since 1970. */
+  readonly closedBeforeNs: bigint
+}
+
+/** Versions may have come and gone unseen since then, ms since 1970. */
+export interface Loss {
+  readonly sinceMs: number
+  readonly cause: string
 }
 
 export interface Watcher extends AsyncDisposable {
@@ -65,9 +73,12 @@ export interface Watcher extends AsyncDisposable {
   readonly provenMs: number | undefined
   /** For how long a proof has been waited for in vain, in ms; 0 where none is to be expected. */
   readonly silentMs: number
-  /** What the journal says was verified: from here on watching is continuous, also over a restart. */
-  verified(): void
-  /** Versions or events may be lost until `verified` is said again: a restart must scan. */
+  /**
+   * The journal says that all was verified, but for losses that it does not tell of yet: from here on watching is continuous,
+   * also over a restart, which is told of those losses again.
+   */
+  verified(losses: readonly Loss[]): void
+  /** Events may be missing until `verified` is said again: a restart must scan. */
   doubted(): void
   /** Stands for everything told so far. */
   mark(): number

@@ -85,7 +85,9 @@ export class Watching {
 function refusedBy(error: unknown): string {
   switch (errnoOf(error)) {
     case 'EPERM':
-      return 'fanotify needs CAP_SYS_ADMIN in the first user namespace'
+      return error instanceof Error && 'syscall' in error && error.syscall === 'open_by_handle_at'
+        ? 'opening directories by their handles needs CAP_DAC_READ_SEARCH'
+        : 'fanotify needs CAP_SYS_ADMIN in the first user namespace'
     case 'ENOSYS':
     case 'EINVAL':
       return 'this kernel is too old for fanotify with names (5.9 or newer is needed)'

@@ -5,6 +5,8 @@ import {
   linkSync,
   mkdirSync,
   openSync,
+  readdirSync,
+  readlinkSync,
   readSync,
   renameSync,
   rmSync,
@@ -193,6 +195,20 @@ describe.skipIf(!isRoot)('watching through fanotify (needs root)', () => {
     expect(await second.dirty()).toEqual(new Set(['b']))
   })
 
+  it('goes on with the others when a volume is let go, and takes it up again', async () => {
+    const first = await Watched.open()
+    const second = await Watched.in(first.fanotify, scratchDirectory(), 'db')
+    await second.watcher.close()
+    mkdirSync(first.file('d'))
+    writeFileSync(first.file('d/a'), 'x')
+    expect(await first.dirty()).toEqual(new Set(['d', 'd/a']))
+    const again = await Watched.in(first.fanotify, second.directory, 'db')
+    await first.watcher.close()
+    mkdirSync(again.file('e'))
+    writeFileSync(again.file('e/b'), 'x')
+    expect(await again.dirty()).toEqual(new Set(['e', 'e/b']))
+  })
+
   it('proves itself by a canary', async () => {
     const watched = await Watched.open(scratchDirectory(), new KeptDescriptors(), process.pid)
     await expect.poll(() => watched.watcher.provenMs, { timeout: 10_000 }).toBeGreaterThan(0)
@@ -204,7 +220,7 @@ describe.skipIf(!isRoot)('watching through fanotify (needs root)', () => {
     const directory = scratchDirectory()
     const before = await Watched.open(directory, kept)
     expect(before.watcher.isContinuous).toBe(false)
-    before.watcher.verified()
+    before.watcher.verified([])
     writeFileSync(join(directory, 'settled'), 'x')
     await before.told()
     const mark = before.watcher.mark()
@@ -224,7 +240,7 @@ describe.skipIf(!isRoot)('watching through fanotify (needs root)', () => {
     const kept = new KeptDescriptors()
     const directory = scratchDirectory()
     const before = await Watched.open(directory, kept)
-    before.watcher.verified()
+    before.watcher.verified([])
     before.watcher.doubted()
     await before.watcher.fence()
     await before.fanotify.close()
@@ -236,9 +252,26 @@ describe.skipIf(!isRoot)('watching through fanotify (needs root)', () => {
   })
 
   it('releases what was never asked for when it is closed', async () => {
-    const watched = await Watched.open()
-    writeFileSync(watched.file('f'), 'x')
-    await watched.fanotify.close()
-    expect(await watched.told()).toEqual([])
+    const directory = scratchDirectory()
+    const descriptors = new KeptDescriptors()
+    const fanotify = Fanotify.open({ stateDir: scratchDirectory(), descriptors, log: silentLog, isQueueLimited: false, ownPid: -1 })
+    onTestFinished(() => fanotify.close())
+    const watcher = await fanotify.watch({ volume: 'images', directory, ignored: [] })
+    writeFileSync(join(directory, 'f'), 'x')
+    await expect.poll(() => openOf(join(directory, 'f')), { timeout: 10_000 }).toBeGreaterThan(0)
+    await watcher.close()
+    await expect.poll(() => openOf(join(directory, 'f')), { timeout: 10_000 }).toBe(0)
   })
 })
+
+/** How many descriptors this process holds of a file. */
+function openOf(file: string): number {
+  return readdirSync('/proc/self/fd').filter((fd) => {
+    try {
+      return readlinkSync(`/proc/self/fd/${fd}`) === file
+    } catch {
+      // The descriptor by which the directory was listed.
+      return false
+    }
+  }).length
+}

@@ -70,28 +70,44 @@ describe('the log of hints', () => {
 
   it('tells the next life which volumes were verified, and which versions were in hand', () => {
     const { fd, log } = newLog()
-    log.setVerified(['images', 'db'])
+    const losses = [{ sinceMs: 500, cause: 'a reason' }]
+    log.setVerified(
+      new Map([
+        ['images', []],
+        ['db', losses],
+      ]),
+    )
     log.holdPin(0, { path: '/srv/caf\xe9', inode: 7n, ms: 1000 })
     log.holdPin(3, { path: '/srv/b', inode: 8n, ms: 2000 })
     log.holdPin(4, { path: '/srv/c', inode: 9n, ms: 3000 })
     clearSlot(fd, 3)
     log.readingPins(true)
     expect(nextLife(fd).left).toEqual({
-      verified: new Set(['images', 'db']),
+      verified: new Map([
+        ['images', []],
+        ['db', losses],
+      ]),
       pins: [
         { path: '/srv/caf\xe9', inode: 7n, ms: 1000 },
         { path: '/srv/c', inode: 9n, ms: 3000 },
       ],
-      wasReadingPins: true,
+      readingPinsSinceMs: expect.any(Number) as number,
     })
     // Told once: the next life has its own.
-    expect(nextLife(fd).left).toEqual({ verified: new Set(['images', 'db']), pins: [], wasReadingPins: false })
+    expect(nextLife(fd).left).toEqual({
+      verified: new Map([
+        ['images', []],
+        ['db', losses],
+      ]),
+      pins: [],
+      readingPinsSinceMs: undefined,
+    })
   })
 
   it('calls nobody verified where the names do not fit', () => {
     const { fd, log } = newLog()
-    log.setVerified(Array.from({ length: 200 }, (_, i) => `${'v'.repeat(60)}${i}`))
-    expect(nextLife(fd).left?.verified).toEqual(new Set())
+    log.setVerified(new Map(Array.from({ length: 200 }, (_, i) => [`${'v'.repeat(60)}${i}`, []])))
+    expect(nextLife(fd).left?.verified).toEqual(new Map())
   })
 
   it('is not adopted where it is something else', () => {

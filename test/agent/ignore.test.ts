@@ -131,7 +131,8 @@ describe('an agent with ignore rules', () => {
     rmSync(join(agent.volume, 'cache'), { recursive: true })
     const before = (await agent.records()).length
     await agent.startAndWatch()
-    expect(agent.status?.volumes[0]?.lastScan?.differences).toBeLessThanOrEqual(1)
+    // The volume's own directory, and one of which a scan cannot know whether the rule means it.
+    expect(agent.status?.volumes[0]?.lastScan?.differences).toBeLessThanOrEqual(2)
     const head = agent.status?.headSeq ?? 0
     agent.write('last.dcm', 'x')
     agent.tell('old.tmp', 'gone.tmp', 'cache', 'last.dcm')

@@ -299,6 +299,30 @@ describe('settle', () => {
     expect(settle.take(100_005, 1, 'all')).toHaveLength(1)
   })
 
+  it('takes files that are being written before what came to be due earlier', () => {
+    const settle = new Settle()
+    settle.changed(place('open'), 0, { isOpen: true })
+    settle.changed(place('closed'), 1)
+    expect(settle.take(250, 1, 'all')).toMatchObject([{ path: 'open' }])
+    settle.finished(place('open'), { kind: 'busy', isWritten: true }, 250)
+    settle.changed(place('another'), 251)
+    expect(settle.take(255, 1, 'all')).toMatchObject([{ path: 'open' }])
+  })
+
+  it('does not let rest what others wait for', () => {
+    const settle = new Settle()
+    settle.found(place('d'), 'event', { answered() {} }, 0, { isUrgent: true })
+    settle.take(0, 1, 'all')
+    settle.finished(place('d'), { kind: 'held' }, 1)
+    expect(settle.take(6, 1, 'all')).toHaveLength(1)
+    const resting = new Settle()
+    resting.changed(place('d'), 0)
+    resting.take(0, 1, 'all')
+    resting.finished(place('d'), { kind: 'held' }, 1)
+    resting.found(place('d'), 'event', { answered() {} }, 2, { isUrgent: true })
+    expect(resting.take(2, 1, 'all')).toHaveLength(1)
+  })
+
   it('looks below the new name for what waited below the old one', () => {
     const settle = new Settle()
     settle.changed(place('d/f'), 0)

@@ -63,8 +63,9 @@ describe("the agent's supervisor", () => {
   })
 
   it('hands a request to stop on, and ends when the agent has', async () => {
-    const supervised = supervise(`process.on('SIGTERM', () => process.exit(0)); ${WAIT}`)
-    await expect.poll(supervised.lives, { timeout: 10_000 }).toHaveLength(1)
+    const file = join(scratchDirectory(), 'ready')
+    const supervised = supervise(`process.on('SIGTERM', () => process.exit(0)); appendFileSync(${JSON.stringify(file)}, ''); ${WAIT}`)
+    await expect.poll(() => existsSync(file), { timeout: 10_000 }).toBe(true)
     process.kill(supervised.pid, 'SIGTERM')
     expect(await supervised.ended).toBe(0)
   })

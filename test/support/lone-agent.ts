@@ -43,7 +43,7 @@ class SpokenWatcher implements Watcher {
   }
 
   fence(): Promise<Fence> {
-    return Promise.resolve({ isBehind: false })
+    return Promise.resolve({ isBehind: false, closedBeforeNs: 0n })
   }
 
   verified(): void {}
