@@ -138,7 +138,7 @@ export class Agent {
       config,
       log,
       openWatcher: openWatcher ?? ((request, signal) => this.#watching.watch(request, signal)),
-      onDrained: () => void this.#watching.close(),
+      onDrained: () => this.#watching.end(),
     }
     const epoch = await this.#currentEpoch()
     try {

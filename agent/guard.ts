@@ -122,6 +122,14 @@ export class Guard {
     if (!limit.aborted) watcher.settled(mark)
   }
 
+  /** At a stop, when nothing is read any more: the versions in hand are recorded when it resolves, or time is up. */
+  async finishVersions(limit: AbortSignal): Promise<void> {
+    const { pins, pursuit, volume } = this.#parts
+    await volume.watcher?.fence()
+    pursuit.wake()
+    await pins.settled(volume.name, limit)
+  }
+
   /** Resolves with what a full scan found that begins after this call. @throws incomplete */
   scan(isDeep: boolean): Promise<AgentScanReport> {
     return this.#parts.rounds.scan(isDeep)

@@ -15,7 +15,7 @@ export interface Pin {
   path: RelativePath
   readonly fd: number
   readonly writer: Writer | undefined
-  readonly release: () => void
+  readonly release: (fate?: 'abandoned') => void
   /** Attempts that did not end in a record. */
   attempts: number
 }
@@ -60,9 +60,9 @@ export class Pins {
   }
 
   /** It is recorded, or given up. */
-  finished(pin: Pin): void {
+  finished(pin: Pin, fate?: 'abandoned'): void {
     this.#forget(pin)
-    pin.release()
+    pin.release(fate)
     this.#ended.wake()
   }
 
@@ -91,7 +91,7 @@ export class Pins {
   abandon(volume: Label): void {
     for (const pin of this.#waiting.filter((other) => other.volume === volume)) {
       this.#waiting.splice(this.#waiting.indexOf(pin), 1)
-      this.finished(pin)
+      this.finished(pin, 'abandoned')
     }
   }
 

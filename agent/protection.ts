@@ -53,7 +53,7 @@ export interface ProtectionOptions {
   readonly epoch: Epoch
   readonly openWatcher: OpenWatcher
   /** Called at a stop, when what was told is journalled as far as time allowed, and before volumes are let go. */
-  readonly onDrained: () => void
+  readonly onDrained: () => Promise<void>
   readonly log: Log
 }
 
@@ -356,10 +356,15 @@ export class Protection {
       this.#guards.map((guard) => guard.drain(limit)),
       limit,
     )
-    this.#options.onDrained()
+    await ended([this.#options.onDrained()], limit)
+    await ended(
+      this.#guards.map((guard) => guard.finishVersions(limit)),
+      limit,
+    )
     this.#watching.abort()
     await ended(guarding, limit)
-    await this.#pursuit.drained(limit)
+    // Of a completely watched volume nothing new can be recorded when nothing is read: the next process hears of it again.
+    if ([...this.volumes.values()].some(({ mode }) => mode !== 'complete')) await this.#pursuit.drained(limit)
     while (this.ackedSeq < this.journal.head.seq && this.uplink.status.state === 'up' && !limit.aborted) {
       await Promise.race([this.#acks.wait(limit), sleep(100, limit)])
     }

@@ -65,6 +65,11 @@ const LOOKS_BESIDE_PINS = 8
 const PINS_FEW = 16
 /** A version whose directory moves about is given up, or put into inferred ones, after so many attempts. */
 const PIN_ATTEMPTS_MAX = 4
+/**
+ * Before the second attempt; twice as long before each later one. The kernel tells of a close before it counts the writer off,
+ * and whoever looked at the path instead could find it renamed or deleted.
+ */
+const PIN_PAUSE_MS = 2
 
 export class Pursuit {
   readonly #parts: PursuitParts
@@ -216,7 +221,10 @@ export class Pursuit {
         break
       case 'busy':
         if (pin !== undefined) {
-          this.#lookInstead(pursued)
+          if (pin.attempts < PIN_ATTEMPTS_MAX) {
+            this.#parts.held.unpin(basis.pinned)
+            setTimeout(() => this.#pinAgain(pursued, pin), PIN_PAUSE_MS << pin.attempts)
+          } else this.#lookInstead(pursued)
           return
         }
         break

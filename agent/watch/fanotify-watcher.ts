@@ -108,5 +108,5 @@ export class FanotifyWatcher implements Watcher {
 }
 
 function release(events: readonly WatchEvent[]): void {
-  for (const event of events) if (event.kind === 'pin') event.release()
+  for (const event of events) if (event.kind === 'pin') event.release('abandoned')
 }

@@ -7,6 +7,7 @@
  * marks in place. It prevents a restart from being taken for an uninterrupted watch.
  */
 import { closeSync, constants, lstatSync, openSync, readFileSync, writeSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Worker } from 'node:worker_threads'
 import type { ByteString } from '../../shared/bytes.ts'
 import { errnoOf, PacsimileError, reasonOf } from '../../shared/errors.ts'
@@ -51,6 +52,9 @@ interface Groups {
   readonly left: LeftHints | undefined
 }
 
+/** Before a fence is refused. */
+const REFUSAL_MS = 10
+
 export class Fanotify {
   readonly #options: FanotifyOptions
   readonly #groups: Groups
@@ -71,6 +75,8 @@ export class Fanotify {
   #hasSettled = false
   #failure: PacsimileError | undefined
   #isClosed = false
+  #ending: Promise<void> | undefined
+  #closing: Promise<void> | undefined
   #hasEnded = false
 
   private constructor(options: FanotifyOptions, groups: Groups) {
@@ -100,6 +106,7 @@ export class Fanotify {
 
   /** @throws an Error with the kernel's `code` where the volume's filesystem cannot be watched as a whole */
   async watch({ volume, directory, ignored }: WatchRequest): Promise<Watcher> {
+    if (this.#isClosed) throw new PacsimileError('io', 'Watching has ended')
     const root = openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY)
     let filesystem: ByteString
     let wasMarked: boolean
@@ -169,7 +176,8 @@ export class Fanotify {
 
   /** Resolves when all that happened before the call has been told. */
   fence(): Promise<Fence> {
-    if (this.#failure !== undefined || this.#isClosed) return Promise.resolve(NOTHING_KNOWN)
+    // Whoever asks until it is answered otherwise must not keep this thread from everything else.
+    if (this.#failure !== undefined || this.#isClosed) return sleep(REFUSAL_MS, NOTHING_KNOWN)
     const id = ++this.#lastFence
     return new Promise((resolve) => {
       this.#fences.set(id, resolve)
@@ -211,7 +219,7 @@ export class Fanotify {
   /** Versions first: what an event says of a name is newer than they are. */
   #deliver(volumes: readonly (readonly [string, readonly WatchEvent[]])[], pins: readonly PinnedVersion[]): void {
     for (const pin of pins) {
-      const release = (): void => this.#release(pin)
+      const release = (fate?: 'abandoned'): void => this.#release(pin, fate)
       const watcher = this.#watchers.get(pin.volume)
       if (watcher === undefined) release()
       else watcher.take([{ kind: 'pin', path: pin.path, fd: pin.fd, writer: pin.writer, release }])
@@ -219,9 +227,10 @@ export class Fanotify {
     for (const [volume, events] of volumes) this.#watchers.get(volume)?.take(events)
   }
 
-  #release({ fd, slot }: PinnedVersion): void {
+  #release({ fd, slot }: PinnedVersion, fate: 'abandoned' | undefined): void {
     closeSync(fd)
-    clearSlot(this.#groups.hints, slot)
+    // At a stop the next process learns of it from there, and says what is lost.
+    if (fate === undefined || !this.#isClosed) clearSlot(this.#groups.hints, slot)
     Atomics.store(this.#slots, slot, 0)
     if (this.#hasEnded) this.#closeHintsIfFree()
     else if (Atomics.exchange(this.#slots, PINS_OPEN_MAX, 0) === 1) this.#wake()
@@ -245,6 +254,11 @@ export class Fanotify {
     if (this.#isClosed) return
     this.#failure ??= new PacsimileError('io', `Watching failed: ${reason}`)
     for (const watcher of this.#watchers.values()) watcher.fail(this.#failure)
+    this.#answerAll()
+  }
+
+  /** Nobody else answers any more. */
+  #answerAll(): void {
     for (const resolve of this.#fences.values()) resolve(NOTHING_KNOWN)
     for (const resolve of this.#starting.values()) resolve()
     this.#fences.clear()
@@ -256,18 +270,34 @@ export class Fanotify {
     return this.#failure !== undefined
   }
 
-  /** The kernel goes on queueing for whoever holds the groups. */
-  async close(): Promise<void> {
-    if (this.#isClosed) return
+  /**
+   * Nothing more is read: the kernel goes on queueing for whoever holds the groups. Resolves when all that was read has been
+   * told; watchers still hand it on.
+   */
+  end(): Promise<void> {
+    this.#ending ??= this.#endReading()
+    return this.#ending
+  }
+
+  async #endReading(): Promise<void> {
     this.#isClosed = true
     this.#canary.close()
-    const ended = new Promise((resolve) => this.#worker.once('exit', resolve))
     if (this.#failure === undefined) {
+      const ended = new Promise((resolve) => this.#worker.once('exit', resolve))
       this.#order({ kind: 'end' })
       await ended
     }
+    this.#answerAll()
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close()
+    return this.#closing
+  }
+
+  async #close(): Promise<void> {
+    await this.end()
     for (const watcher of this.#watchers.values()) await watcher.close()
-    for (const resolve of this.#fences.values()) resolve(NOTHING_KNOWN)
     if (this.#failure !== undefined) this.#options.descriptors.forget(Object.keys(NAMES))
     this.#hasEnded = true
     for (const root of this.#forgetting.splice(0)) closeSync(root)

@@ -25,13 +25,13 @@ export type WatchEvent =
   | { readonly kind: 'renamed'; readonly path: RelativePath; readonly to: RelativePath }
   /** Something happened to a file of which the name was not told. */
   | { readonly kind: 'inode'; readonly inode: bigint }
-  /** A version that was closed after writing, held open until `release` is called. The path may name another file by now. */
+  /** A version that was closed after writing, held open until `release` is called. The path may name another file by now. At a stop an abandoned one is the next process's to account for. */
   | {
       readonly kind: 'pin'
       readonly path: RelativePath
       readonly fd: number
       readonly writer: Writer | undefined
-      readonly release: () => void
+      readonly release: (fate?: 'abandoned') => void
     }
   /** Versions may have come and gone unseen since `sinceMs` (ms since 1970; undefined: since the last proof), but no event was missed. */
   | { readonly kind: 'loss'; readonly sinceMs: number | undefined; readonly cause: string }

@@ -70,7 +70,11 @@ export class Watching {
     return ChokidarWatcher.open(request, refusal, signal)
   }
 
-  /** Nothing more is read from the kernel: what comes now is the next process's. */
+  /** Nothing more is read from the kernel: what comes now is the next process's. What was read is still handed on. */
+  async end(): Promise<void> {
+    await this.#fanotify?.end()
+  }
+
   async close(): Promise<void> {
     await this.#fanotify?.close()
     this.#fanotify = undefined

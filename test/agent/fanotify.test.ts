@@ -62,7 +62,7 @@ class Watched {
   async told(): Promise<readonly WatchEvent[]> {
     await this.watcher.fence()
     const events = this.events.splice(0)
-    for (const event of events) if (event.kind === 'pin') onTestFinished(event.release)
+    for (const event of events) if (event.kind === 'pin') onTestFinished(() => event.release())
     return events
   }
 
