@@ -21,6 +21,8 @@ export interface FanotifyThreadData {
   /** An Int32 for each version that may be open: 1 while it is; one more: 1 when the thread waits for one to be closed. */
   readonly slots: SharedArrayBuffer
   readonly ownPid: number
+  /** Volumes that the life before watched: until they are watched again, or it is clear that they are not, their versions wait. */
+  readonly expected: readonly string[]
 }
 
 export type FanotifyOrder =

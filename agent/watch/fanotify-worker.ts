@@ -28,6 +28,9 @@ const NAP_MS = 2
 /** Each event of the pin group opens a descriptor when it is read: few at a time. */
 const PIN_EVENT_BYTES = 24
 const PINS_READ_MAX = 64
+/** How long the volumes of the life before are waited for. */
+const EXPECTED_MS_MAX = 3000
+const EXPECTING_POLL_MS = 50
 /** Rounds of reading before what was read is told. */
 const ROUND_BYTES_MAX = 4 * EVENT_BYTES_MAX
 const DELETED = ' (deleted)'
@@ -45,6 +48,8 @@ class Reader {
   readonly #pinBytes = Buffer.alloc(PIN_EVENT_BYTES * PINS_READ_MAX)
   /** Slots of the hint log that hold no version. The main thread gives them back. */
   readonly #slots: Int32Array
+  readonly #expected = new Set(this.#data.expected)
+  readonly #expectedUntilMs = performance.now() + EXPECTED_MS_MAX
   #fences: number[] = []
   #isEnding = false
   /** The kernel gives closed versions in their order: those of before the newest that was read have all been read. */
@@ -64,13 +69,19 @@ class Reader {
       if (this.#freeSlots() === 0) Atomics.store(this.#slots, PINS_OPEN_MAX, 1)
       const hasRoom = this.#freeSlots() > 0
       const mayRead = !this.#log.isFull(EVENT_BYTES_MAX)
-      const waitFor = [wakeup, ...(mayRead ? [names] : []), ...(hasRoom ? [pins] : [])]
-      const isWoken = poll(waitFor, -1)[0] === true
+      const isExpecting = this.#isExpecting
+      const waitFor = [wakeup, ...(mayRead ? [names] : []), ...(hasRoom && !isExpecting ? [pins] : [])]
+      const isWoken = poll(waitFor, isExpecting ? EXPECTING_POLL_MS : -1)[0] === true
       if (isWoken) this.#takeOrders()
       if (!this.#isEnding) this.#round()
     }
     this.#directories.close()
     this.#log.close()
+  }
+
+  /** Whether versions may be of a volume that is not watched again yet. */
+  get #isExpecting(): boolean {
+    return this.#expected.size > 0 && performance.now() < this.#expectedUntilMs
   }
 
   #freeSlots(): number {
@@ -88,6 +99,7 @@ class Reader {
   #obey(order: FanotifyOrder): void {
     switch (order.kind) {
       case 'watch':
+        this.#expected.delete(order.volume.name)
         this.#places.add(order.volume)
         this.#watched.set(order.volume.name, order)
         this.#mounts.set(order.filesystem, order.mount)
@@ -164,6 +176,7 @@ class Reader {
 
   #readPins(found: Map<string, WatchEvent[]>): { readonly pins: PinnedVersion[]; readonly isDrained: boolean } {
     const pins: PinnedVersion[] = []
+    if (this.#isExpecting) return { pins, isDrained: false }
     for (let free = this.#freeSlots(); free > 0; free = this.#freeSlots()) {
       this.#log.readingPins(true)
       let length: number

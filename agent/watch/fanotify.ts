@@ -91,6 +91,7 @@ export class Fanotify {
       wakeup: this.#wakeup,
       slots: this.#slots.buffer,
       ownPid: options.ownPid ?? process.pid,
+      expected: [...this.#verified.keys()],
     }
     this.#worker = startThread('watch/fanotify-worker', data)
     this.#worker.on('message', (report: FanotifyReport) => this.#take(report))
