@@ -21,13 +21,16 @@ function standingOf(pid: number): { readonly user: number; readonly capabilities
   return { user: Number(user), capabilities: Number(`0x${held}`).toString(2).replaceAll('0', '').length }
 }
 
+const NOBODY = '@pacsimile-test-nobody'
+
 async function startAs(user: number, capabilities: readonly string[], state: string): Promise<ChildProcess> {
   const set = ['-all', ...capabilities.map((name) => `+${name.replace('CAP_', '').toLowerCase()}`)].join(',')
   const caps = [`--inh-caps=${set}`, `--ambient-caps=${set}`, `--bounding-set=${set}`, '--no-new-privs']
+  // As under systemd, its process is the one that is started, without a supervisor of its own.
   const child = spawn(
     'setpriv',
     [`--reuid=${user}`, `--regid=${user}`, '--clear-groups', ...caps, EXECUTABLE, 'agent', 'run', '--state', state],
-    { stdio: 'ignore' },
+    { stdio: 'ignore', env: { ...process.env, NOTIFY_SOCKET: NOBODY } },
   )
   await once(child, 'spawn')
   onTestFinished(async () => {
