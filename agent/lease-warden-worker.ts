@@ -6,16 +6,20 @@
  */
 import { workerData } from 'node:worker_threads'
 import { libc } from '../shared/libc.ts'
-import { NO_LEASE, WARDEN_WORDS, WORDS_PER_THREAD } from './lease.ts'
+import { NO_LEASE, WARDEN, WARDEN_WORDS, WORDS_PER_THREAD } from './lease.ts'
+import { stepForward } from './priority.ts'
 
 /** Between two looks, while a capture thread works. */
 const WARDEN_POLL_MS = 2
 
 const words = new Int32Array(workerData as SharedArrayBuffer)
 
-while (Atomics.load(words, 1) === 0) {
-  const wakeUps = Atomics.load(words, 0)
-  Atomics.wait(words, 0, wakeUps, watch() ? WARDEN_POLL_MS : Number.POSITIVE_INFINITY)
+stepForward()
+Atomics.store(words, WARDEN.isThere, 1)
+Atomics.notify(words, WARDEN.isThere)
+while (Atomics.load(words, WARDEN.isToEnd) === 0) {
+  const wakeUps = Atomics.load(words, WARDEN.wakeUps)
+  Atomics.wait(words, WARDEN.wakeUps, wakeUps, watch() ? WARDEN_POLL_MS : Number.POSITIVE_INFINITY)
 }
 
 /** Whether any thread works. */

@@ -10,9 +10,13 @@ import { libc } from '../shared/libc.ts'
 /** Per thread, in the memory shared with the warden: whether it works on a batch, and the descriptors of its leases. */
 const LEASES_PER_THREAD = 2
 export const WORDS_PER_THREAD = 1 + LEASES_PER_THREAD
-/** Word 0 counts what the warden has to wake up for, word 1 asks it to end; the threads follow. */
-export const WARDEN_WORDS = 2
+/** Words that belong to no thread: what the warden has to wake up for is counted, the others are 0 or 1. */
+export const WARDEN = { wakeUps: 0, isToEnd: 1, isThere: 2 } as const
+/** The threads' words follow. */
+export const WARDEN_WORDS = 3
 export const NO_LEASE = -1
+/** For a warden that is being started; one that is not there after this time will not come. */
+const WARDEN_START_MS = 5000
 
 export interface LeaseMemory {
   readonly shared: SharedArrayBuffer
@@ -38,16 +42,20 @@ export class Leases {
   /** The warden looks at this thread's leases until `endWork`: one call for a batch, so that small files do not wake it. */
   beginWork(): void {
     Atomics.store(this.#words, this.#at, 1)
-    Atomics.add(this.#words, 0, 1)
-    Atomics.notify(this.#words, 0)
+    Atomics.add(this.#words, WARDEN.wakeUps, 1)
+    Atomics.notify(this.#words, WARDEN.wakeUps)
   }
 
   endWork(): void {
     Atomics.store(this.#words, this.#at, 0)
   }
 
-  /** `busy` when somebody has the file open for writing or mapped writable, `unsupported` where it cannot be asked. */
+  /**
+   * `busy` when somebody has the file open for writing or mapped writable, `unsupported` where it cannot be asked, or where
+   * nobody would give it up.
+   */
   take(fd: number): Lease | 'busy' | 'unsupported' {
+    if (!this.#isWatched()) return 'unsupported'
     const answer = libc?.takeReadLease(fd) ?? 'unsupported'
     if (answer !== 'granted') return answer
     const slot = this.#freeSlot()
@@ -63,6 +71,12 @@ export class Leases {
         libc?.releaseLease(fd)
       },
     }
+  }
+
+  #isWatched(): boolean {
+    if (Atomics.load(this.#words, WARDEN.isThere) === 1) return true
+    Atomics.wait(this.#words, WARDEN.isThere, 0, WARDEN_START_MS)
+    return Atomics.load(this.#words, WARDEN.isThere) === 1
   }
 
   #freeSlot(): number {

@@ -17,6 +17,7 @@ export type Priority = (typeof PRIORITIES)[number]
 const KEY = 'pacsimile.priority'
 const MAIN_NICE = 5
 const WORKER_NICE = 10
+const URGENT_NICE = -10
 
 /** ioprio_set(2), linux/ioprio.h: the class is in the bits above 13. */
 const SYSCALL: Partial<Record<NodeJS.Architecture, number>> = { x64: 251, arm64: 30 }
@@ -39,6 +40,15 @@ export function standBack(): void {
   beNicer(WORKER_NICE)
   setIoPriority = openSetIoPriority()
   setIoPriority?.(IDLE_CLASS)
+}
+
+/** In a thread for which others wait, and which does next to nothing, when it starts. */
+export function stepForward(): void {
+  try {
+    setPriority(0, URGENT_NICE)
+  } catch {
+    // Without the right to it (RLIMIT_NICE, CAP_SYS_NICE) it waits for its turn like everybody.
+  }
 }
 
 /** What is read while somebody waits for it. */
