@@ -109,6 +109,7 @@ export class Materializer {
   /** Makes a directory that only we may enter until `finishDirectory`. */
   makeDirectory(path: RelativePath): void {
     if (path === ROOT) return
+    this.#directory.trim()
     const existing = this.#kindAt(path)
     if (existing === 'file' || existing === 'other') this.removeAll(path)
     if (existing !== 'directory') mkdirSync(pathBuffer(this.#directory.at(path)), 0o700)
@@ -198,6 +199,7 @@ export class Materializer {
 
   /** Makes `path` another name of `existing`, which was put before. */
   link(existing: RelativePath, path: RelativePath): void {
+    this.#directory.trim()
     this.#directory.trim()
     const parent = parentOf(path)
     if (parent !== undefined) this.#directory.make(parent)
@@ -299,6 +301,7 @@ export class Materializer {
 
   /** Whether a regular file is there; false also where a directory above it is missing. */
   hasFile(path: RelativePath): boolean {
+    this.#directory.trim()
     return this.#kindOrNothing(path) === 'file'
   }
 
@@ -326,13 +329,18 @@ export class Materializer {
       unlinkSync(pathBuffer(this.#directory.at(path)))
       return
     }
-    for (const { name } of this.list(path)) this.removeAll(childOf(path, name))
+    for (const { name } of this.#list(path)) this.removeAll(childOf(path, name))
     this.#directory.forget(path)
     if (path !== ROOT) rmdirSync(pathBuffer(this.#directory.at(path)))
   }
 
   /** Names in a directory of this tree. */
   list(directory: RelativePath): { name: ByteString; isDirectory: boolean }[] {
+    this.#directory.trim()
+    return this.#list(directory)
+  }
+
+  #list(directory: RelativePath): { name: ByteString; isDirectory: boolean }[] {
     const at = pathBuffer(`/proc/self/fd/${this.#directory.descriptor(directory)}`)
     return readdirSync(at, { encoding: 'buffer', withFileTypes: true }).map((entry) => ({
       name: entry.name.toString('latin1'),

@@ -121,7 +121,12 @@ export class ReplicaVolume {
   async retry(applied: Position): Promise<void> {
     this.#begin()
     const paths = [...this.#problems.of(this.#agent, this.#volume).keys()]
-    for (const path of paths) await this.#bring(path, { applied, until: applied, trusted: false })
+    const basis = { applied, until: applied, trusted: false }
+    for (const path of paths) {
+      await this.#bring(path, basis)
+      // What was wrong with a directory may have been that it could not be listed for what does not belong there.
+      if (this.#newest(path)?.version.kind === 'directory') await this.#removeOthers(path, basis)
+    }
     this.#finishDirectories()
   }
 

@@ -29,7 +29,8 @@ const ROUND_RECORDS = 2000
 const SLICE_MS = 20
 /** The cursor is made durable at most this often while there is work. */
 const CURSOR_MS = 1000
-const IDLE_MS = 60_000
+/** What could not be written is tried again. */
+const RETRY_PROBLEMS_MS = 60_000
 const RETRY_MS = 5000
 
 const BEFORE_ALL: Position = { epoch: 0, seq: 0 }
@@ -97,6 +98,7 @@ export class Replica {
   async run(signal: AbortSignal): Promise<void> {
     this.#stop = signal
     this.hint(await this.#catalog.agents())
+    let triedMs = performance.now()
     while (!signal.aborted) {
       const agents = this.#dirty
       this.#dirty = new Set()
@@ -106,9 +108,11 @@ export class Replica {
       }
       if (this.#dirty.size > 0 || signal.aborted) continue
       await this.#settleCursors()
-      const woken = Date.now()
-      await this.#changes.next(IDLE_MS, signal)
-      if (Date.now() - woken >= IDLE_MS) await this.#retryProblems()
+      await this.#changes.next(RETRY_PROBLEMS_MS, signal)
+      if (performance.now() - triedMs < RETRY_PROBLEMS_MS) continue
+      // A busy archive is never without changes, and an idle one still tells that it is covered.
+      await this.#retryProblems()
+      triedMs = performance.now()
     }
     await this.#settleCursors()
     for (const agent of this.#agents.values()) for (const volume of agent.volumes.values()) volume.close()
