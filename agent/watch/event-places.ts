@@ -6,6 +6,7 @@
  * of a busy filesystem from becoming work.
  */
 import type { ByteString } from '../../shared/bytes.ts'
+import { errnoOf, reasonOf } from '../../shared/errors.ts'
 import { PATH_BYTES_MAX } from '../../shared/limits.ts'
 import { type RelativePath, ROOT } from '../../shared/path.ts'
 import type { DirectoryPaths } from './directory-paths.ts'
@@ -81,9 +82,21 @@ export class EventPlaces {
         if (event.entry !== undefined && (event.mask & EVENT.closeWrite) !== 0) onOwn(event.entry.name)
         continue
       }
-      this.#place(event, nowMs, found, seen)
+      this.#placeOrMiss(event, nowMs, found, seen)
     }
     return found
+  }
+
+  /** One event that cannot be followed is made good by a scan: the others are as good as ever. */
+  #placeOrMiss(event: FanotifyEvent, nowMs: number, found: Map<string, WatchEvent[]>, seen: Map<string, number>): void {
+    try {
+      this.#place(event, nowMs, found, seen)
+    } catch (error) {
+      if (errnoOf(error) === undefined) throw error
+      const about = event.entry?.directory ?? event.target
+      for (const volume of this.volumesOn(about?.slice(0, FSID_BYTES)))
+        tell(found, volume, missed(`an event could not be followed: ${reasonOf(error)}`))
+    }
   }
 
   #place(event: FanotifyEvent, nowMs: number, found: Map<string, WatchEvent[]>, seen: Map<string, number>): void {

@@ -47,6 +47,11 @@ const MAP_SHARED = 1
 const FALLOC_PUNCH_HOLE_KEEP_SIZE = 3
 /** Handles of all filesystems in use are far smaller (MAX_HANDLE_SZ is 128). */
 const HANDLE_BYTES_MAX = 128
+/**
+ * Of a file that is gone and whose inode is just being given to another one, ext4 says ENOMEM (iget_locked() finds it
+ * I_CREATING): a moment later it says ESTALE. Together these attempts take half a second.
+ */
+const HANDLE_ATTEMPTS_MAX = 32
 const STATFS_BYTES = 256
 const FSID_OFFSET = 56
 
@@ -88,6 +93,12 @@ const handle = Buffer.alloc(8 + HANDLE_BYTES_MAX)
 const mountId = Buffer.alloc(8)
 const filesystem = Buffer.alloc(STATFS_BYTES)
 const link = Buffer.alloc(8192)
+
+const nobodyWakes = new Int32Array(new SharedArrayBuffer(4))
+
+function pause(ms: number): void {
+  Atomics.wait(nobodyWakes, 0, 0, ms)
+}
 
 function fail(call: string, about = ''): never {
   const errno = koffi.errno()
@@ -149,10 +160,14 @@ export function handleKey(filesystemId: ByteString, path: ByteString): HandleKey
 export function openHandle(mount: number, key: HandleKey): number | undefined {
   const bytes = handle.write(key.slice(8), 0, 'latin1')
   if (bytes < 8) throw new RangeError('a handle has at least 8 bytes')
-  const fd: number = openByHandle(mount, handle, O_PATH | O_CLOEXEC)
-  if (fd >= 0) return fd
-  const errno = ERRNO_NAMES.get(koffi.errno())
-  return errno === 'ESTALE' || errno === 'ENOENT' ? undefined : fail('open_by_handle_at')
+  for (let attempt = 1; ; attempt++) {
+    const fd: number = openByHandle(mount, handle, O_PATH | O_CLOEXEC)
+    if (fd >= 0) return fd
+    const errno = ERRNO_NAMES.get(koffi.errno())
+    if (errno === 'ESTALE' || errno === 'ENOENT') return undefined
+    if (errno !== 'ENOMEM' || attempt === HANDLE_ATTEMPTS_MAX) fail('open_by_handle_at')
+    pause(attempt)
+  }
 }
 
 /** Where an open file is, as the kernel names it now. */

@@ -1,4 +1,5 @@
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import {
   chmodSync,
   closeSync,
@@ -16,13 +17,30 @@ import {
   writeSync,
 } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { Fanotify } from '../../agent/watch/fanotify.ts'
 import type { WatchEvent, Watcher } from '../../agent/watch/watcher.ts'
 import { silentLog } from '../../shared/log.ts'
 import { path } from '../support/agent-parts.ts'
+import { makeFilesystem } from '../support/filesystem.ts'
+import { canMount } from '../support/image-filesystem.ts'
 import { KeptDescriptors } from '../support/kept-descriptors.ts'
 import { scratchDirectory } from '../support/scratch.ts'
+
+const CHURN_FILESYSTEM_BYTES = 64 << 20
+const CHURN_SECONDS = 3
+/** Directories, each gone before anybody can ask for it: its inode is the next one's. */
+const CHURN = `
+import os, shutil, sys, time
+place, until = sys.argv[1], time.monotonic() + float(sys.argv[2])
+while time.monotonic() < until:
+    for name in ('d', 'e', 'f'):
+        os.makedirs(f'{place}/{name}/deep')
+        os.symlink(name, f'{place}/{name}/deep/link')
+    os.rename(f'{place}/d', f'{place}/g')
+    shutil.rmtree(place)
+`
 
 class Watched {
   readonly directory: string
@@ -111,6 +129,22 @@ describe.skipIf(!isRoot)('watching through fanotify (needs root)', () => {
       rmSync(watched.file('d'), { recursive: true })
       expect(await watched.dirty()).toContain('d')
     }
+  })
+
+  it.skipIf(!canMount)('S07 goes on while directories are made and deleted so fast that their inodes change hands at once', async () => {
+    const watched = await Watched.open(makeFilesystem('ext4', CHURN_FILESYSTEM_BYTES).at)
+    const churns = ['a', 'b'].map((name) =>
+      once(spawn('python3', ['-c', CHURN, watched.file(name), `${CHURN_SECONDS}`], { stdio: 'inherit' }), 'exit'),
+    )
+    const ended = Promise.all(churns)
+    for (let codes: unknown[][] | undefined; codes === undefined; codes = await Promise.race([ended, setTimeout(20, undefined)])) {
+      await watched.watcher.fence()
+      for (const event of watched.events.splice(0)) expect(event).not.toMatchObject({ isGap: true })
+    }
+    expect((await ended).flat()).toEqual([0, null, 0, null])
+    expect(watched.fanotify.hasFailed).toBe(false)
+    writeFileSync(watched.file('afterwards'), 'x')
+    expect(await watched.dirty()).toContain('afterwards')
   })
 
   it('says of a renamed directory where it went, and of one that was moved in that it must be scanned', async () => {

@@ -21,6 +21,7 @@ const VOLUME = `${AGENT}:images`
 const EXIT_INCOMPLETE = 8
 const DIFFERENCES_TOLD = 20
 const HISTORY_TOLD = 10
+const LOG_TOLD = 5000
 
 /** As docs/json.md says of `agent status`. */
 export interface Status {
@@ -136,10 +137,15 @@ export class Site {
       await this.installation.wait(AGENT, seconds)
     } catch (error) {
       const said = JSON.stringify(this.statusIfRunning)
-      throw new Error(`it was not durable and in the replica; agent: ${said}\n${this.installation.log(AGENT).slice(-3000)}`, {
+      throw new Error(`it was not durable and in the replica; agent: ${said}\n${this.#logEnd}`, {
         cause: error,
       })
     }
+  }
+
+  /** What the agent said last. */
+  get #logEnd(): string {
+    return this.installation.log(AGENT).slice(-LOG_TOLD)
   }
 
   get status(): Status {
@@ -213,10 +219,12 @@ export class Site {
   expectNothingMissed(isForgiven: (cause: string) => boolean = () => false): void {
     expect(this.status.volumes[0], 'agent status').toMatchObject({ mode: 'complete', reason: '' })
     expect(this.scan(), 'agent scan').toMatchObject({ unannounced: 0 })
-    expect(this.status.volumes[0], 'agent status').toMatchObject({ mode: 'complete', state: 'watching', unannounced: 0 })
-    expect(
-      this.gaps.filter(({ cause }) => !isForgiven(cause)),
-      'gaps',
-    ).toEqual([])
+    const gaps = this.gaps.filter(({ cause }) => !isForgiven(cause))
+    expect(gaps, `gaps; the agent: ${this.#logEnd}`).toEqual([])
+    expect(this.status.volumes[0], `agent status; the agent: ${this.#logEnd}`).toMatchObject({
+      mode: 'complete',
+      state: 'watching',
+      unannounced: 0,
+    })
   }
 }
