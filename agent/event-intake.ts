@@ -15,12 +15,14 @@ import type { Rescans } from './rescans.ts'
 import type { Rounds } from './rounds.ts'
 import type { Settle } from './settle.ts'
 import type { State } from './state.ts'
+import type { Suspects } from './suspects.ts'
 import type { Volume } from './volume.ts'
 import type { WatchEvent } from './watch/watcher.ts'
 
 export interface EventIntakeParts {
   readonly volume: Volume
   readonly settle: Settle
+  readonly suspects: Suspects
   readonly pursuit: Pursuit
   readonly state: State
   readonly pins: Pins
@@ -55,6 +57,7 @@ export class EventIntake {
       case 'pin':
         if (volume.isIgnored(event.path)) event.release()
         else pins.add({ ...event, volume: volume.name, attempts: 0 })
+        this.#parts.suspects.told({ volume: volume.name, path: event.path })
         return
       case 'loss':
         coverage.owe({ from: this.#from(event.sinceMs), cause: event.cause })
@@ -64,6 +67,7 @@ export class EventIntake {
           this.#parts.owe(event.cause)
           this.#parts.rounds.want()
         } else if (!volume.isIgnored(event.path)) {
+          this.#parts.suspects.toldWithin(volume.name, event.path)
           this.#parts.rescans.add(event)
         }
     }
@@ -74,10 +78,12 @@ export class EventIntake {
   }
 
   #takeDirty({ path, isOpen, isEntry, isDirectoryGone, writer }: Extract<WatchEvent, { kind: 'dirty' }>): void {
-    const { volume, settle, rounds } = this.#parts
+    const { volume, settle, suspects, rounds } = this.#parts
     const nowMs = performance.now()
     if (isDirectoryGone === true) this.#lookForAnother(path, nowMs)
     const parent = isEntry === true ? parentOf(path) : undefined
+    suspects.told({ volume: volume.name, path })
+    if (parent !== undefined) suspects.told({ volume: volume.name, path: parent })
     const hint = { isOpen: isOpen === true, isSure: volume.mode === 'complete', writer }
     const isKept =
       settle.changed({ volume: volume.name, path }, nowMs, hint) &&
@@ -91,11 +97,14 @@ export class EventIntake {
 
   /** Events of what went with a directory name no place any more: if one of its name is there, it is compared as a whole. */
   #lookForAnother(path: RelativePath, nowMs: number): void {
-    const { volume, settle, state } = this.#parts
+    const { volume, settle, suspects, rescans, state } = this.#parts
     const place = { volume: volume.name, path }
+    const decided = rescans.announce(path)
+    suspects.toldWithin(volume.name, path)
     const answered = (): void => {
       void state.at(place).then((known) => {
-        if (known?.version.kind === 'directory') this.#parts.rescans.add({ path, isShallow: false })
+        if (known?.version.kind === 'directory') rescans.add({ path, isShallow: false })
+        decided()
         return undefined
       })
     }
@@ -104,7 +113,8 @@ export class EventIntake {
 
   /** The look at the new place records the move; what it does not, a scan of what is there finds. */
   #takeRename({ path, to }: Extract<WatchEvent, { kind: 'renamed' }>): void {
-    const { volume, settle, renames } = this.#parts
+    const { volume, settle, suspects, renames } = this.#parts
+    for (const place of [path, to]) suspects.toldWithin(volume.name, place)
     const rename = renames.add(volume.name, path, to)
     // What was told of under a name that it had only for a moment.
     if (rename.from !== path) settle.renamed(volume.name, path, to, performance.now())
@@ -126,9 +136,11 @@ export class EventIntake {
   }
 
   async #takeInode(inode: bigint): Promise<void> {
-    const { volume, state, settle, pursuit } = this.#parts
-    for (const path of await state.namesOf(volume.name, inode))
+    const { volume, state, settle, suspects, pursuit } = this.#parts
+    for (const path of await state.namesOf(volume.name, inode)) {
+      suspects.told({ volume: volume.name, path })
       settle.changed({ volume: volume.name, path }, performance.now(), { isSure: true })
+    }
     pursuit.wake()
   }
 }

@@ -17,13 +17,14 @@ import { absolutePath, type VolumeRoot } from './file-stat.ts'
 import type { Pins } from './pins.ts'
 import type { Pursuit } from './pursuit.ts'
 import type { Renames } from './renames.ts'
-import { Rescans } from './rescans.ts'
+import type { Rescans } from './rescans.ts'
 import type { OpenGap, Rounds } from './rounds.ts'
 import { ScanThread } from './scan-threads.ts'
 import type { Scanner } from './scanner.ts'
 import type { Settle } from './settle.ts'
 import type { State } from './state.ts'
 import type { AgentScanReport } from './status.ts'
+import type { Suspects } from './suspects.ts'
 import type { Volume } from './volume.ts'
 import { isSameRoot, type RootIdentity, type VolumeRoots } from './volume-roots.ts'
 import { sleep } from './waiting.ts'
@@ -46,6 +47,8 @@ export interface GuardParts {
   readonly pins: Pins
   readonly renames: Renames
   readonly settle: Settle
+  readonly suspects: Suspects
+  readonly rescans: Rescans
   readonly pursuit: Pursuit
   readonly scanner: Scanner
   readonly state: State
@@ -61,7 +64,6 @@ const RETRY_MS = 1000
 export class Guard {
   readonly #parts: GuardParts
   readonly #rescanThread = new ScanThread()
-  readonly #rescans = new Rescans()
   readonly #intake: EventIntake
   readonly #looked = Promise.withResolvers<void>()
   #hasBegun = false
@@ -70,7 +72,6 @@ export class Guard {
     this.#parts = parts
     this.#intake = new EventIntake({
       ...parts,
-      rescans: this.#rescans,
       owe: (cause) => this.#owe(cause),
       provenUntil: () => this.#coveredUntil(),
     })
@@ -95,21 +96,21 @@ export class Guard {
   async settled(signal: AbortSignal): Promise<void> {
     const { pursuit, renames, volume } = this.#parts
     await pursuit.settled(volume.name, signal)
-    while ((this.#rescans.isBusy || renames.has(volume.name)) && !signal.aborted) {
-      await this.#rescans.progressed(signal)
+    while ((this.#parts.rescans.isBusy || renames.has(volume.name)) && !signal.aborted) {
+      await this.#parts.rescans.progressed(signal)
       await pursuit.settled(volume.name, signal)
     }
   }
 
   /** The journal says that a directory has another name: scans under way look for what is in it under the old one. */
   moved(from: RelativePath, to: RelativePath): void {
-    this.#rescans.renamed(from, to)
-    if (this.#parts.rounds.isScanning) this.#rescans.add({ path: to, isShallow: false })
+    this.#parts.rescans.renamed(from, to)
+    if (this.#parts.rounds.isScanning) this.#parts.rescans.add({ path: to, isShallow: false })
   }
 
   /** Everything at and below the path is to be compared with what is recorded. */
   rescanWithin(path: RelativePath): void {
-    this.#rescans.add({ path, isShallow: false })
+    this.#parts.rescans.add({ path, isShallow: false })
   }
 
   /** At a stop: what was told before is journalled when it resolves, or time is up. */
@@ -313,15 +314,15 @@ export class Guard {
   async #runRescans(signal: AbortSignal): Promise<void> {
     const { volume, scanner } = this.#parts
     while (!signal.aborted) {
-      const rescan = this.#rescans.take()
+      const rescan = this.#parts.rescans.take()
       if (rescan === undefined) {
-        await this.#rescans.added(signal)
+        await this.#parts.rescans.added(signal)
         continue
       }
       const { newDirectories } = await scanner.scan(volume, { ...rescan, origin: 'event' }, this.#rescanThread, signal)
-      for (const path of newDirectories) this.#rescans.add({ path, isShallow: false })
-      this.#rescans.done()
+      for (const path of newDirectories) this.#parts.rescans.add({ path, isShallow: false })
+      this.#parts.rescans.done()
     }
-    this.#rescans.clear()
+    this.#parts.rescans.clear()
   }
 }

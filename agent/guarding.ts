@@ -15,10 +15,12 @@ import type { Place } from './place.ts'
 import type { Pursuit } from './pursuit.ts'
 import type { Recorder } from './recorder.ts'
 import type { Renames } from './renames.ts'
+import { Rescans } from './rescans.ts'
 import { type OpenGap, Rounds } from './rounds.ts'
 import { Scanner } from './scanner.ts'
 import type { Settle } from './settle.ts'
 import type { State } from './state.ts'
+import { Suspects } from './suspects.ts'
 import type { Volume } from './volume.ts'
 import type { VolumeRoots } from './volume-roots.ts'
 import type { OpenWatcher } from './watch/watcher.ts'
@@ -45,7 +47,7 @@ export interface GuardingParts {
 export function guardOf(parts: GuardingParts, volume: Volume, { acceptRoot, acceptEmpty }: AgentConfig['volume'][number]): Guard {
   const { config, openWatcher, clock, settle, pursuit, state, recorder, pins, renames, roots, volumesNoted, lookAt, log, signal } = parts
   const { name } = volume
-  const shared = { settle, pursuit, state, volume, log }
+  const shared = { settle, suspects: new Suspects(), rescans: new Rescans(), pursuit, state, volume, log }
   const scanner = new Scanner(shared)
   const everyMs = { 'best-effort': config.scan.everySeconds * 1000, 'complete': config.scan.reconcileSeconds * 1000 }
   const rounds = new Rounds({ ...shared, scanner, everyMs, recorder, clock, onVerified: () => coverage.verify() })

@@ -20,6 +20,8 @@ export class Rescans {
   readonly #alarm = new Alarm()
   readonly #progressed = new Waiters()
   #underWay: Rescan | undefined
+  /** Directories of which it is still to be seen whether they must be scanned, and how often they were announced. */
+  readonly #announced = new Map<RelativePath, number>()
 
   get size(): number {
     return this.#waiting.length
@@ -31,6 +33,22 @@ export class Rescans {
     this.#waiting.splice(0, this.#waiting.length, ...kept, rescan)
     if (this.#waiting.length > RESCANS_MAX) this.#waiting.splice(0, this.#waiting.length, { path: ROOT, isShallow: false })
     this.#alarm.ring()
+  }
+
+  /** It may have to be scanned with all below it. @returns to be called when that is decided */
+  announce(path: RelativePath): () => void {
+    this.#announced.set(path, (this.#announced.get(path) ?? 0) + 1)
+    return () => {
+      const left = (this.#announced.get(path) ?? 1) - 1
+      if (left > 0) this.#announced.set(path, left)
+      else this.#announced.delete(path)
+    }
+  }
+
+  /** Whether an event had what is at the path scanned, or is about to. */
+  isAnnounced(path: RelativePath): boolean {
+    const scanned = [...this.#waiting, ...(this.#underWay === undefined ? [] : [this.#underWay])]
+    return scanned.some((rescan) => isWithin(path, rescan.path)) || this.#announced.keys().some((above) => isWithin(path, above))
   }
 
   /** The next one; it is under way until `done`. */

@@ -7,13 +7,16 @@
  */
 import { SCAN_PATHS_MAX } from '../shared/limits.ts'
 import { type RelativePath, ROOT } from '../shared/path.ts'
+import type { Place } from './place.ts'
 import type { Pursuit } from './pursuit.ts'
+import type { Rescans } from './rescans.ts'
 import type { Difference } from './scan.ts'
 import type { ScanMethod } from './scan-task.ts'
 import type { ScanThread } from './scan-threads.ts'
 import type { Settle } from './settle.ts'
 import type { Origin, Ticket } from './settle-entry.ts'
 import type { State } from './state.ts'
+import type { Suspect, Suspects } from './suspects.ts'
 import type { Volume } from './volume.ts'
 import { Waiters } from './waiting.ts'
 
@@ -50,21 +53,27 @@ const BULK_INODES_FACTOR = 8
 const BULK_INODES_MIN = 1_000_000
 
 export class Scanner {
-  readonly #parts: { readonly settle: Settle; readonly pursuit: Pursuit; readonly state: State }
+  readonly #parts: {
+    readonly settle: Settle
+    readonly suspects: Suspects
+    readonly rescans: Rescans
+    readonly pursuit: Pursuit
+    readonly state: State
+  }
   /** When the last scan that relied on nothing ended, or this agent began. */
   #walkedMs = performance.now()
   /** What the last walk saw. */
   #entries = 0
 
-  constructor(parts: { settle: Settle; pursuit: Pursuit; state: State }) {
+  constructor(parts: { settle: Settle; suspects: Suspects; rescans: Rescans; pursuit: Pursuit; state: State }) {
     this.#parts = parts
   }
 
   /** @throws RootLost, internal, the signal's reason */
   async scan(volume: Volume, range: ScanRange, thread: ScanThread, signal: AbortSignal): Promise<Scanned> {
-    const { settle, pursuit, state } = this.#parts
+    const { settle, suspects, pursuit, state } = this.#parts
     const { path, isShallow, isDeep = false } = range
-    const tally = new Tally()
+    const tally = new Tally(suspects, async () => void (await volume.watcher?.fence()))
     const { root } = volume
     if (root === undefined) return tally
     const { name } = volume
@@ -116,7 +125,7 @@ export class Scanner {
   }
 
   #take(difference: Difference, volume: Volume, { isShallow, origin }: ScanRange, tally: Tally): void {
-    const { settle } = this.#parts
+    const { settle, rescans } = this.#parts
     const place = { volume: volume.name, path: difference.path }
     const nowMs = performance.now()
     if (volume.isIgnored(difference.path)) return
@@ -133,7 +142,8 @@ export class Scanner {
       case 'changed':
       case 'missing':
         if (difference.kind === 'changed' && difference.isNewDirectory && isShallow) tally.newDirectories.push(difference.path)
-        settle.found(place, origin, tally.expect(settle.isPending(place)), nowMs)
+        const isAnnounced = origin === 'event' || settle.isPending(place) || rescans.isAnnounced(difference.path)
+        settle.found(place, origin, isAnnounced ? tally.expectTold() : tally.expectUntold(place), nowMs)
     }
   }
 }
@@ -150,34 +160,80 @@ class Tally implements Scanned {
   methodReason = ''
   entries = 0
   readonly #complete = new Waiters()
+  readonly #suspects: Suspects
+  readonly #fence: () => Promise<void>
+  /** Changed, and nothing had told of them when their looks ended. */
+  #unsettled: Suspect[] = []
+  #isAsking = false
   #outstanding = 0
 
-  /** `isTold`: an event had told of the path already. */
-  expect(isTold: boolean): Ticket {
+  /** `fence` resolves when everything that happened before the call has been told. */
+  constructor(suspects: Suspects, fence: () => Promise<void>) {
+    this.#suspects = suspects
+    this.#fence = fence
+  }
+
+  /** An event had told of the path already. */
+  expectTold(): Ticket {
     this.differences += 1
+    return this.#ticket(() => true)
+  }
+
+  /** Nothing had told of the path, or not yet. */
+  expectUntold(place: Place): Ticket {
+    this.differences += 1
+    const suspect = this.#suspects.add(place)
     return this.#ticket((hasChanged) => {
-      if (hasChanged && !isTold) this.unannounced += 1
+      if (!hasChanged || suspect.isTold) {
+        this.#suspects.release(suspect)
+        return true
+      }
+      this.#unsettled.push(suspect)
+      if (!this.#isAsking) void this.#ask()
+      return false
     })
+  }
+
+  /** One question for all whose looks ended before it. */
+  async #ask(): Promise<void> {
+    this.#isAsking = true
+    while (this.#unsettled.length > 0) {
+      const suspects = this.#unsettled
+      this.#unsettled = []
+      await this.#fence()
+      for (const suspect of suspects) {
+        this.#suspects.release(suspect)
+        if (!suspect.isTold) this.unannounced += 1
+        this.#end()
+      }
+    }
+    this.#isAsking = false
   }
 
   /** A file whose content is read although nothing says that it changed. */
   expectRead(): Ticket {
     return this.#ticket((hasChanged) => {
-      if (!hasChanged) return
-      this.differences += 1
-      this.unannounced += 1
+      if (hasChanged) {
+        this.differences += 1
+        this.unannounced += 1
+      }
+      return true
     })
   }
 
-  #ticket(answered: (hasChanged: boolean) => void): Ticket {
+  /** `answered` says whether nothing is left to be found out. */
+  #ticket(answered: (hasChanged: boolean) => boolean): Ticket {
     this.#outstanding += 1
     return {
       answered: (hasChanged) => {
-        this.#outstanding -= 1
-        answered(hasChanged)
-        if (this.#outstanding === 0) this.#complete.wake()
+        if (answered(hasChanged)) this.#end()
       },
     }
+  }
+
+  #end(): void {
+    this.#outstanding -= 1
+    if (this.#outstanding === 0) this.#complete.wake()
   }
 
   async complete(signal: AbortSignal): Promise<void> {

@@ -8,6 +8,7 @@
 import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect } from 'vitest'
+import { callLocal } from '../../shared/local-api.ts'
 import { Installation } from './installation.ts'
 import { scratchDirectory } from './scratch.ts'
 import { type WalkedEntry, walkTree } from './tree-walk.ts'
@@ -160,10 +161,12 @@ export class Site {
 
   /** A scan now; resolves when it has compared everything. */
   scan(): Scanned {
-    const { volumes } = this.installation.json('agent', 'scan', '--state', this.state) as { volumes: Scanned[] }
-    const [scanned] = volumes
-    if (scanned === undefined) throw new Error('the scan tells of no volume')
-    return scanned
+    return onlyVolume(this.installation.json('agent', 'scan', '--state', this.state))
+  }
+
+  /** The same without stopping this process, as often as one likes. */
+  async scanBeside(): Promise<Scanned> {
+    return onlyVolume(await callLocal(join(this.state, 'agent.sock'), 'scan', {}, { unreachable: 'agent-unreachable' }))
   }
 
   get gaps(): readonly Gap[] {
@@ -227,4 +230,10 @@ export class Site {
       unannounced: 0,
     })
   }
+}
+
+function onlyVolume(answer: unknown): Scanned {
+  const [scanned] = (answer as { volumes: Scanned[] }).volumes
+  if (scanned === undefined) throw new Error('the scan tells of no volume')
+  return scanned
 }

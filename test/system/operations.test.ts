@@ -1,10 +1,11 @@
 import { mkdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
 import { makeFilesystem } from '../support/filesystem.ts'
 import { canMount, FILESYSTEM_KINDS } from '../support/image-filesystem.ts'
 import { faults, Ground, OPERATIONS, type Operation, type Recorded } from '../support/operations.ts'
-import { type LogLine, Site, type Watch } from '../support/site.ts'
+import { type LogLine, type Scanned, Site, type Watch } from '../support/site.ts'
 import { type WalkedEntry, walkTree } from '../support/tree-walk.ts'
 import { differences } from '../support/truth.ts'
 
@@ -12,6 +13,8 @@ const FILESYSTEM_BYTES = 1 << 30
 const SETUID_SETGID = 0o6000
 const TAME_KINDS: ReadonlySet<string> = new Set(['file', 'directory', 'symlink'])
 const HOLE_SLACK_BLOCKS = 256
+/** Not a divisor of what a scan takes: they meet at every stage of each other. */
+const BETWEEN_ACTS_MS = 7
 
 const CASES: readonly (readonly [kind: (typeof FILESYSTEM_KINDS)[number], watch: Watch])[] = FILESYSTEM_KINDS.flatMap((kind) => [
   [kind, 'fanotify'] as const,
@@ -109,6 +112,29 @@ describe.skipIf(!canMount)('every kind of change', () => {
 
     expect(site.status.volumes[0]?.mode).toBe(watch === 'fanotify' ? 'complete' : 'best-effort')
     if (watch === 'fanotify') site.expectNothingMissed()
+  })
+
+  it('is called unannounced by no scan that comes in the middle of it', async () => {
+    const { at } = makeFilesystem('ext4', FILESYSTEM_BYTES)
+    const volume = join(at, 'volume')
+    const staged = stage(volume, join(at, 'outside'))
+    const site = await Site.watching({ source: volume })
+    const scans: Scanned[] = []
+    const acting = new AbortController()
+    const scanning = (async () => {
+      while (!acting.signal.aborted) scans.push(await site.scanBeside())
+    })()
+    for (const { operation, ground } of staged) {
+      await setTimeout(BETWEEN_ACTS_MS)
+      operation.act(ground)
+    }
+    acting.abort()
+    await scanning
+    expect(scans.filter(({ unannounced }) => unannounced > 0)).toEqual([])
+    // They did come upon changes.
+    expect(scans.filter(({ differences }) => differences > 0)).not.toEqual([])
+    await site.wait()
+    site.expectNothingMissed()
   })
 
   it('would be missed aloud: a record that is lacking or made up is a fault', () => {
