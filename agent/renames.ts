@@ -4,8 +4,9 @@
  * Invariant: while it is here, nothing at or below its old name, nor above it, is recorded as gone. It prevents a moved
  * directory from being removed from the history and read again from the disk.
  */
-import { isWithin, type Label, type RelativePath, rebase } from '../shared/path.ts'
-import { type Place } from './place.ts'
+import { isWithin, type Label, parentOf, type RelativePath, rebase } from '../shared/path.ts'
+import { Below } from './below.ts'
+import { type Place, placeKey } from './place.ts'
 
 export interface Rename {
   readonly volume: Label
@@ -16,56 +17,117 @@ export interface Rename {
 }
 
 export class Renames {
-  readonly #pending = new Set<Rename>()
+  readonly #pending = new Map<Label, Set<Rename>>()
+  readonly #from = new Names()
+  readonly #to = new Names()
 
   /** Of a directory that is renamed twice before that is recorded, the two are one. */
   add(volume: Label, from: RelativePath, to: RelativePath): Rename {
-    const before = [...this.#pending].find((other) => other.volume === volume && other.to === from)
-    if (before !== undefined) this.#pending.delete(before)
+    const before = this.to({ volume, path: from })
+    if (before !== undefined) this.remove(before)
     const rename: Rename = { volume, from: before?.from ?? from, to, isRecorded: false }
-    this.#pending.add(rename)
+    const pending = this.#pending.get(volume) ?? new Set()
+    this.#pending.set(volume, pending.add(rename))
+    this.#index(rename)
     return rename
+  }
+
+  #index(rename: Rename): void {
+    this.#from.add({ volume: rename.volume, path: rename.from }, rename)
+    this.#to.add({ volume: rename.volume, path: rename.to }, rename)
+  }
+
+  #unindex(rename: Rename): void {
+    this.#from.delete({ volume: rename.volume, path: rename.from }, rename)
+    this.#to.delete({ volume: rename.volume, path: rename.to }, rename)
   }
 
   /** Whether any of the volume is not recorded yet. */
   has(volume: Label): boolean {
-    return [...this.#pending].some((rename) => rename.volume === volume)
+    return (this.#pending.get(volume)?.size ?? 0) > 0
   }
 
   /** What is said to have come to this place, if anything. */
-  to({ volume, path }: Place): Rename | undefined {
-    return [...this.#pending].find((rename) => rename.volume === volume && rename.to === path)
+  to(place: Place): Rename | undefined {
+    return this.#to.at(place).values().next().value
   }
 
   /** Whether it lies below a place to which a directory is said to have come. */
-  isBelowTarget({ volume, path }: Place): boolean {
-    for (const rename of this.#pending) if (rename.volume === volume && path !== rename.to && isWithin(path, rename.to)) return true
-    return false
+  isBelowTarget(place: Place): boolean {
+    return this.#to.isAbove(place)
   }
 
   /** Whether "gone" may only mean that it is elsewhere. */
-  concerns({ volume, path }: Place): boolean {
-    for (const rename of this.#pending) {
-      if (rename.volume === volume && (isWithin(path, rename.from) || isWithin(rename.from, path))) return true
-    }
-    return false
+  concerns(place: Place): boolean {
+    return this.#from.has(place) || this.#from.isAbove(place) || this.#from.isBelow(place)
   }
 
   /** A record says that a directory has another name: others may lie below it. */
   recorded(volume: Label, from: RelativePath, to: RelativePath): void {
-    for (const rename of this.#pending) {
-      if (rename.volume !== volume) continue
+    const place = { volume, path: from }
+    for (const rename of new Set([...this.#from.within(place), ...this.#to.within(place)])) {
+      this.#unindex(rename)
       if (rename.from === from && rename.to === to) rename.isRecorded = true
       else if (isWithin(rename.from, from)) rename.from = rebase(rename.from, from, to)
       if (rename.to !== to && isWithin(rename.to, from)) rename.to = rebase(rename.to, from, to)
+      this.#index(rename)
     }
   }
 
   remove(rename: Rename): void {
-    this.#pending.delete(rename)
+    if (this.#pending.get(rename.volume)?.delete(rename) === true) this.#unindex(rename)
   }
 
   abandon(volume: Label): void {
-    for (const rename of this.#pending) if (rename.volume === volume) this.#pending.delete(rename)
+    for (const rename of this.#pending.get(volume) ?? []) this.remove(rename)
   }
 }
+
+/** Renames by one of their names. */
+class Names {
+  readonly #at = new Map<string, Set<Rename>>()
+  readonly #below = new Below<Rename>()
+
+  add(place: Place, rename: Rename): void {
+    const key = placeKey(place)
+    const there = this.#at.get(key) ?? new Set()
+    this.#at.set(key, there.add(rename))
+    this.#below.add(place, rename)
+  }
+
+  delete(place: Place, rename: Rename): void {
+    const key = placeKey(place)
+    const there = this.#at.get(key)
+    there?.delete(rename)
+    if (there?.size === 0) this.#at.delete(key)
+    this.#below.delete(place, rename)
+  }
+
+  /** Oldest first. */
+  at(place: Place): ReadonlySet<Rename> {
+    return this.#at.get(placeKey(place)) ?? NONE
+  }
+
+  has(place: Place): boolean {
+    return this.#at.has(placeKey(place))
+  }
+
+  /** Whether one is above the place. */
+  isAbove({ volume, path }: Place): boolean {
+    if (this.#at.size === 0) return false
+    for (let above = parentOf(path); above !== undefined; above = parentOf(above)) if (this.has({ volume, path: above })) return true
+    return false
+  }
+
+  /** Whether one is below the place. */
+  isBelow(place: Place): boolean {
+    return this.#below.has(place)
+  }
+
+  *within(place: Place): Generator<Rename, void> {
+    yield* this.at(place)
+    yield* this.#below.of(place)
+  }
+}
+
+const NONE: ReadonlySet<Rename> = new Set()

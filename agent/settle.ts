@@ -10,7 +10,8 @@
  * arrives while its file is being read from being forgotten.
  */
 import { DIRTY_PATHS_MAX, OPEN_FILES_MAX, SCAN_PATHS_MAX } from '../shared/limits.ts'
-import { isWithin, type Label, type RelativePath, rebase } from '../shared/path.ts'
+import { type Label, type RelativePath, rebase } from '../shared/path.ts'
+import { Below } from './below.ts'
 import { DueQueue } from './due-queue.ts'
 import { type Place, placeKey } from './place.ts'
 import {
@@ -54,6 +55,7 @@ export class Settle {
   readonly #urgent: SettleEntry[] = []
   readonly #perVolume = new Map<Label, number>()
   readonly #held = new Set<SettleEntry>()
+  readonly #below = new Below<SettleEntry>()
   #scannedNext = 0
   #openFiles = 0
 
@@ -104,9 +106,8 @@ export class Settle {
 
   /** A directory has another name: what waits below the old one is looked at below the new one as well. */
   renamed(volume: Label, from: RelativePath, to: RelativePath, nowMs: number): void {
-    const below = this.#entries.values().filter(({ place }) => place.volume === volume && place.path !== from && isWithin(place.path, from))
     // Taken together before the first is told: each adds an entry.
-    for (const { place, isSure, writer } of below.toArray()) {
+    for (const { place, isSure, writer } of this.#below.of({ volume, path: from }).toArray()) {
       this.changed({ volume, path: rebase(place.path, from, to) }, nowMs, { isSure, writer })
     }
   }
@@ -339,12 +340,14 @@ export class Settle {
   #add(place: Place, origin: Origin, nowMs: number): SettleEntry {
     const entry = newEntry(place, origin, nowMs)
     this.#entries.set(placeKey(place), entry)
+    this.#below.add(place, entry)
     this.#perVolume.set(place.volume, (this.#perVolume.get(place.volume) ?? 0) + 1)
     return entry
   }
 
   #remove(entry: SettleEntry): void {
     this.#entries.delete(placeKey(entry.place))
+    this.#below.delete(entry.place, entry)
     if (entry.reopenMs > 0) this.#openFiles -= 1
     this.#perVolume.set(entry.place.volume, (this.#perVolume.get(entry.place.volume) ?? 1) - 1)
   }
