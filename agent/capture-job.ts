@@ -8,6 +8,7 @@ import type { ByteString } from '../shared/bytes.ts'
 import type { ChunkSizes } from '../shared/chunker.ts'
 import type { Digest } from '../shared/digest.ts'
 import type { RelativePath } from '../shared/path.ts'
+import type { StoredForm } from '../shared/stored-form.ts'
 import type { ChunkRef, Version } from '../shared/version.ts'
 import type { Identity, VolumeRoot } from './file-stat.ts'
 import type { LeaseMemory } from './lease.ts'
@@ -91,12 +92,11 @@ export type Outcome =
 export type PairPart = Extract<Outcome, { kind: 'version' | 'same' | 'gone' }>
 
 /** A chunk's bytes within the buffer of a message. */
-export interface ShippedChunk {
+export interface ShippedChunk extends StoredForm {
   readonly job: number
   readonly digest: Digest
   /** Plain bytes. */
   readonly length: number
-  readonly compressed: boolean
   readonly offset: number
   readonly storedLength: number
 }

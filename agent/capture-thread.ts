@@ -10,6 +10,7 @@ import type { Worker } from 'node:worker_threads'
 import type { ChunkSizes } from '../shared/chunker.ts'
 import { reasonOf } from '../shared/errors.ts'
 import type { Log } from '../shared/log.ts'
+import type { Stored } from '../shared/stored-form.ts'
 import type { CapturedMessage, CaptureJob, CaptureMessage, CaptureThreadData, JobsMessage, Outcome, ShippedChunk } from './capture-job.ts'
 import type { VolumeRoot } from './file-stat.ts'
 import type { LeaseMemory } from './lease.ts'
@@ -17,11 +18,9 @@ import type { LeaseWarden } from './lease-warden.ts'
 import { startThread } from './threads.ts'
 
 /** A captured chunk as it is shipped and kept. */
-export interface StoredChunk {
+export interface StoredChunk extends Stored {
   /** Plain bytes. */
   readonly length: number
-  readonly compressed: boolean
-  readonly bytes: Uint8Array
 }
 
 /** Whoever wants to know what becomes of a job. */
@@ -132,6 +131,7 @@ export class CaptureThread {
     const takings = chunks.flatMap((chunk) => {
       const stored = {
         length: chunk.length,
+        filtered: chunk.filtered,
         compressed: chunk.compressed,
         bytes: bytes.subarray(chunk.offset, chunk.offset + chunk.storedLength),
       }

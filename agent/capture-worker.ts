@@ -8,6 +8,7 @@ import { readSync } from 'node:fs'
 import { parentPort, workerData } from 'node:worker_threads'
 import { digestOf } from '../shared/digest.ts'
 import { errnoOf } from '../shared/errors.ts'
+import type { Samples } from '../shared/sample-filter.ts'
 import { Beneath, linuxCalls, openSpot } from './beneath.ts'
 import type { CaptureJob, CaptureMessage, CaptureThreadData, FetchJob, JobsMessage, Outcome } from './capture-job.ts'
 import { ContentReader } from './content-reader.ts'
@@ -15,6 +16,7 @@ import { Examiner } from './examiner.ts'
 import type { Workplace } from './file-capture.ts'
 import { Leases } from './lease.ts'
 import { Outbox } from './outbox.ts'
+import { PixelLayouts } from './pixel-layouts.ts'
 import { standBack } from './priority.ts'
 import { Reflinks } from './reflink.ts'
 import { examinePair } from './sqlite-pair.ts'
@@ -26,6 +28,7 @@ const outbox = new Outbox(port, data.bytesInFlight)
 const leases = new Leases(data.leases)
 const reflinks = new Reflinks()
 const reader = new ContentReader(reflinks)
+const layouts = new PixelLayouts()
 
 standBack()
 port.on('message', (message: CaptureMessage) => {
@@ -64,6 +67,7 @@ function outcomeOf(job: CaptureJob, examiner: Examiner, place: Workplace): Outco
 /** Reads a chunk from the file that held it; its digest says whether it still does. */
 function fetchChunk(beneath: Beneath, job: FetchJob): Outcome {
   const plain = Buffer.allocUnsafe(job.chunk.length)
+  let samples: Samples | undefined
   try {
     const spot = beneath.spot(job.path)
     if (spot.kind !== 'spot') return { kind: 'fetched', found: false }
@@ -74,6 +78,7 @@ function fetchChunk(beneath: Beneath, job: FetchJob): Outcome {
         if (read === 0) return { kind: 'fetched', found: false }
         length += read
       }
+      samples = layouts.samplesAt(fd, job.offset)
     } finally {
       linuxCalls().close(fd)
     }
@@ -82,6 +87,6 @@ function fetchChunk(beneath: Beneath, job: FetchJob): Outcome {
     return { kind: 'fetched', found: false }
   }
   if (digestOf(plain) !== job.chunk.digest) return { kind: 'fetched', found: false }
-  outbox.ship(job.id, job.chunk.digest, plain, () => false)
+  outbox.ship(job.id, job.chunk.digest, plain, samples, () => false)
   return { kind: 'fetched', found: true }
 }

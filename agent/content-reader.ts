@@ -10,9 +10,10 @@
  */
 import { closeSync } from 'node:fs'
 import { Chunker, type ChunkSizes } from '../shared/chunker.ts'
-import { DICOM_HEAD_BYTES, pixelDataOffset } from '../shared/dicom.ts'
+import { DICOM_HEAD_BYTES, type PixelData, pixelData, samplesFrom } from '../shared/dicom.ts'
 import { type Digest, digestOf, StreamingDigest } from '../shared/digest.ts'
 import { LEASE_PIECE_BYTES, WHOLE_READ_BYTES_MAX } from '../shared/limits.ts'
+import type { Samples } from '../shared/sample-filter.ts'
 import type { ChunkRef, Consistency } from '../shared/version.ts'
 import type { Hole } from '../shared/version-extensions.ts'
 import { linuxCalls } from './beneath.ts'
@@ -35,9 +36,11 @@ export interface ReadRequest {
   readonly sizes: ChunkSizes
   /** Looks at the first bytes before anything is cut; true refuses the file. */
   readonly isRefused: (head: Uint8Array) => boolean
-  /** Takes a chunk that is complete; false means that it gave up because `isInterrupted` said so. */
-  readonly take: (chunk: ChunkRef, plain: Uint8Array, isInterrupted: () => boolean) => boolean
+  readonly take: TakeChunk
 }
+
+/** Takes a chunk that is complete; false means that it gave up because `isInterrupted` said so. */
+export type TakeChunk = (chunk: ChunkRef, plain: Uint8Array, samples: Samples | undefined, isInterrupted: () => boolean) => boolean
 
 interface Body {
   readonly size: number
@@ -190,13 +193,14 @@ export class ContentReader {
   /** Bytes that are a whole file, as content. */
   #cut(whole: Buffer, holes: readonly Hole[], request: ReadRequest): Body {
     const { length } = whole
-    const chunker = new Chunker(request.sizes, forcedCuts(whole, length))
+    const pixels = pixelData(whole.subarray(0, DICOM_HEAD_BYTES), length)
+    const chunker = new Chunker(request.sizes, forcedCuts(pixels))
     const chunks: ChunkRef[] = []
     for (let start = 0; start < length; start = chunker.position) {
       const plain = whole.subarray(start, start + chunker.next(whole, start, length, true))
       const chunk = { digest: digestOf(plain), length: plain.length }
       chunks.push(chunk)
-      request.take(chunk, plain, never)
+      request.take(chunk, plain, pixels && samplesFrom(pixels, start), never)
     }
     const [only] = chunks
     const digest = only !== undefined && chunks.length === 1 ? only.digest : digestOf(whole)
@@ -210,6 +214,7 @@ export class ContentReader {
     const hash = new StreamingDigest()
     const chunks: ChunkRef[] = []
     let chunker: Chunker | undefined
+    let pixels: PixelData | undefined
     let start = 0
     let end = 0
     let position = 0
@@ -228,7 +233,8 @@ export class ContentReader {
       if (chunker === undefined) {
         const head = buffer.subarray(0, end)
         if (request.isRefused(head)) return 'refused'
-        chunker = new Chunker(request.sizes, forcedCuts(head, Number(stat.size)))
+        pixels = pixelData(head.subarray(0, DICOM_HEAD_BYTES), Number(stat.size))
+        chunker = new Chunker(request.sizes, forcedCuts(pixels))
       }
       for (let length = chunker.next(buffer, start, end, isLast); length > 0; length = chunker.next(buffer, start, end, isLast)) {
         const plain = buffer.subarray(start, start + length)
@@ -236,7 +242,8 @@ export class ContentReader {
         hash.update(plain)
         chunks.push(chunk)
         start += length
-        if (!request.take(chunk, plain, isBroken) || isBroken()) return 'broken'
+        const samples = pixels && samplesFrom(pixels, chunker.position - length)
+        if (!request.take(chunk, plain, samples, isBroken) || isBroken()) return 'broken'
       }
     }
     return { size: position, digest: hash.finish(), chunks, holes: file.holes }
@@ -251,7 +258,6 @@ export class ContentReader {
 
 const never = (): boolean => false
 
-function forcedCuts(head: Uint8Array, fileSize: number): number[] {
-  const offset = pixelDataOffset(head.subarray(0, DICOM_HEAD_BYTES), fileSize)
-  return offset === undefined ? [] : [offset]
+function forcedCuts(pixels: PixelData | undefined): number[] {
+  return pixels === undefined ? [] : [pixels.offset]
 }

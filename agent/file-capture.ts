@@ -14,7 +14,7 @@ import type { FileVersion, Xattr } from '../shared/version.ts'
 import { withAdditions } from '../shared/version-extensions.ts'
 import type { Beneath } from './beneath.ts'
 import type { Side } from './capture-job.ts'
-import type { Content, ContentReader, ReadRequest } from './content-reader.ts'
+import type { Content, ContentReader, TakeChunk } from './content-reader.ts'
 import { fileStat, type VolumeRoot } from './file-stat.ts'
 import type { Leases } from './lease.ts'
 import type { Outbox } from './outbox.ts'
@@ -44,12 +44,12 @@ export function shipment(
   { storedDigests, shipBytesMax }: Side,
   size: bigint,
   had = splitDigests(storedDigests),
-): ReadRequest['take'] {
+): TakeChunk {
   const isShipping = Number(size) <= shipBytesMax
-  return (chunk, plain, isInterrupted) => {
+  return (chunk, plain, samples, isInterrupted) => {
     if (!isShipping || had.has(chunk.digest)) return true
     had.add(chunk.digest)
-    return outbox.ship(id, chunk.digest, plain, isInterrupted)
+    return outbox.ship(id, chunk.digest, plain, samples, isInterrupted)
   }
 }
 

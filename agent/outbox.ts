@@ -6,16 +6,14 @@
  * It prevents a 50 GB file from becoming 50 GB of memory.
  */
 import type { MessagePort } from 'node:worker_threads'
-import { constants, zstdCompressSync } from 'node:zlib'
 import type { Digest } from '../shared/digest.ts'
 import { CAPTURE_BYTES_IN_FLIGHT } from '../shared/limits.ts'
+import type { Samples } from '../shared/sample-filter.ts'
+import { storedForm } from '../shared/stored-form.ts'
 import type { CapturedMessage, Outcome, ShippedChunk } from './capture-job.ts'
 
 /** Bytes packed into one message; a larger chunk goes alone. */
 const PARCEL_BYTES = 1024 * 1024
-/** Compression that saves less than this share is not worth undoing. */
-const WORTHWHILE = 0.95
-const COMPRESS_BYTES_MIN = 64
 /** How long a full outbox sleeps before it looks whether its file's writer waits. */
 const WAIT_MS = 4
 
@@ -33,18 +31,17 @@ export class Outbox {
   }
 
   /** Sends a chunk's content. While it waits for room it asks `isInterrupted`, and gives up with false if so. */
-  ship(job: number, digest: Digest, plain: Uint8Array, isInterrupted: () => boolean): boolean {
+  ship(job: number, digest: Digest, plain: Uint8Array, samples: Samples | undefined, isInterrupted: () => boolean): boolean {
     if (!this.#waitForRoom(isInterrupted)) return false
-    const compressed = compress(plain)
-    const stored = compressed ?? plain
-    if (this.#parcelLength + stored.length > this.#parcel.length) {
+    const { bytes, ...form } = storedForm(plain, samples)
+    if (this.#parcelLength + bytes.length > this.#parcel.length) {
       this.flush()
-      if (stored.length > this.#parcel.length) this.#parcel = new Uint8Array(stored.length)
+      if (bytes.length > this.#parcel.length) this.#parcel = new Uint8Array(bytes.length)
     }
     const offset = this.#parcelLength
-    this.#parcel.set(stored, offset)
-    this.#parcelLength += stored.length
-    this.#chunks.push({ job, digest, length: plain.length, compressed: compressed !== undefined, offset, storedLength: stored.length })
+    this.#parcel.set(bytes, offset)
+    this.#parcelLength += bytes.length
+    this.#chunks.push({ job, digest, ...form, length: plain.length, offset, storedLength: bytes.length })
     if (this.#parcelLength >= PARCEL_BYTES) this.flush()
     return true
   }
@@ -75,11 +72,4 @@ export class Outbox {
       Atomics.wait(this.#bytesInFlight, 0, bytes, WAIT_MS)
     }
   }
-}
-
-/** Undefined where it does not pay. */
-function compress(plain: Uint8Array): Uint8Array | undefined {
-  if (plain.length < COMPRESS_BYTES_MIN) return undefined
-  const stored = zstdCompressSync(plain, { params: { [constants.ZSTD_c_compressionLevel]: 1 } })
-  return stored.length < plain.length * WORTHWHILE ? stored : undefined
 }

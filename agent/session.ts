@@ -18,7 +18,8 @@ import {
 } from '../shared/limits.ts'
 import type { Link } from '../shared/link.ts'
 import type { Label } from '../shared/path.ts'
-import type { ChainHead, Message } from '../shared/wire.ts'
+import { plainOf, storedForm } from '../shared/stored-form.ts'
+import { type ChainHead, type Message, MINOR_WITH_FILTER } from '../shared/wire.ts'
 import type { StoredChunk } from './capture-thread.ts'
 import { type ChunkSource, Delivery } from './delivery.ts'
 import { EpochOver, greet, refusal, type WelcomeMessage } from './handshake.ts'
@@ -65,6 +66,7 @@ export class Session {
   readonly #lost = new Set<Digest>()
   #window = new SendWindow(0)
   #sentSeq = 0
+  #peerMinor = 0
   #lastOffer = 0
 
   constructor(link: Link, parts: SessionParts) {
@@ -81,6 +83,7 @@ export class Session {
       const { repository, acked } = welcome
       this.#window = new SendWindow(welcome.windowBytes)
       this.#sentSeq = acked.seq
+      this.#peerMinor = welcome.minor
       this.#parts.onWelcome(welcome, this.#parts.clock.observe(welcome.time))
       this.#parts.onAck(repository, acked)
       await this.#converse(repository, signal)
@@ -174,7 +177,7 @@ export class Session {
       if (signal.aborted) return
       this.#lost.delete(digest)
       this.#window.add(stored.bytes.length)
-      await this.#link.send({ kind: 'chunk', digest, ...stored })
+      await this.#link.send({ kind: 'chunk', digest, ...this.#understood(stored) })
     }
     if (missing.size > 0) await this.#declareLost(delivery, missing)
     await this.#roomToSend(signal)
@@ -183,6 +186,12 @@ export class Session {
     this.#window.end(delivery.head)
     this.#sentSeq = delivery.lastSeq
     await this.#link.send({ kind: 'records', records: delivery.entries.map((entry) => entry.bytes) })
+  }
+
+  /** A collector of an earlier minor version does not know the filter. */
+  #understood(stored: StoredChunk): StoredChunk {
+    if (!stored.filtered || this.#peerMinor >= MINOR_WITH_FILTER) return stored
+    return { length: stored.length, ...storedForm(plainOf(stored, stored.length), undefined) }
   }
 
   async *#readAhead(

@@ -2,7 +2,7 @@
  * One file of the spool: a header, then frames, one chunk each (docs/format.md, "Spool").
  *
  *     file    "pacspool" 8, version u32
- *     frame   magic u32, flags u8 (1: zstd), plain length u32, stored length u32, digest 32,
+ *     frame   magic u32, flags u8 (1: zstd, 2: filtered), plain length u32, stored length u32, digest 32,
  *             crc32 of the stored bytes u32, crc32 of the header before this u32, stored bytes
  *
  * Invariant: a reader stops at the first frame that is not whole, and never believes bytes whose checksum is wrong. It
@@ -13,6 +13,7 @@ import { crc32 } from 'node:zlib'
 import { ByteReader, ByteWriter } from '../shared/bytes.ts'
 import { DIGEST_BYTES, type Digest, digest } from '../shared/digest.ts'
 import { CHUNK_BYTES_MAX } from '../shared/limits.ts'
+import type { StoredForm } from '../shared/stored-form.ts'
 import type { StoredChunk } from './capture-thread.ts'
 
 export const SPOOL_HEADER = new ByteWriter().rawString('pacspool').u32(1).take()
@@ -20,12 +21,12 @@ export const SPOOL_FRAME_HEADER_BYTES = 4 + 1 + 4 + 4 + DIGEST_BYTES + 4 + 4
 
 const MAGIC = 0x3150_5350
 const COMPRESSED = 1
+const FILTERED = 2
 
 /** Where a chunk's stored bytes are within a segment. */
-export interface SpoolFrame {
+export interface SpoolFrame extends StoredForm {
   readonly digest: Digest
   readonly length: number
-  readonly compressed: boolean
   readonly checksum: number
   /** Of the stored bytes, after the frame's header. */
   readonly offset: number
@@ -36,7 +37,7 @@ export function encodeFrameHeader(name: Digest, chunk: StoredChunk): Buffer {
   const header = new ByteWriter(SPOOL_FRAME_HEADER_BYTES)
   header
     .u32(MAGIC)
-    .u8(chunk.compressed ? COMPRESSED : 0)
+    .u8((chunk.compressed ? COMPRESSED : 0) | (chunk.filtered ? FILTERED : 0))
     .u32(chunk.length)
     .u32(chunk.bytes.length)
     .rawString(name)
@@ -53,8 +54,10 @@ function decodeFrameHeader(bytes: Buffer, at: number): SpoolFrame | undefined {
   const name = digest(from.rawString(DIGEST_BYTES))
   const checksum = from.u32()
   const isWhole = magic === MAGIC && from.u32() === crc32(bytes.subarray(0, SPOOL_FRAME_HEADER_BYTES - 4))
-  if (!isWhole || flags > COMPRESSED || length === 0 || length > CHUNK_BYTES_MAX || storedLength > CHUNK_BYTES_MAX) return undefined
-  return { digest: name, length, compressed: flags === COMPRESSED, checksum, offset: at + SPOOL_FRAME_HEADER_BYTES, storedLength }
+  if (!isWhole || flags > (COMPRESSED | FILTERED) || length === 0 || length > CHUNK_BYTES_MAX || storedLength > CHUNK_BYTES_MAX)
+    return undefined
+  const form = { filtered: (flags & FILTERED) !== 0, compressed: (flags & COMPRESSED) !== 0 }
+  return { digest: name, length, ...form, checksum, offset: at + SPOOL_FRAME_HEADER_BYTES, storedLength }
 }
 
 /** The whole frames of a segment file, and how long it is. Only headers are read: content is checked when it is used. */

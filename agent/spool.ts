@@ -166,8 +166,8 @@ export class Spool {
     let at = segment.size
     for (const { digest, chunk } of appends) {
       const header = encodeFrameHeader(digest, chunk)
-      const { length, compressed, bytes } = chunk
-      frames.push({ digest, length, compressed, checksum: crc32(bytes), offset: at + header.length, storedLength: bytes.length })
+      const { length, filtered, compressed, bytes } = chunk
+      frames.push({ digest, length, filtered, compressed, checksum: crc32(bytes), offset: at + header.length, storedLength: bytes.length })
       parts.push(header, bytes)
       at += header.length + bytes.length
     }
@@ -211,12 +211,12 @@ export class Spool {
   async read(digest: Digest): Promise<StoredChunk | undefined> {
     const spooled = this.#index.get(digest)
     if (spooled === undefined) return undefined
-    const { length, compressed, checksum, offset, storedLength } = spooled.frame
+    const { length, filtered, compressed, checksum, offset, storedLength } = spooled.frame
     const bytes = Buffer.allocUnsafe(storedLength)
     try {
       const handle = await this.#handle(spooled.segment)
       const { bytesRead } = await handle.read(bytes, 0, storedLength, offset)
-      if (bytesRead === storedLength && crc32(bytes) === checksum) return { length, compressed, bytes }
+      if (bytesRead === storedLength && crc32(bytes) === checksum) return { length, filtered, compressed, bytes }
       this.#log.error('spooled content is damaged', { file: spooled.segment.file, offset })
     } catch (error) {
       this.#log.error('spooled content cannot be read', { file: spooled.segment.file, reason: reasonOf(error) })

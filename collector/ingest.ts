@@ -7,18 +7,18 @@
  * is folded again at start), never a hole. One loop commits for all sessions: while one commit is on its way to the disk
  * the next gathers, so the cost of an fsync is shared by whatever arrived meanwhile.
  */
-import { zstdCompressSync } from 'node:zlib'
 import { type Digest, digestHex, digestOf } from '../shared/digest.ts'
 import { asPacsimileError, PacsimileError, reasonOf } from '../shared/errors.ts'
 import { COMMIT_BYTES_TARGET, RECORDS_PER_MESSAGE_MAX } from '../shared/limits.ts'
 import type { Log } from '../shared/log.ts'
 import type { Label } from '../shared/path.ts'
 import { decodeRecord, type JournalRecord } from '../shared/record.ts'
+import { plainOf, storedForm } from '../shared/stored-form.ts'
 import type { ChainHead, Message } from '../shared/wire.ts'
 import type { Catalog } from './catalog.ts'
 import { CatalogBatch } from './catalog-batch.ts'
 import type { ChunkCache } from './chunk-cache.ts'
-import { decompress } from './repository/frame.ts'
+import type { Payload } from './repository/frame.ts'
 import type { RecordGroup, Repository } from './repository/repository.ts'
 
 export type ChunkMessage = Extract<Message, { kind: 'chunk' }>
@@ -187,12 +187,13 @@ export class Ingest {
 
   #takeChunk(chunk: ChunkMessage, batch: CatalogBatch): void {
     if (batch.chunk(chunk.digest) !== undefined) return
-    const plain = chunk.compressed ? decompress(chunk.bytes, chunk.length) : Buffer.from(chunk.bytes)
-    if (plain.length !== chunk.length || digestOf(plain) !== chunk.digest)
+    const plain = plainOf(chunk, chunk.length)
+    if (digestOf(plain) !== chunk.digest)
       throw new PacsimileError('damage', `chunk ${digestHex(chunk.digest)} does not have the content that its digest names`)
-    const place = this.#repository.appendChunk(storedForm(chunk, plain))
+    const place = this.#repository.appendChunk(payloadOf(chunk, plain))
     batch.addChunk(chunk.digest, { ...place, plainLength: chunk.length })
-    this.#cache.set(chunk.digest, plain)
+    // What came as it is lies in the memory of its message, or of several.
+    this.#cache.set(chunk.digest, chunk.compressed ? plain : Buffer.from(plain))
   }
 
   async #takeRecords(
@@ -261,14 +262,11 @@ function isPeersFault(error: unknown): error is PacsimileError {
   return error instanceof PacsimileError && (error.code === 'damage' || error.code === 'format-invalid' || error.code === 'format-unknown')
 }
 
-/** As it came, unless the sender left it uncompressed and compressing pays. */
-function storedForm(chunk: ChunkMessage, plain: Buffer): { digest: Digest; plainLength: number; compressed: boolean; bytes: Uint8Array } {
-  if (chunk.compressed) {
-    if (chunk.bytes.length < plain.length) return { digest: chunk.digest, plainLength: chunk.length, compressed: true, bytes: chunk.bytes }
-    const smaller = zstdCompressSync(plain)
-    if (smaller.length < plain.length) return { digest: chunk.digest, plainLength: chunk.length, compressed: true, bytes: smaller }
-  }
-  return { digest: chunk.digest, plainLength: chunk.length, compressed: false, bytes: plain }
+/** As it came, unless that takes more room than it needs to. */
+function payloadOf({ digest, length, filtered, compressed, bytes }: ChunkMessage, plain: Buffer): Payload {
+  const isAsSmall = compressed ? bytes.length < length : !filtered
+  const form = isAsSmall ? { filtered, compressed, bytes } : storedForm(plain, undefined)
+  return { digest, plainLength: length, ...form }
 }
 
 function bytesOf(item: Item): number {

@@ -12,10 +12,13 @@ import { type HybridTime, hybridTime, TIME_END } from './clock.ts'
 import { DIGEST_BYTES, type Digest, digest } from './digest.ts'
 import { PacsimileError, reasonOf } from './errors.ts'
 import { CHUNK_BYTES_MAX, CONTROL_BYTES_MAX, LABEL_MAX, OFFER_DIGESTS_MAX, RECORD_BYTES_MAX, RECORDS_PER_MESSAGE_MAX } from './limits.ts'
+import type { Stored } from './stored-form.ts'
 
 export const SUBPROTOCOL = 'pacsimile.v1'
 export const PROTOCOL_MAJOR = 1
-export const PROTOCOL_MINOR = 0
+export const PROTOCOL_MINOR = 1
+/** From this minor version on, chunks may be filtered. */
+export const MINOR_WITH_FILTER = 1
 
 /** Path of the WebSocket endpoint on the collector. */
 export const JOURNAL_PATH = '/v1/journal'
@@ -56,8 +59,8 @@ export type Message =
   | { readonly kind: 'offer'; readonly id: number; readonly digests: readonly Digest[] }
   /** collector: of that offer, send these (indices, rising). */
   | { readonly kind: 'want'; readonly id: number; readonly indices: readonly number[] }
-  /** agent: content of one chunk; `bytes` are zstd where `compressed`. */
-  | { readonly kind: 'chunk'; readonly digest: Digest; readonly length: number; readonly compressed: boolean; readonly bytes: Uint8Array }
+  /** agent: content of one chunk, of `length` plain bytes. */
+  | (Stored & { readonly kind: 'chunk'; readonly digest: Digest; readonly length: number })
   /** agent: consecutive records, as journalled. Every chunk that they name was sent or was not wanted, or is declared lost. */
   | { readonly kind: 'records'; readonly records: readonly Uint8Array[] }
   /** agent: these chunks can no longer be read; a `lost` record in the journal says which versions they were of. */
@@ -166,6 +169,9 @@ const BY_TYPE = new Map(Object.entries(TYPES).map(([kind, type]) => [type, kind 
 const encoder = new Encoder({ useRecords: false, variableMapSize: true, tagUint8Array: false })
 const decoder = new Decoder({ useRecords: false, mapsAsObjects: true })
 
+/** Flags of a chunk message. */
+const CHUNK_COMPRESSED = 1
+const CHUNK_FILTERED = 2
 /** Bytes of a chunk message before the content: type, digest, plain length, flags. */
 const CHUNK_HEADER_BYTES = 1 + DIGEST_BYTES + 4 + 1
 
@@ -177,7 +183,7 @@ export function encodeMessage(message: Message): Buffer {
         .u8(TYPES.chunk)
         .rawString(message.digest)
         .u32(message.length)
-        .u8(message.compressed ? 1 : 0)
+        .u8((message.compressed ? CHUNK_COMPRESSED : 0) | (message.filtered ? CHUNK_FILTERED : 0))
         .raw(message.bytes)
         .view()
     }
@@ -246,8 +252,9 @@ function decodeChunk(raw: Uint8Array): Message {
   const length = from.u32()
   const flags = from.u8()
   if (length === 0 || length > CHUNK_BYTES_MAX) from.fail(`a chunk of ${length} bytes`)
-  if (flags > 1) from.fail(`unknown flags ${flags}`)
-  return { kind: 'chunk', digest: name, length, compressed: flags === 1, bytes: from.raw(from.remaining) }
+  if (flags > (CHUNK_COMPRESSED | CHUNK_FILTERED)) from.fail(`unknown flags ${flags}`)
+  const form = { filtered: (flags & CHUNK_FILTERED) !== 0, compressed: (flags & CHUNK_COMPRESSED) !== 0 }
+  return { kind: 'chunk', digest: name, length, ...form, bytes: from.raw(from.remaining) }
 }
 
 function decodeRecords(raw: Uint8Array): Message {

@@ -9,11 +9,11 @@
  * needed to read a file front to back): one key per file, from the file's own salt. Each frame has a random 96-bit nonce.
  */
 import { createCipheriv, createDecipheriv, createHmac, createSecretKey, type KeyObject, randomFillSync } from 'node:crypto'
-import { crc32, zstdCompressSync, zstdDecompressSync } from 'node:zlib'
-import { asBuffer } from '../../shared/bytes.ts'
+import { crc32, zstdCompressSync } from 'node:zlib'
 import { DIGEST_BYTES, type Digest, digest, digestOf } from '../../shared/digest.ts'
-import { PacsimileError, reasonOf } from '../../shared/errors.ts'
+import { PacsimileError } from '../../shared/errors.ts'
 import { FRAME_BYTES_MAX } from '../../shared/limits.ts'
+import { plainOf, type Stored, type StoredForm } from '../../shared/stored-form.ts'
 
 export const FRAME_TYPES = { chunk: 1, records: 2, index: 3 } as const
 export type FrameType = keyof typeof FRAME_TYPES
@@ -23,6 +23,8 @@ const FIRST_IGNORABLE_TYPE = 128
 
 const MAGIC = Buffer.from('PcF1', 'latin1')
 const FLAG_ZSTD = 1
+const FILTER_NONE = 0
+const FILTER_SAMPLES = 1
 const NONCE_BYTES = 12
 const TAG_BYTES = 16
 /** Bytes 0 to here are authenticated with label and payload. */
@@ -33,10 +35,9 @@ const FRAME_TRAILER_BYTES = TAG_BYTES + 4
 export const FRAME_OVERHEAD_BYTES = FRAME_HEADER_BYTES + FRAME_TRAILER_BYTES
 const CIPHER = 'aes-256-gcm'
 
-export interface FrameHeader {
+export interface FrameHeader extends StoredForm {
   /** The type's name, or 'ignorable' for one of a newer release that may be passed over. */
   readonly type: FrameType | 'ignorable'
-  readonly compressed: boolean
   readonly plainLength: number
   readonly storedLength: number
   readonly nonce: Buffer
@@ -65,19 +66,16 @@ function payloadKey(dataKey: KeyObject, name: Digest): KeyObject {
   return expand(dataKey, 'pacsimile frame v1', Buffer.from(name, 'latin1'))
 }
 
-export interface Payload {
+export interface Payload extends Stored {
   readonly digest: Digest
   readonly plainLength: number
-  readonly compressed: boolean
-  /** zstd where compressed, else plain. */
-  readonly bytes: Uint8Array
 }
 
 /** Compresses where that pays. */
 export function packPayload(plain: Uint8Array): Payload {
   const smaller = zstdCompressSync(plain)
   const compressed = smaller.length < plain.length
-  return { digest: digestOf(plain), plainLength: plain.length, compressed, bytes: compressed ? smaller : plain }
+  return { digest: digestOf(plain), plainLength: plain.length, filtered: false, compressed, bytes: compressed ? smaller : plain }
 }
 
 export function sealFrame(type: FrameType, payload: Payload, dataKey: KeyObject, fileLabelKey: KeyObject): Buffer {
@@ -86,7 +84,7 @@ export function sealFrame(type: FrameType, payload: Payload, dataKey: KeyObject,
   MAGIC.copy(frame, 0)
   frame[4] = FRAME_TYPES[type]
   frame[5] = payload.compressed ? FLAG_ZSTD : 0
-  frame[6] = 0
+  frame[6] = payload.filtered ? FILTER_SAMPLES : FILTER_NONE
   frame[7] = 0
   frame.writeUInt32LE(payload.plainLength, 8)
   frame.writeUInt32LE(stored, 12)
@@ -118,13 +116,14 @@ export function readFrameHeader(bytes: Buffer): FrameHeader | undefined {
   const filter = bytes[6] ?? 0
   if (type !== 'ignorable' && (flags & ~FLAG_ZSTD) !== 0)
     throw new PacsimileError('format-unknown', `A frame with flags ${flags}, which this release does not know`)
-  if (type !== 'ignorable' && filter !== 0)
+  if (type !== 'ignorable' && filter > FILTER_SAMPLES)
     throw new PacsimileError('format-unknown', `A frame with content filter ${filter}, which this release does not know`)
   const plainLength = bytes.readUInt32LE(8)
   const storedLength = bytes.readUInt32LE(12)
   if (plainLength > FRAME_BYTES_MAX || storedLength > FRAME_BYTES_MAX) return undefined
   return {
     type,
+    filtered: filter === FILTER_SAMPLES,
     compressed: (flags & FLAG_ZSTD) !== 0,
     plainLength,
     storedLength,
@@ -165,17 +164,7 @@ export function openFrame(header: FrameHeader, body: Buffer, name: Digest, dataK
   } catch (error) {
     throw new PacsimileError('damage', 'A frame fails its authentication tag', { cause: error })
   }
-  const plain = header.compressed ? decompress(stored, header.plainLength) : stored
-  if (plain.length !== header.plainLength || digestOf(plain) !== name)
-    throw new PacsimileError('damage', 'A frame holds other content than its digest names')
+  const plain = plainOf({ ...header, bytes: stored }, header.plainLength)
+  if (digestOf(plain) !== name) throw new PacsimileError('damage', 'A frame holds other content than its digest names')
   return plain
-}
-
-/** @throws damage */
-export function decompress(bytes: Uint8Array, plainLength: number): Buffer {
-  try {
-    return zstdDecompressSync(asBuffer(bytes), { maxOutputLength: Math.max(plainLength, 1) })
-  } catch (error) {
-    throw new PacsimileError('damage', `Compressed content does not open: ${reasonOf(error)}`, { cause: error })
-  }
 }

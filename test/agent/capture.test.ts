@@ -16,11 +16,24 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { dicomFile as sampleFile } from '../../collector/cli/dicom-sample.ts'
 import { digestOf } from '../../shared/digest.ts'
 import { libc } from '../../shared/libc.ts'
 import { byteString, pathBuffer, type RelativePath, relativePath } from '../../shared/path.ts'
+import { storedForm } from '../../shared/stored-form.ts'
 import { CaptureSite, contentOf, fileOf, known, versionOf } from '../support/capture-site.ts'
 import { scratchDirectory } from '../support/scratch.ts'
+
+const IMAGE = {
+  patientName: 'Mustermann^Erika',
+  patientId: 'P1',
+  studyUid: '1.2.3',
+  seriesUid: '1.2.3.1',
+  sopUid: '1.2.3.1.1',
+  modality: 'CT',
+  instance: 1,
+  seed: 1,
+}
 
 describe('a look at a file', () => {
   it('captures content, metadata and xattrs in a stable state', async () => {
@@ -115,6 +128,25 @@ describe('a look at a file', () => {
     const fetched = await site.request({ kind: 'fetch', path, offset, chunk })
     expect([...fetched.chunks.keys()]).toEqual([chunk.digest])
     expect((await site.request({ kind: 'fetch', path, offset: offset + 1, chunk })).outcome).toEqual({ kind: 'fetched', found: false })
+  })
+
+  it('filters uncompressed pixels, and no others, also when their chunk is read again', async () => {
+    const site = new CaptureSite()
+    const image = sampleFile({ ...IMAGE, rows: 512, columns: 512 })
+    writeFileSync(site.file('image'), image)
+    writeFileSync(site.file('report'), 'no DICOM at all '.repeat(20_000))
+    const captured = await site.look('image')
+    const { chunks } = fileOf(captured)
+    expect(chunks.map(({ digest }) => captured.stored.get(digest)?.filtered)).toEqual([false, ...chunks.slice(1).map(() => true)])
+    expect(contentOf(captured).equals(image)).toBe(true)
+    const bytes = [...captured.stored.values()].reduce((sum, stored) => sum + stored.bytes.length, 0)
+    expect(bytes).toBeLessThan(0.8 * storedForm(image, undefined).bytes.length)
+    const [header, chunk] = chunks
+    if (header === undefined || chunk === undefined) throw new Error('few chunks')
+    const fetched = await site.request({ kind: 'fetch', path: relativePath('image'), offset: header.length, chunk })
+    expect(fetched.stored.get(chunk.digest)).toEqual(captured.stored.get(chunk.digest))
+    const report = await site.look('report')
+    expect([...report.stored.values()].every(({ filtered, compressed }) => !filtered && compressed)).toBe(true)
   })
 
   it('leaves content in the file that is larger than what is to be shipped', async () => {

@@ -85,7 +85,7 @@ describe('held content', () => {
 
   it('goes to the spool when memory is full', async () => {
     const { held, spool } = make()
-    const large: StoredChunk = { length: HELD_BYTES_MAX, compressed: false, bytes: Buffer.alloc(HELD_BYTES_MAX) }
+    const large: StoredChunk = { length: HELD_BYTES_MAX, filtered: false, compressed: false, bytes: Buffer.alloc(HELD_BYTES_MAX) }
     expect(held.keep(ONE.digest, large, 'event', 0)).toBeUndefined()
     await held.keep(TWO.digest, TWO.chunk, 'event', 0)
     expect(spool.has(TWO.digest)).toBe(true)

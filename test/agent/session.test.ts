@@ -7,9 +7,11 @@ import { type Digest, digestOf } from '../../shared/digest.ts'
 import { PacsimileError } from '../../shared/errors.ts'
 import { Link } from '../../shared/link.ts'
 import type { Change } from '../../shared/record.ts'
+import { storedForm } from '../../shared/stored-form.ts'
 import { AGENT, chunkOf, FIRST, fileVersion, openJournal, put } from '../support/agent-parts.ts'
 import { FakeCollector } from '../support/fake-collector.ts'
 import { messagePipe } from '../support/message-pipe.ts'
+import { noisySlope } from '../support/pixels.ts'
 import { scratchDirectory } from '../support/scratch.ts'
 
 /** An agent reduced to its journal and the content in hand. */
@@ -88,6 +90,22 @@ describe('a session', () => {
     })
     expect(collector.records.map(({ kind }) => kind)).toEqual(['epoch', 'put', 'put'])
     expect([...collector.chunks.values()].map(String)).toEqual(['one', 'two', 'three'])
+  })
+
+  it.each([0, 1])('sends filtered content only where it is understood: to a collector of minor version %i', async (minor) => {
+    const side = await Side.open()
+    const collector = new FakeCollector()
+    const plain = noisySlope(64, 64)
+    const stored = storedForm(plain, { width: 2, isBigEndian: false, stride: 1, lead: 0 })
+    expect(stored.filtered).toBe(true)
+    const digest = digestOf(plain)
+    side.content.set(digest, { length: plain.length, ...stored })
+    await side.journal.append([
+      put('image', { ...fileVersion([]), size: plain.length, digest, chunks: [{ digest, length: plain.length }] }),
+    ])
+    await side.meet(collector, () => collector.until(() => collector.seq === 2), { minor })
+    expect(collector.chunks.get(digest)).toEqual(plain)
+    expect(collector.filtered.has(digest)).toBe(minor > 0)
   })
 
   it('goes on after a lost connection, from what was acknowledged', async () => {

@@ -35,6 +35,17 @@ describe('the spool', () => {
     expect(await held(openSpool(directory), CONTENTS)).toEqual(CONTENTS)
   })
 
+  it('keeps the form of what was appended', async () => {
+    const directory = scratchDirectory()
+    const spool = openSpool(directory)
+    const forms = [false, true].flatMap((filtered) => [false, true].map((compressed) => ({ filtered, compressed })))
+    const chunks = forms.map((form, i) => ({ digest: chunkOf(`${i}`).digest, chunk: { ...chunkOf(`stored ${i}`).chunk, ...form } }))
+    for (const { digest, chunk } of chunks) await spool.append(digest, chunk)
+    await spool.close()
+    const again = openSpool(directory)
+    for (const { digest, chunk } of chunks) expect(await again.read(digest)).toEqual(chunk)
+  })
+
   it('holds whole chunks only, wherever a crash cut its last file', async () => {
     const directory = scratchDirectory()
     const spool = openSpool(directory)

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { constants, zstdCompressSync } from 'node:zlib'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { type DicomDescription, dicomFile, rewriteHeader, sampleUid } from '../../collector/cli/dicom-sample.ts'
-import { dicomTags, pixelDataOffset } from '../../shared/dicom.ts'
+import { dicomTags, pixelData } from '../../shared/dicom.ts'
 
 const PYTHON = '/usr/bin/python3'
 const hasPydicom = existsSync('/usr/lib/python3/dist-packages/pydicom')
@@ -26,7 +26,7 @@ const slice: DicomDescription = {
 
 /** Where the pixels begin; the test fails here if they are not found. */
 function offsetOfPixels(file: Buffer): number {
-  const offset = pixelDataOffset(file, file.length)
+  const offset = pixelData(file, file.length)?.offset
   if (offset === undefined) throw new Error('no Pixel Data found')
   return offset
 }

@@ -36,7 +36,7 @@ describe('ingest', () => {
     const answered = session.next()
     await store.ingest.submit({
       session,
-      chunk: { kind: 'chunk', digest: digestOf(Buffer.from('x')), length: 1, compressed: false, bytes: Buffer.from('y') },
+      chunk: { kind: 'chunk', digest: digestOf(Buffer.from('x')), length: 1, filtered: false, compressed: false, bytes: Buffer.from('y') },
     })
     await answered
     expect(session.failures[0]?.code).toBe('protocol')
@@ -52,7 +52,14 @@ describe('ingest', () => {
     const bomb = Buffer.alloc(50 << 20)
     await store.ingest.submit({
       session,
-      chunk: { kind: 'chunk', digest: digestOf(bomb.subarray(0, 10)), length: 10, compressed: true, bytes: zstdCompressSync(bomb) },
+      chunk: {
+        kind: 'chunk',
+        digest: digestOf(bomb.subarray(0, 10)),
+        length: 10,
+        filtered: false,
+        compressed: true,
+        bytes: zstdCompressSync(bomb),
+      },
     })
     await answered
     expect(session.failures[0]?.message).toMatch(/Compressed content does not open/)

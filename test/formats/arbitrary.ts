@@ -120,6 +120,7 @@ export const messages: fc.Arbitrary<Message> = fc.oneof(
     kind: kind('chunk'),
     digest: digests,
     length: fc.integer({ min: 1, max: CHUNK_BYTES_MAX }),
+    filtered: fc.boolean(),
     compressed: fc.boolean(),
     bytes: fc.uint8Array({ maxLength: 500 }),
   }),

@@ -166,7 +166,7 @@ describe('what a newer release wrote', () => {
     ['type 127', (frame) => frame.writeUInt8(127, 4)],
     ['type 0', (frame) => frame.writeUInt8(0, 4)],
     ['flags 2', (frame) => frame.writeUInt8(2, 5)],
-    ['content filter 1', (frame) => frame.writeUInt8(1, 6)],
+    ['content filter 2', (frame) => frame.writeUInt8(2, 6)],
   ])('is refused by name: a frame of %s', async (what, patch) => {
     const { path } = await framesOf(['first'])
     appendFileSync(path, patchedFrame(patch))

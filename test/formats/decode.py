@@ -257,6 +257,24 @@ def decompress(data, length):
     return plain
 
 
+def unfilter(data):
+    """Filter 1: samples as differences, their bytes in planes."""
+    if not data or data[0] & 0x83 in (3, 0x80, 0x81, 0x82, 0x83):
+        raise Damage("filtered content does not begin as such")
+    width, big, step, lead = 1 << (data[0] & 3), data[0] & 4, (data[0] >> 3 & 3) + 1, data[0] >> 5
+    if lead >= width or lead >= len(data):
+        raise Damage("filtered content is too short")
+    count = (len(data) - 1 - lead) // width
+    planes = [data[1 + lead + i * count : 1 + lead + (i + 1) * count] for i in range(width)]
+    values = []
+    for i in range(count):
+        coded = int.from_bytes(bytes(plane[i] for plane in planes), "big")
+        difference = coded >> 1 if coded & 1 == 0 else -(coded >> 1) - 1
+        values.append((difference + (values[i - step] if i >= step else 0)) % (1 << 8 * width))
+    samples = b"".join(value.to_bytes(width, "big" if big else "little") for value in values)
+    return data[1 : 1 + lead] + samples + data[1 + lead + count * width :]
+
+
 class FrameFile:
     def __init__(self, repository, kind, number, path):
         with open(path, "rb") as file:
@@ -280,7 +298,7 @@ class FrameFile:
         plain, stored = struct.unpack("<II", head[8:16])
         if kind not in (1, 2, 3) and kind < 128:
             raise Refused(f"{self.path}: a frame of type {kind} at byte {at}")
-        if kind < 128 and (flags & ~1 or content_filter):
+        if kind < 128 and (flags & ~1 or content_filter > 1):
             raise Refused(f"{self.path}: a frame with flags {flags}, filter {content_filter} at byte {at}")
         if max(plain, stored) > FRAME_MAX or at + 100 + stored > len(self.data):
             return None
@@ -344,7 +362,9 @@ class FrameFile:
         key = derive(self.data_key, b"pacsimile frame v1", digest)
         content = unseal(key, head[16:28], head[:28], self.data[at + 80 : at + 96 + stored], f"the frame at byte {at} of {self.path}")
         if head[5] & 1:
-            content = decompress(content, plain)
+            content = decompress(content, plain + head[6])
+        if head[6] == 1:
+            content = unfilter(content)
         if len(content) != plain or blake3(content) != digest:
             raise Damage(f"the frame at byte {at} of {self.path} is not what its digest names")
         return content

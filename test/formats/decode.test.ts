@@ -14,7 +14,15 @@ import { directoryVersion, JournalWriter, symlinkVersion, VOLUME } from '../supp
 import { scratchDirectory } from '../support/scratch.ts'
 import { Store } from '../support/store.ts'
 import { walkTree } from '../support/tree-walk.ts'
-import { copiedRepository, GOLDEN, GOLDEN_EXTENSIONS, goldenExtensions, goldenRepository } from './examples.ts'
+import {
+  copiedRepository,
+  GOLDEN,
+  GOLDEN_EXTENSIONS,
+  GOLDEN_FILTER,
+  goldenExtensions,
+  goldenFiltered,
+  goldenRepository,
+} from './examples.ts'
 import { plainTree } from './plain.ts'
 
 const PROGRAM = join(import.meta.dirname, 'decode.py')
@@ -53,6 +61,13 @@ describe.skipIf(!isUsable() && process.env['CI'] === undefined)('an independent 
       expect(status).toBe(0)
       expect(value()).toEqual({ agent, volume, epoch, seq, tree })
     }
+  })
+
+  it('undoes the content filter, of samples of every kind', () => {
+    const key = `--key-file=${join(GOLDEN_FILTER, 'repository.key')}`
+    const to = join(scratchDirectory(), 'out')
+    expect(decode(join(GOLDEN_FILTER, 'repository'), key, 'extract', 'pacs1', 'images', to)).toMatchObject({ status: 0, errors: '' })
+    for (const [name, hex] of Object.entries(goldenFiltered())) expect(readFileSync(join(to, name)).toString('hex'), name).toBe(hex)
   })
 
   it('finds the same in extension fields, and leaves holes as holes', () => {

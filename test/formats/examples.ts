@@ -9,6 +9,9 @@ export const GOLDEN = join(import.meta.dirname, 'v1')
 /** The same of versions with extension fields, added to version 1 later. */
 export const GOLDEN_EXTENSIONS = join(import.meta.dirname, 'v1-extensions')
 
+/** The same of chunks that are filtered. */
+export const GOLDEN_FILTER = join(import.meta.dirname, 'v1-filter')
+
 export interface GoldenItem {
   readonly hex: string
   /** Of a record. */
@@ -43,6 +46,11 @@ function read(name: string, directory = GOLDEN): unknown {
 export function goldenExtensions(): { records: GoldenItem[]; tree: readonly { readonly path: string }[] } {
   const records = read('records.json', GOLDEN_EXTENSIONS) as GoldenItem[]
   return { records, tree: read('tree.json', GOLDEN_EXTENSIONS) as { path: string }[] }
+}
+
+/** By path, in hex. */
+export function goldenFiltered(): Readonly<Record<string, string>> {
+  return read('contents.json', GOLDEN_FILTER) as Record<string, string>
 }
 
 export function goldenItems(name: 'records.json' | 'messages.json'): GoldenItem[] {

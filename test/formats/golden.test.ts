@@ -14,7 +14,16 @@ import { label, ROOT } from '../../shared/path.ts'
 import { decodeRecord, encodeRecord, recordHash } from '../../shared/record.ts'
 import { decodeMessage, encodeMessage } from '../../shared/wire.ts'
 import { scratchDirectory } from '../support/scratch.ts'
-import { copiedRepository, GOLDEN, GOLDEN_EXTENSIONS, goldenExtensions, goldenItems, goldenRepository } from './examples.ts'
+import {
+  copiedRepository,
+  GOLDEN,
+  GOLDEN_EXTENSIONS,
+  GOLDEN_FILTER,
+  goldenExtensions,
+  goldenFiltered,
+  goldenItems,
+  goldenRepository,
+} from './examples.ts'
 import { plain, plainAdditions, plainTree } from './plain.ts'
 
 const REPOSITORY = join(GOLDEN, 'repository')
@@ -81,6 +90,22 @@ describe('a golden version with extension fields', () => {
     expect(readFileSync(join(to, 'full-hole'), 'utf8')).toBe('content')
     expect(readFileSync(join(to, 'all-hole'))).toEqual(Buffer.alloc(8192))
     expect(statSync(join(to, 'all-hole')).blocks).toBe(0)
+  })
+})
+
+describe('a golden chunk that is filtered', () => {
+  it('is read, of samples of every kind', async () => {
+    const directory = join(GOLDEN_FILTER, 'repository')
+    const key = openKeys(directory, readDescription(directory).id, { kind: 'key-file', file: join(GOLDEN_FILTER, 'repository.key') })
+    await using history = await OfflineHistory.open(directory, key)
+    const place = { agent: label('pacs1', 'Agent'), volume: label('images', 'Volume'), path: ROOT }
+    const point = await history.point(place.agent, place.volume, { kind: 'head' })
+    const to = join(scratchDirectory(), 'out')
+    const report = await restore(history, { ...place, point, to, dryRun: false, setuid: false, special: false, torn: false })
+    expect(report.missing).toEqual([])
+    const contents = Object.entries(goldenFiltered())
+    expect(contents).toHaveLength(39)
+    for (const [name, hex] of contents) expect(readFileSync(join(to, name)).toString('hex'), name).toBe(hex)
   })
 })
 

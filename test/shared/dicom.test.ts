@@ -7,7 +7,7 @@ import { existsSync, globSync, readFileSync } from 'node:fs'
 import { deflateRawSync } from 'node:zlib'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { DICOM_HEAD_BYTES, dicomTags, pixelDataOffset } from '../../shared/dicom.ts'
+import { DICOM_HEAD_BYTES, dicomTags, pixelData, samplesFrom } from '../../shared/dicom.ts'
 
 const IMPLICIT = '1.2.840.10008.1.2'
 const EXPLICIT = '1.2.840.10008.1.2.1'
@@ -64,6 +64,12 @@ const bytes =
   (tag: number, vr: string, value: Buffer): Part =>
   (encoding) =>
     Buffer.concat([opening(tag, vr, value.length)(encoding), value])
+
+/** An element of one 16-bit number. */
+const us =
+  (tag: number, value: number): Part =>
+  (encoding) =>
+    bytes(tag, 'US', numbers(encoding.bigEndian, [value, 2]))(encoding)
 
 const all =
   (...parts: readonly Part[]): Part =>
@@ -138,13 +144,46 @@ const IDENTITY = {
 describe('Pixel Data', () => {
   test.each([IMPLICIT, EXPLICIT, BIG_ENDIAN, GE_PRIVATE_IMPLICIT])('is found in transfer syntax %s', (syntax) => {
     const [file, offset] = withOffset(syntax, [identification], nativePixels)
-    expect(pixelDataOffset(file, file.length)).toBe(offset)
+    expect(pixelData(file, file.length)?.offset).toBe(offset)
     expect(dicomTags(file)).toEqual({ ...IDENTITY, transferSyntaxUid: syntax })
+  })
+
+  const imageOf = (bitsAllocated: number, perPixel: number, planar: number): Part =>
+    all(us(0x0028_0002, perPixel), us(0x0028_0006, planar), us(0x0028_0100, bitsAllocated))
+
+  test.each([IMPLICIT, EXPLICIT, BIG_ENDIAN])('is an array of samples in transfer syntax %s', (syntax) => {
+    const isBigEndian = syntax === BIG_ENDIAN
+    const [file, offset] = withOffset(syntax, [identification, imageOf(16, 1, 0)], nativePixels)
+    const first = offset + (syntax === IMPLICIT ? 8 : 12)
+    expect(pixelData(file, file.length)).toEqual({ offset, samples: { offset: first, width: 2, isBigEndian, stride: 1 } })
+    const samplesOf = (image: Part) => {
+      const [other] = withOffset(syntax, [identification, image], nativePixels)
+      return pixelData(other, other.length)?.samples
+    }
+    expect(samplesOf(imageOf(8, 3, 0))).toMatchObject({ width: 1, isBigEndian: false, stride: 3 })
+    expect(samplesOf(imageOf(8, 3, 1))).toMatchObject({ width: 1, isBigEndian: false, stride: 1 })
+    expect(samplesOf(imageOf(32, 1, 0))).toMatchObject({ width: 4, isBigEndian, stride: 1 })
+    for (const unknown of [imageOf(1, 1, 0), imageOf(12, 1, 0), imageOf(16, 0, 0), imageOf(16, 5, 0), identification])
+      expect(samplesOf(unknown)).toBeUndefined()
+  })
+
+  test.each([JPEG, RLE, GE_PRIVATE_IMPLICIT])('is no array of samples in transfer syntax %s', (syntax) => {
+    const pixels = syntax === GE_PRIVATE_IMPLICIT ? nativePixels : encapsulatedPixels
+    const [file, offset] = withOffset(syntax, [identification, imageOf(16, 1, 0)], pixels)
+    expect(pixelData(file, file.length)).toEqual({ offset, samples: undefined })
+  })
+
+  test('has samples in any piece of it, from the first whole one on', () => {
+    const samples = { offset: 1012, width: 2, isBigEndian: false, stride: 1 } as const
+    const leads = [1000, 1001, 1012, 5001].map((start) => samplesFrom({ offset: 1000, samples }, start)?.lead)
+    expect(leads).toEqual([0, 1, 0, 1])
+    expect(samplesFrom({ offset: 1000, samples }, 999)).toBeUndefined()
+    expect(samplesFrom({ offset: 1000, samples: undefined }, 1000)).toBeUndefined()
   })
 
   test.each([JPEG, RLE])('is found in fragments in transfer syntax %s', (syntax) => {
     const [file, offset] = withOffset(syntax, [identification], encapsulatedPixels)
-    expect(pixelDataOffset(file, file.length)).toBe(offset)
+    expect(pixelData(file, file.length)?.offset).toBe(offset)
     expect(dicomTags(file)).toEqual({ ...IDENTITY, transferSyntaxUid: syntax })
   })
 
@@ -153,16 +192,16 @@ describe('Pixel Data', () => {
     [0x7fe0_0009, 'OD'],
   ])('is found in its floating-point form %i', (tag, vr) => {
     const [file, offset] = withOffset(EXPLICIT, [identification], bytes(tag, vr, PIXELS))
-    expect(pixelDataOffset(file, file.length)).toBe(offset)
+    expect(pixelData(file, file.length)?.offset).toBe(offset)
   })
 
   test.each([IMPLICIT, EXPLICIT, BIG_ENDIAN])('of an icon in a sequence does not count in transfer syntax %s', (syntax) => {
     for (const sequence of [knownLengthSequence, undefinedLengthSequence]) {
       const icons = sequence(0x0088_0200, icon, all(icon, sequence(0x0088_0200, icon)))
       const [file, offset] = withOffset(syntax, [identification, icons], nativePixels)
-      expect(pixelDataOffset(file, file.length)).toBe(offset)
+      expect(pixelData(file, file.length)?.offset).toBe(offset)
       const withoutImage = part10(syntax, identification, icons)
-      expect(pixelDataOffset(withoutImage, withoutImage.length)).toBeUndefined()
+      expect(pixelData(withoutImage, withoutImage.length)?.offset).toBeUndefined()
       expect(dicomTags(withoutImage)).toEqual({ ...IDENTITY, transferSyntaxUid: syntax })
     }
   })
@@ -176,42 +215,42 @@ describe('Pixel Data', () => {
       bytes(0x7fe0_0002, 'OV', Buffer.alloc(64, 4)),
     ]
     const [file, offset] = withOffset(JPEG, before, encapsulatedPixels)
-    expect(pixelDataOffset(file, file.length)).toBe(offset)
+    expect(pixelData(file, file.length)?.offset).toBe(offset)
   })
 
   test('is found in a data set that is implicit although its transfer syntax says explicit', () => {
     const explicit = part10(EXPLICIT)
     const dataSet = all(identification)(encodingOf(IMPLICIT))
     const file = Buffer.concat([explicit, dataSet, nativePixels(encodingOf(IMPLICIT))])
-    expect(pixelDataOffset(file, file.length)).toBe(explicit.length + dataSet.length)
+    expect(pixelData(file, file.length)?.offset).toBe(explicit.length + dataSet.length)
   })
 
   test('is not looked for in a deflated file, whose meta header still identifies it', () => {
     const file = part10(DEFLATED, identification, nativePixels)
-    expect(pixelDataOffset(file, file.length)).toBeUndefined()
+    expect(pixelData(file, file.length)?.offset).toBeUndefined()
     expect(dicomTags(file)).toEqual({ sopInstanceUid: '1.2.3.4', transferSyntaxUid: DEFLATED })
   })
 
   test('is at the same place however much of the file the caller has read', () => {
     const padding = bytes(0x0009_1010, 'OB', Buffer.alloc(DICOM_HEAD_BYTES - 1000))
     const [file, offset] = withOffset(EXPLICIT, [padding, identification], bytes(0x7fe0_0010, 'OW', Buffer.alloc(500_000)))
-    expect(pixelDataOffset(file, file.length)).toBe(offset)
-    expect(pixelDataOffset(file.subarray(0, DICOM_HEAD_BYTES), file.length)).toBe(offset)
+    expect(pixelData(file, file.length)?.offset).toBe(offset)
+    expect(pixelData(file.subarray(0, DICOM_HEAD_BYTES), file.length)?.offset).toBe(offset)
     const beyond = part10(EXPLICIT, bytes(0x0009_1010, 'OB', Buffer.alloc(DICOM_HEAD_BYTES)), nativePixels)
-    expect(pixelDataOffset(beyond, beyond.length)).toBeUndefined()
-    expect(pixelDataOffset(beyond.subarray(0, DICOM_HEAD_BYTES), beyond.length)).toBeUndefined()
+    expect(pixelData(beyond, beyond.length)?.offset).toBeUndefined()
+    expect(pixelData(beyond.subarray(0, DICOM_HEAD_BYTES), beyond.length)?.offset).toBeUndefined()
   })
 
   test('is never beyond the end of the file, whatever is behind it in the buffer', () => {
     const [file, offset] = withOffset(EXPLICIT, [identification], nativePixels)
-    expect(pixelDataOffset(file, offset)).toBeUndefined()
-    expect(pixelDataOffset(file, 0)).toBeUndefined()
+    expect(pixelData(file, offset)?.offset).toBeUndefined()
+    expect(pixelData(file, 0)?.offset).toBeUndefined()
   })
 
   test('is found in a view that does not begin where its buffer does', () => {
     const [file, offset] = withOffset(EXPLICIT, [identification], nativePixels)
     const view = new Uint8Array(Buffer.concat([Buffer.alloc(77), file])).subarray(77)
-    expect(pixelDataOffset(view, view.length)).toBe(offset)
+    expect(pixelData(view, view.length)?.offset).toBe(offset)
     expect(dicomTags(view)).toEqual({ ...IDENTITY, transferSyntaxUid: EXPLICIT })
   })
 })
@@ -244,7 +283,7 @@ describe('tags', () => {
       Buffer.concat([Buffer.alloc(128), Buffer.from('DICM')]),
     ]) {
       expect(dicomTags(file)).toBeUndefined()
-      expect(pixelDataOffset(file, file.length)).toBeUndefined()
+      expect(pixelData(file, file.length)?.offset).toBeUndefined()
     }
   })
 })
@@ -261,7 +300,7 @@ describe('damaged and hostile bytes', () => {
   test('cut off at any length get an answer, and never a wrong one', () => {
     for (const [file, offset] of files) {
       for (let length = 0; length <= file.length; length++) {
-        const answer = pixelDataOffset(file.subarray(0, length), length)
+        const answer = pixelData(file.subarray(0, length), length)?.offset
         if (answer !== undefined) expect(answer).toBe(offset)
         dicomTags(file.subarray(0, length))
       }
@@ -276,7 +315,7 @@ describe('damaged and hostile bytes', () => {
         (file, changes) => {
           const damaged = Buffer.from(file)
           for (const [at, byte] of changes) damaged[132 + (at % (file.length - 132))] = byte
-          const answer = pixelDataOffset(damaged, damaged.length)
+          const answer = pixelData(damaged, damaged.length)?.offset
           if (answer !== undefined) expect(answer).toBeLessThan(damaged.length)
           dicomTags(damaged)
         },
@@ -290,7 +329,7 @@ describe('damaged and hostile bytes', () => {
     fc.assert(
       fc.property(fc.constantFrom(...starts), fc.uint8Array({ maxLength: 2048, size: 'max' }), (start, tail) => {
         const file = Buffer.concat([start, tail])
-        const answer = pixelDataOffset(file, file.length)
+        const answer = pixelData(file, file.length)?.offset
         if (answer !== undefined) expect(answer).toBeLessThan(file.length)
         dicomTags(file)
       }),
@@ -304,7 +343,7 @@ describe('damaged and hostile bytes', () => {
       const levels = Math.ceil((2 * DICOM_HEAD_BYTES) / level.length)
       const file = Buffer.concat([part10(syntax, identification), Buffer.alloc(levels * level.length, level)])
       const began = performance.now()
-      expect(pixelDataOffset(file, file.length)).toBeUndefined()
+      expect(pixelData(file, file.length)?.offset).toBeUndefined()
       expect(dicomTags(file)?.patientId).toBe('PAT-1')
       expect(performance.now() - began).toBeLessThan(5000)
     }
@@ -347,7 +386,7 @@ json.dump(answers, sys.stdout)
     for (const [path, expected] of Object.entries(answers)) {
       const file = readFileSync(path)
       const isUncut = NOT_CUT.has(path.slice(path.lastIndexOf('/') + 1))
-      expect([path, pixelDataOffset(file, file.length)]).toEqual([path, isUncut ? undefined : (expected ?? undefined)])
+      expect([path, pixelData(file, file.length)?.offset]).toEqual([path, isUncut ? undefined : (expected ?? undefined)])
     }
   })
 })

@@ -51,5 +51,5 @@ export function path(text: string): RelativePath {
 
 export function chunkOf(content: string): { readonly digest: Digest; readonly chunk: StoredChunk } {
   const bytes = Buffer.from(content)
-  return { digest: digestOf(bytes), chunk: { length: bytes.length, compressed: false, bytes } }
+  return { digest: digestOf(bytes), chunk: { length: bytes.length, filtered: false, compressed: false, bytes } }
 }

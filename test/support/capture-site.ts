@@ -1,16 +1,16 @@
 /** A directory with capture threads that look at it, and what they answer. */
 import { lstatSync } from 'node:fs'
 import { join } from 'node:path'
-import { zstdDecompressSync } from 'node:zlib'
 import { onTestFinished } from 'vitest'
 import { Capture, type CaptureRequest } from '../../agent/capture.ts'
 import type { Outcome, Side } from '../../agent/capture-job.ts'
-import type { CaptureClient } from '../../agent/capture-thread.ts'
+import type { CaptureClient, StoredChunk } from '../../agent/capture-thread.ts'
 import { identityOf, type VolumeRoot } from '../../agent/file-stat.ts'
 import { DEFAULT_CHUNK_SIZES } from '../../shared/chunker.ts'
 import type { Digest } from '../../shared/digest.ts'
 import { silentLog } from '../../shared/log.ts'
 import { byteString, relativePath } from '../../shared/path.ts'
+import { plainOf } from '../../shared/stored-form.ts'
 import type { FileVersion, Version } from '../../shared/version.ts'
 import { scratchDirectory } from './scratch.ts'
 
@@ -18,6 +18,8 @@ export interface Captured {
   readonly outcome: Outcome
   /** What was shipped, plain. */
   readonly chunks: ReadonlyMap<Digest, Buffer>
+  /** In the form in which it was shipped. */
+  readonly stored: ReadonlyMap<Digest, StoredChunk>
 }
 
 export type ExamineOptions = Partial<Extract<CaptureRequest, { kind: 'examine' }>>
@@ -56,16 +58,15 @@ export class CaptureSite {
     const clients: CaptureClient[] = []
     const answers = requests.map((): Promise<Captured> => {
       const chunks = new Map<Digest, Buffer>()
+      const stored = new Map<Digest, StoredChunk>()
       return new Promise((resolve) => {
         const client: CaptureClient = {
-          taken: (
-            { digest }: { readonly digest: Digest },
-            { compressed, bytes }: { readonly compressed: boolean; readonly bytes: Uint8Array },
-          ): Promise<void> | undefined => {
-            chunks.set(digest, compressed ? zstdDecompressSync(bytes) : Buffer.from(bytes))
+          taken: ({ digest }: { readonly digest: Digest }, chunk: StoredChunk): Promise<void> | undefined => {
+            stored.set(digest, chunk)
+            chunks.set(digest, Buffer.from(plainOf(chunk, chunk.length)))
             return onChunk()
           },
-          ended: (outcome: Outcome): void => resolve({ outcome, chunks }),
+          ended: (outcome: Outcome): void => resolve({ outcome, chunks, stored }),
         }
         clients.push(client)
       })

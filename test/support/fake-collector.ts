@@ -1,11 +1,11 @@
 /** The other end of an agent's session: a collector that keeps what it is sent in memory, and does what a test tells it. */
-import { zstdDecompressSync } from 'node:zlib'
 import { DEFAULT_CHUNK_SIZES } from '../../shared/chunker.ts'
 import { startOfMillisecond } from '../../shared/clock.ts'
 import { type Digest, digestOf, NO_DIGEST } from '../../shared/digest.ts'
 import { WINDOW_BYTES } from '../../shared/limits.ts'
 import { Link, type MessageSocket } from '../../shared/link.ts'
 import { decodeRecord, type JournalRecord, recordHash } from '../../shared/record.ts'
+import { plainOf } from '../../shared/stored-form.ts'
 import type { ChainHead, Message } from '../../shared/wire.ts'
 
 type MessageOf<Kind extends Message['kind']> = Extract<Message, { kind: Kind }>
@@ -15,6 +15,8 @@ export class FakeCollector {
   readonly records: JournalRecord[] = []
   readonly chunks = new Map<Digest, Buffer>()
   readonly lost = new Set<Digest>()
+  /** Of the chunks, those that came filtered. */
+  readonly filtered = new Set<Digest>()
   readonly repository = 'repository1'
   /** Every message that came, in order, without content. */
   readonly heard: Message['kind'][] = []
@@ -60,9 +62,10 @@ export class FakeCollector {
         })
         return
       case 'chunk': {
-        const plain = message.compressed ? zstdDecompressSync(message.bytes) : Buffer.from(message.bytes)
+        const plain = plainOf(message, message.length)
         if (digestOf(plain) !== message.digest || plain.length !== message.length) throw new Error('a chunk that is not what it says')
         this.chunks.set(message.digest, plain)
+        if (message.filtered) this.filtered.add(message.digest)
         return
       }
       case 'lost':

@@ -107,6 +107,6 @@ export class JournalWriter {
   chunkMessage(digest: Digest): Extract<Message, { kind: 'chunk' }> {
     const bytes = this.chunks.get(digest)
     if (bytes === undefined) throw new Error('no such chunk was written')
-    return { kind: 'chunk', digest, length: bytes.length, compressed: false, bytes }
+    return { kind: 'chunk', digest, length: bytes.length, filtered: false, compressed: false, bytes }
   }
 }

@@ -52,18 +52,37 @@ const ATTACKS: [string, (socket: WebSocket) => void][] = [
   ['a control message over its bound', (socket) => socket.send(Buffer.concat([Buffer.from([4]), Buffer.alloc(2 << 20)]))],
   [
     'a chunk of no length',
-    (socket) => socket.send(encodeMessage({ kind: 'chunk', digest: NO_DIGEST, length: 0, compressed: false, bytes: Buffer.alloc(0) })),
+    (socket) =>
+      socket.send(
+        encodeMessage({ kind: 'chunk', digest: NO_DIGEST, length: 0, filtered: false, compressed: false, bytes: Buffer.alloc(0) }),
+      ),
   ],
   [
     'a chunk that claims 4 GB',
     (socket) =>
-      socket.send(encodeMessage({ kind: 'chunk', digest: NO_DIGEST, length: 0xffff_ffff, compressed: true, bytes: Buffer.alloc(10) })),
+      socket.send(
+        encodeMessage({
+          kind: 'chunk',
+          digest: NO_DIGEST,
+          length: 0xffff_ffff,
+          filtered: false,
+          compressed: true,
+          bytes: Buffer.alloc(10),
+        }),
+      ),
   ],
   [
     'a chunk with another content than its hash',
     (socket) =>
       socket.send(
-        encodeMessage({ kind: 'chunk', digest: digestOf(Buffer.from('x')), length: 1, compressed: false, bytes: Buffer.from('y') }),
+        encodeMessage({
+          kind: 'chunk',
+          digest: digestOf(Buffer.from('x')),
+          length: 1,
+          filtered: false,
+          compressed: false,
+          bytes: Buffer.from('y'),
+        }),
       ),
   ],
   ['a second hello', (socket) => socket.send(encodeMessage(HELLO))],
