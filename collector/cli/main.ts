@@ -13,6 +13,7 @@ import { checkCommand } from './check-command.ts'
 import { collectorCommand } from './collector-command.ts'
 import { reportError } from './command-error.ts'
 import { demoCommand } from './demo-command.ts'
+import { keysCommand } from './keys-command.ts'
 import { logCommand } from './log-command.ts'
 import { lsCommand } from './ls-command.ts'
 import { endQuietlyOnClosedPipe } from './output.ts'
@@ -35,6 +36,7 @@ const COMMANDS = [
   catCommand,
   restoreCommand,
   checkCommand,
+  keysCommand,
 ]
 
 /** The options that may be given several times. */
@@ -62,7 +64,7 @@ async function main(args: readonly string[]): Promise<number> {
     .version()
     .help()
     .fail((message, error) => {
-      throw error ?? new PacsimileError('usage', message)
+      throw error ?? new PacsimileError('usage', message.replaceAll(/\s*\n\s*/g, ' '))
     })
   for (const command of COMMANDS) cli = command(cli)
   try {

@@ -52,10 +52,21 @@ async function readWhole({ directory, dataKey }: RepositoryAccess): Promise<Hist
 
 /** The repository's place and its key. @throws not-found, key-missing, key-wrong */
 export async function openRepository(options: SourceOptions): Promise<RepositoryAccess> {
-  const [{ readDescription }, { openKeys }] = await Promise.all([import('../repository/repository.ts'), import('../repository/keys.ts')])
-  const directory = options.repository === undefined ? await repositoryOf(options.data) : resolve(options.repository)
-  const { id } = readDescription(directory)
+  const { directory, id } = await repositoryPlace(options)
+  const { openKeys } = await import('../repository/keys.ts')
   return { directory, dataKey: openKeys(directory, id, await secretFor(directory, options.keyFile)) }
+}
+
+export interface RepositoryPlace {
+  readonly directory: string
+  readonly id: string
+}
+
+/** @throws not-found, format-invalid, format-unknown */
+export async function repositoryPlace(options: Pick<SourceOptions, 'data' | 'repository'>): Promise<RepositoryPlace> {
+  const { readDescription } = await import('../repository/repository.ts')
+  const directory = options.repository === undefined ? await repositoryOf(options.data) : resolve(options.repository)
+  return { directory, id: readDescription(directory).id }
 }
 
 async function repositoryOf(data: string): Promise<string> {

@@ -10,7 +10,7 @@ import { randomBytes } from 'node:crypto'
 import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { asPacsimileError, PacsimileError, reasonOf } from '../../shared/errors.ts'
-import { createFileDurably, makeDirectory, readIfPresent } from '../../shared/files.ts'
+import { createFileDurably, makeDirectory, readIfPresent, removeFileDurably } from '../../shared/files.ts'
 import { formatSlot, KEY_BYTES, type KeySlot, openSlot, parseSlot, type SlotSecret, sealSlot } from './key-slot.ts'
 import { formatRecoveryKey, parseRecoveryKey } from './recovery-key.ts'
 
@@ -42,29 +42,105 @@ export function createKeys(repositoryDir: string, repositoryId: string, secret: 
 
 /** The data key. @throws key-wrong naming slots that are damaged, usage for a mistyped recovery key, key-missing */
 export function openKeys(repositoryDir: string, repositoryId: string, secret: RepositorySecret): Buffer {
-  const directory = join(repositoryDir, 'keys')
-  const held = slotSecret(secret)
-  const damaged: string[] = []
-  for (const name of slotNames(directory)) {
-    const slot = readSlot(join(directory, name), repositoryId)
-    if (slot instanceof PacsimileError) damaged.push(`${name} (${reasonOf(slot)})`)
-    else if (`${slot.id}.json` !== name) damaged.push(`${name} (it says that it is ${slot.id})`)
-    else {
-      const dataKey = openSlot(repositoryId, slot, held)
-      if (dataKey !== undefined) return dataKey
-    }
-  }
-  const unusable = damaged.length === 0 ? '' : `; unusable slots: ${damaged.join(', ')}`
-  throw new PacsimileError('key-wrong', `This ${secret.kind} opens no key slot in ${directory}${unusable}`, { details: { damaged } })
+  return openWith(repositoryDir, repositoryId, secret).dataKey
 }
 
-/** A damaged slot is a value: another one may still open. */
-function readSlot(file: string, repositoryId: string): KeySlot | PacsimileError {
-  try {
-    return parseSlot(readIfPresent(file)?.toString('utf8') ?? '', repositoryId)
-  } catch (error) {
-    return asPacsimileError(error, `Reading ${file}`)
+/** A slot as it is found; no secret is needed to look. */
+export interface FoundSlot {
+  /** As its file is named. */
+  readonly id: string
+  /** Undefined where it is damaged. */
+  readonly slot: KeySlot | undefined
+  /** Why it opens with nothing; '' where it is whole. */
+  readonly damage: string
+}
+
+/** In the order of their ids. @throws io */
+export function findSlots(repositoryDir: string, repositoryId: string): FoundSlot[] {
+  const directory = join(repositoryDir, 'keys')
+  return slotNames(directory).map((name): FoundSlot => {
+    const id = name.slice(0, -'.json'.length)
+    try {
+      const slot = parseSlot(readIfPresent(join(directory, name))?.toString('utf8') ?? '', repositoryId)
+      return slot.id === id ? { id, slot, damage: '' } : { id, slot: undefined, damage: `it says that it is ${slot.id}` }
+    } catch (error) {
+      return { id, slot: undefined, damage: reasonOf(asPacsimileError(error, `Reading ${name}`)) }
+    }
+  })
+}
+
+/**
+ * Lets another secret open the repository too; what it holds is not written again.
+ * @returns the new slot's id @throws as `openKeys`; already-exists where the secret opens it already
+ */
+export function addKey(repositoryDir: string, repositoryId: string, opening: RepositorySecret, added: RepositorySecret): string {
+  return addSlot(repositoryDir, repositoryId, opening, slotSecret(added))
+}
+
+/** The same with a new recovery key, which is to be shown once and stored nowhere. */
+export function addRecoveryKey(
+  repositoryDir: string,
+  repositoryId: string,
+  opening: RepositorySecret,
+): { readonly id: string; readonly recoveryKey: string } {
+  const bytes = randomBytes(KEY_BYTES)
+  const id = addSlot(repositoryDir, repositoryId, opening, { kind: 'recovery', bytes })
+  return { id, recoveryKey: formatRecoveryKey(bytes) }
+}
+
+function addSlot(repositoryDir: string, repositoryId: string, opening: RepositorySecret, added: SlotSecret): string {
+  const { dataKey } = openWith(repositoryDir, repositoryId, opening)
+  const same = findSlots(repositoryDir, repositoryId).find(({ slot }) => slot !== undefined && openSlot(repositoryId, slot, added))
+  if (same !== undefined) throw new PacsimileError('already-exists', `This ${added.kind} opens slot ${same.id} already`)
+  const slot = sealSlot(repositoryId, dataKey, added)
+  createFileDurably(join(repositoryDir, 'keys', `${slot.id}.json`), formatSlot(slot))
+  return slot.id
+}
+
+/**
+ * Ends what a slot's secret opens, in this place of the repository: older copies of the slot still open. The last ways in are
+ * kept: one by passphrase or key file, one by recovery key, and the one that was given.
+ * @throws as `openKeys`; not-found, usage where it is to be kept
+ */
+export function removeKey(repositoryDir: string, repositoryId: string, opening: RepositorySecret, id: string): void {
+  const { slot: opened } = openWith(repositoryDir, repositoryId, opening)
+  const slots = findSlots(repositoryDir, repositoryId)
+  const removed = slots.find((found) => found.id === id)
+  if (removed === undefined)
+    throw new PacsimileError('not-found', `There is no key slot ${id}; there are ${slots.map((found) => found.id).join(', ')}`)
+  if (id === opened.id)
+    throw new PacsimileError('usage', `Slot ${id} is the one that this ${opening.kind} opens: remove it with another key`)
+  const isRecovery = removed.slot?.kind === 'recovery'
+  const isLast =
+    removed.slot !== undefined &&
+    !slots.some((other) => other.id !== id && other.slot !== undefined && (other.slot.kind === 'recovery') === isRecovery)
+  if (isLast)
+    throw new PacsimileError(
+      'usage',
+      `Slot ${id} is the last ${isRecovery ? 'recovery key' : 'passphrase or key file'}: add another one first`,
+    )
+  removeFileDurably(join(repositoryDir, 'keys', `${id}.json`))
+}
+
+function openWith(
+  repositoryDir: string,
+  repositoryId: string,
+  secret: RepositorySecret,
+): { readonly dataKey: Buffer; readonly slot: KeySlot } {
+  const held = slotSecret(secret)
+  const damaged: string[] = []
+  for (const { id, slot, damage } of findSlots(repositoryDir, repositoryId)) {
+    if (slot === undefined) {
+      damaged.push(`${id}.json (${damage})`)
+      continue
+    }
+    const dataKey = openSlot(repositoryId, slot, held)
+    if (dataKey !== undefined) return { dataKey, slot }
   }
+  const unusable = damaged.length === 0 ? '' : `; unusable slots: ${damaged.join(', ')}`
+  throw new PacsimileError('key-wrong', `This ${secret.kind} opens no key slot in ${join(repositoryDir, 'keys')}${unusable}`, {
+    details: { damaged },
+  })
 }
 
 function slotNames(directory: string): string[] {

@@ -235,10 +235,14 @@ describe('docs/json.md names exactly the fields of', () => {
     expect(asked).toEqual([{ deep: true }])
   })
 
-  it('collector init, token create and agent enroll', async () => {
+  it('collector init, token create, keys and agent enroll', async () => {
     const data = join(scratchDirectory(), 'data')
     expect(fieldsOf(await answer('collector', 'init', '--data', data))).toEqual(documented('collector init'))
     expect(fieldsOf(await answer('token', 'create', '--data', data))).toEqual(documented('token create'))
+    expect(fieldsOf(await answer('keys', 'list', '--data', data))).toEqual(documented('keys list'))
+    const added = [await answer('keys', 'add', 'recovery', '--data', data)]
+    added.push(await answer('keys', 'add', 'key-file', '--file', join(data, 'new.key'), '--data', data))
+    expect(fieldsOf(...added)).toEqual(documented('keys add'))
     const enrolled: Enrolled = { agent: 'pacs1', collector: 'wss://h:1', repository: 'r', lastEpoch: 0 }
     expect(fieldsOf({ ...enrolled, stateDir: '/s' })).toEqual(documented('agent enroll'))
   })

@@ -1,10 +1,20 @@
 import { hash, randomBytes } from 'node:crypto'
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { createKeyFile, createKeys, openKeys, type RepositorySecret, readKeyFile } from '../../collector/repository/keys.ts'
+import {
+  addKey,
+  addRecoveryKey,
+  createKeyFile,
+  createKeys,
+  findSlots,
+  openKeys,
+  type RepositorySecret,
+  readKeyFile,
+  removeKey,
+} from '../../collector/repository/keys.ts'
 import { formatRecoveryKey, parseRecoveryKey } from '../../collector/repository/recovery-key.ts'
 
 const REPOSITORY = '0123456789abcdef0123456789abcdef'
@@ -209,5 +219,85 @@ describe('a key file', () => {
     expect(() => readKeyFile(file)).toThrow(expect.objectContaining({ code: 'key-missing' }))
     writeFileSync(file, 'pacsimile-key-1:1234\n')
     expect(() => readKeyFile(file)).toThrow(expect.objectContaining({ code: 'format-invalid' }))
+  })
+})
+
+describe('the ways into a repository', () => {
+  const kinds = (home: string): string[] =>
+    findSlots(home, REPOSITORY)
+      .map(({ slot }): string => slot?.kind ?? 'damaged')
+      .toSorted()
+  const idOf = (home: string, kind: string): string => slotOf(home, kind).name.slice(0, 8)
+
+  it('are listed without a secret, with those that are damaged', () => {
+    const { home } = repository()
+    expect(kinds(home)).toEqual(['key-file', 'recovery'])
+    const { file, slot } = slotOf(home, 'recovery')
+    writeFileSync(file, JSON.stringify({ ...slot, wrapped: Buffer.alloc(48).toString('base64') }))
+    const damaged = findSlots(home, REPOSITORY).find((found) => found.slot === undefined)
+    expect(damaged?.id).toBe(slot['id'])
+    expect(damaged?.damage).toMatch(/checksum/)
+    renameSync(file, join(home, 'keys', '00000000.json'))
+    expect(findSlots(home, REPOSITORY)[0]).toMatchObject({ id: '00000000', slot: undefined })
+  })
+
+  it('become more, each opening the same data key, whichever was used to add it', () => {
+    const { home, file, dataKey, recoveryKey } = repository()
+    const added: RepositorySecret = { kind: 'passphrase', passphrase: 'caf\u00e9 au lait' }
+    addKey(home, REPOSITORY, { kind: 'key-file', file }, added)
+    const second = addRecoveryKey(home, REPOSITORY, { kind: 'recovery', recoveryKey })
+    expect(openKeys(home, REPOSITORY, { kind: 'passphrase', passphrase: 'cafe\u0301 au lait' })).toEqual(dataKey)
+    expect(openKeys(home, REPOSITORY, { kind: 'recovery', recoveryKey: second.recoveryKey })).toEqual(dataKey)
+    expect(openKeys(home, REPOSITORY, { kind: 'recovery', recoveryKey })).toEqual(dataKey)
+    expect(kinds(home)).toEqual(['key-file', 'passphrase', 'recovery', 'recovery'])
+  })
+
+  it('lead in again when the key file is lost and a recovery key is at hand, and not without', () => {
+    const { home, file, dataKey, recoveryKey } = repository()
+    rmSync(file)
+    const other = join(home, 'other.key')
+    createKeyFile(other)
+    const added: RepositorySecret = { kind: 'key-file', file: other }
+    expect(() => addKey(home, REPOSITORY, added, added)).toThrow(expect.objectContaining({ code: 'key-wrong' }))
+    expect(() => openKeys(home, REPOSITORY, added)).toThrow(expect.objectContaining({ code: 'key-wrong' }))
+    addKey(home, REPOSITORY, { kind: 'recovery', recoveryKey }, added)
+    expect(openKeys(home, REPOSITORY, added)).toEqual(dataKey)
+  })
+
+  it('are not added twice', () => {
+    const { home, file } = repository()
+    const secret: RepositorySecret = { kind: 'key-file', file }
+    expect(() => addKey(home, REPOSITORY, secret, secret)).toThrow(expect.objectContaining({ code: 'already-exists' }))
+    expect(kinds(home)).toHaveLength(2)
+  })
+
+  it('become fewer, but never none of either kind, nor without the one that is used', () => {
+    const { home, file, recoveryKey } = repository()
+    const byFile: RepositorySecret = { kind: 'key-file', file }
+    const byRecovery: RepositorySecret = { kind: 'recovery', recoveryKey }
+    const [fileId, recoveryId] = [idOf(home, 'key-file'), idOf(home, 'recovery')]
+    const refused = (opening: RepositorySecret, id: string, words: RegExp): void =>
+      expect(() => removeKey(home, REPOSITORY, opening, id)).toThrow(expect.objectContaining({ message: expect.stringMatching(words) }))
+    refused(byFile, fileId, /is the one that this key-file opens/)
+    refused(byFile, recoveryId, /the last recovery key/)
+    refused(byRecovery, fileId, /the last passphrase or key file/)
+    refused(byFile, '00000000', /There is no key slot 00000000; there are/)
+    addKey(home, REPOSITORY, byFile, { kind: 'passphrase', passphrase: 'another' })
+    removeKey(home, REPOSITORY, byRecovery, fileId)
+    expect(() => openKeys(home, REPOSITORY, byFile)).toThrow(expect.objectContaining({ code: 'key-wrong' }))
+    expect(kinds(home)).toEqual(['passphrase', 'recovery'])
+    refused({ kind: 'recovery', recoveryKey: formatRecoveryKey(randomBytes(32)) }, recoveryId, /opens no key slot/)
+  })
+
+  it('do not count where they are damaged: such a slot may go, and the last whole one may not', () => {
+    const { home, file, recoveryKey } = repository()
+    const byRecovery: RepositorySecret = { kind: 'recovery', recoveryKey }
+    addRecoveryKey(home, REPOSITORY, { kind: 'key-file', file })
+    addKey(home, REPOSITORY, byRecovery, { kind: 'passphrase', passphrase: 'another' })
+    const damaged = slotOf(home, 'passphrase')
+    writeFileSync(damaged.file, '{}')
+    expect(() => removeKey(home, REPOSITORY, byRecovery, idOf(home, 'key-file'))).toThrow(/the last passphrase or key file/)
+    removeKey(home, REPOSITORY, byRecovery, damaged.name.slice(0, 8))
+    expect(kinds(home)).toEqual(['key-file', 'recovery', 'recovery'])
   })
 })
