@@ -8,7 +8,7 @@
 import { ClassicLevel } from 'classic-level'
 import { ByteReader } from '../shared/bytes.ts'
 import { type HybridTime, hybridTime } from '../shared/clock.ts'
-import { DIGEST_BYTES, type Digest, digest } from '../shared/digest.ts'
+import { DIGEST_BYTES, type Digest, digest, NO_DIGEST } from '../shared/digest.ts'
 import { PacsimileError, reasonOf } from '../shared/errors.ts'
 import { type Label, pathFromKey, type RelativePath } from '../shared/path.ts'
 import { type ChainEnd, comparePositions, decodeSummary, type Position, type RecordSummary, type WatchMode } from '../shared/record.ts'
@@ -118,9 +118,7 @@ export class Catalog {
 
   chunk(name: Digest): ChunkPlace | undefined {
     const value = this.#db.getSync(keys.chunk(name))
-    if (value === undefined) return undefined
-    const from = new ByteReader(value, 'Catalog chunk')
-    return { file: from.varint(), offset: from.varint(), storedLength: from.varint(), plainLength: from.varint() }
+    return value === undefined ? undefined : readChunkPlace(value)
   }
 
   /** The end of an agent's chain as folded in here; undefined for an agent never heard of. */
@@ -177,6 +175,18 @@ export class Catalog {
   volume(agent: Label, name: Label): VolumeFacts | undefined {
     const value = this.#db.getSync(keys.volume(agent, name))
     return value === undefined ? undefined : readVolume(name, value)
+  }
+
+  /**
+   * Everything that follows from the repository, in the order of keys: not how far it is reflected, nor what damage was met at which
+   * start. Of a chunk its length: where it stands twice, either place is right.
+   */
+  async *facts(): AsyncGenerator<{ readonly key: Buffer; readonly value: Buffer }> {
+    const [chunkKind, damageKind] = [keys.chunk(NO_DIGEST)[0], ranges.damage.gte[0]]
+    for await (const [key, value] of this.#entries({ gte: Buffer.alloc(0), lt: Buffer.alloc(1, 0xff) })) {
+      if (key[0] === damageKind || key.equals(keys.reflected)) continue
+      yield { key, value: key[0] === chunkKind ? Buffer.from(`${readChunkPlace(value).plainLength}`) : value }
+    }
   }
 
   // ---- ranges ------------------------------------------------------------------------------------------------------
@@ -375,6 +385,11 @@ export class Catalog {
     for await (const [, value] of this.#entries(ranges.coverage(agent, volume), { reverse: true, limit: 1 })) return readCoverage(value)
     return undefined
   }
+}
+
+function readChunkPlace(value: Buffer): ChunkPlace {
+  const from = new ByteReader(value, 'Catalog chunk')
+  return { file: from.varint(), offset: from.varint(), storedLength: from.varint(), plainLength: from.varint() }
 }
 
 /** Never the code `damage`, which is about the repository, or what a peer has sent. LevelDB's errors have no errno; what the system said stands in their text. */

@@ -41,7 +41,7 @@ function listCommand(yargs: Argv): Argv {
   )
 }
 
-export function slotFields({ id, slot, damage }: FoundSlot): object {
+function slotFields({ id, slot, damage }: FoundSlot): object {
   return { id, kind: slot?.kind ?? null, created: slot?.created ?? null, damage }
 }
 

@@ -17,6 +17,7 @@ import { keysCommand } from './keys-command.ts'
 import { logCommand } from './log-command.ts'
 import { lsCommand } from './ls-command.ts'
 import { endQuietlyOnClosedPipe } from './output.ts'
+import { rebuildCommand } from './rebuild-command.ts'
 import { restoreCommand } from './restore-command.ts'
 import { statusCommand } from './status-command.ts'
 import { tokenCommand } from './token-command.ts'
@@ -36,6 +37,7 @@ const COMMANDS = [
   catCommand,
   restoreCommand,
   checkCommand,
+  rebuildCommand,
   keysCommand,
 ]
 

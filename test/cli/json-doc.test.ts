@@ -8,6 +8,7 @@ import type { CheckReport } from '../../collector/check.ts'
 import { checkFields } from '../../collector/cli/check-command.ts'
 import { entryFields } from '../../collector/cli/entry-row.ts'
 import { logFields } from '../../collector/cli/log-row.ts'
+import { rebuildFields } from '../../collector/cli/rebuild-command.ts'
 import { restoreFields } from '../../collector/cli/restore-command.ts'
 import { statusFields } from '../../collector/cli/status-command.ts'
 import { windowFields } from '../../collector/cli/window-command.ts'
@@ -233,6 +234,12 @@ describe('docs/json.md names exactly the fields of', () => {
     onTestFinished(() => server.close())
     expect(fieldsOf(await answer('agent', 'scan', '--deep', '--state', state))).toEqual(documented('agent scan'))
     expect(asked).toEqual([{ deep: true }])
+  })
+
+  it('rebuild', () => {
+    const damage = [{ file: 'f', offset: 1, reason: 'r' }]
+    const report = { records: 1, chunks: 1, seconds: 1, damage, before: 'different', differences: 1, reason: '', setAside: '/c' } as const
+    expect(fieldsOf(rebuildFields(report))).toEqual(documented('rebuild'))
   })
 
   it('collector init, token create, keys and agent enroll', async () => {

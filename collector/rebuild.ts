@@ -1,0 +1,129 @@
+/**
+ * Makes the catalog anew from the repository alone, and says whether the one before was equal to it.
+ *
+ * Order: the old catalog is opened, which is the collector's lock; the new one is made beside it; the two are compared, entry by
+ * entry; then the new one takes the name, and an old one that was not equal stays beside it. Invariant: at every moment a
+ * whole catalog, or none, has the name, and none is one that a collector makes by itself. It prevents a power cut during a rebuild from costing more than
+ * the rebuild.
+ */
+import { existsSync, renameSync, rmSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { asPacsimileError, type ErrorCode } from '../shared/errors.ts'
+import { syncDirectory } from '../shared/files.ts'
+import { Catalog, type Damage } from './catalog.ts'
+import { replay } from './replay.ts'
+import { Repository } from './repository/repository.ts'
+
+export interface RebuildRequest {
+  /** Of the catalog. */
+  readonly directory: string
+  readonly repositoryDirectory: string
+  readonly dataKey: Buffer
+  readonly onProgress?: (records: number) => void
+}
+
+/** What the old catalog was. */
+export type Before = 'equal' | 'different' | 'damaged' | 'missing'
+
+export interface RebuildReport {
+  readonly records: number
+  readonly chunks: number
+  /** What it took to fold the repository. */
+  readonly seconds: number
+  /** Of the repository. */
+  readonly damage: readonly Damage[]
+  readonly before: Before
+  /** Entries of the two that are not the same, or that only one has. */
+  readonly differences: number
+  /** Why the old one could not be read; ''. */
+  readonly reason: string
+  /** Where the old one is, unless it was equal or missing. */
+  readonly setAside: string | undefined
+}
+
+/** What the system refuses says nothing about the files. */
+const SYSTEMS_FAULTS = new Set<ErrorCode>(['locked', 'space', 'io'])
+
+/** @throws locked while a collector runs; io, space, format-unknown: nothing has changed then */
+export async function rebuildCatalog(request: RebuildRequest): Promise<RebuildReport> {
+  const { directory, repositoryDirectory, dataKey, onProgress } = request
+  const partial = join(dirname(directory), 'catalog.partial')
+  const old = await openOld(directory)
+  let fresh: Catalog | undefined
+  try {
+    rmSync(partial, { recursive: true, force: true })
+    fresh = await Catalog.open(partial)
+    const startedMs = performance.now()
+    const repository = Repository.open(repositoryDirectory, dataKey)
+    const { records, chunks, damage } = await replay(repository, fresh, onProgress).finally(() => repository.close())
+    const seconds = (performance.now() - startedMs) / 1000
+    const { before, differences, reason } = await compared(old, fresh)
+    await fresh.close()
+    await close(old)
+    const setAside = replace(directory, partial, before)
+    return { records, chunks, seconds, damage, before, differences, reason, setAside }
+  } catch (error) {
+    await fresh?.close()
+    await close(old)
+    rmSync(partial, { recursive: true, force: true })
+    throw asPacsimileError(error, `Rebuilding ${directory}`)
+  }
+}
+
+type Old = Catalog | { readonly before: 'damaged' | 'missing'; readonly reason: string }
+
+async function openOld(directory: string): Promise<Old> {
+  if (!existsSync(directory)) return { before: 'missing', reason: '' }
+  try {
+    return await Catalog.open(directory)
+  } catch (error) {
+    return damagedBy(error)
+  }
+}
+
+/** @throws what is no fault of the old catalog's files */
+function damagedBy(error: unknown): { before: 'damaged'; reason: string } {
+  const failure = asPacsimileError(error, 'Reading the catalog')
+  if (SYSTEMS_FAULTS.has(failure.code) && failure.details['isDamaged'] !== true) throw failure
+  return { before: 'damaged', reason: failure.message }
+}
+
+async function compared(old: Old, fresh: Catalog): Promise<{ before: Before; differences: number; reason: string }> {
+  if (!(old instanceof Catalog)) return { ...old, differences: 0 }
+  try {
+    const differences = await countDifferences(old, fresh)
+    return { before: differences === 0 ? 'equal' : 'different', differences, reason: '' }
+  } catch (error) {
+    return { ...damagedBy(error), differences: 0 }
+  }
+}
+
+/** Both are read once, in the order of their keys. */
+async function countDifferences(old: Catalog, fresh: Catalog): Promise<number> {
+  const [left, right] = [old.facts(), fresh.facts()]
+  let differences = 0
+  let [a, b] = [await left.next(), await right.next()]
+  while (a.done !== true || b.done !== true) {
+    const order = a.done === true ? 1 : b.done === true ? -1 : a.value.key.compare(b.value.key)
+    const isSame = order === 0 && a.done !== true && b.done !== true && a.value.value.equals(b.value.value)
+    if (!isSame) differences += 1
+    if (order <= 0) a = await left.next()
+    if (order >= 0) b = await right.next()
+  }
+  return differences
+}
+
+/** @returns where the old one is */
+function replace(directory: string, partial: string, before: Before): string | undefined {
+  const aside = `${directory}.${before}-${Date.now()}`
+  if (before !== 'missing') renameSync(directory, aside)
+  renameSync(partial, directory)
+  syncDirectory(dirname(directory))
+  if (before !== 'equal') return before === 'missing' ? undefined : aside
+  rmSync(aside, { recursive: true, force: true })
+  return undefined
+}
+
+async function close(old: Old): Promise<void> {
+  if (old instanceof Catalog) await old.close()
+}
