@@ -24,6 +24,11 @@ export function chunkValue(place: ChunkPlace): Buffer {
   return new ByteWriter(24).varint(place.file).varint(place.offset).varint(place.storedLength).varint(place.plainLength).take()
 }
 
+export function readChunkPlace(value: Buffer): ChunkPlace {
+  const from = new ByteReader(value, 'Catalog chunk')
+  return { file: from.varint(), offset: from.varint(), storedLength: from.varint(), plainLength: from.varint() }
+}
+
 export function chainEndValue(end: ChainEnd): Buffer {
   return new ByteWriter(56).u64(end.epoch).u64(end.seq).rawString(end.hash).big64(end.time).take()
 }

@@ -15,7 +15,7 @@ import { type ChainEnd, comparePositions, decodeSummary, type Position, type Rec
 import type { TreeEntry } from '../shared/tree.ts'
 import { hardLinkKey, type Version } from '../shared/version.ts'
 import { type KeyRange, keys, POSITION_BYTES, ranges, readNewestKey, readPosition, readVersionKey } from './catalog-keys.ts'
-import { readCoverage, readVersion, readVolume } from './catalog-values.ts'
+import { readChunkPlace, readCoverage, readVersion, readVolume } from './catalog-values.ts'
 import type { FramePlace } from './repository/frame-file.ts'
 import { READ_FROM_START, type ReadPosition } from './repository/repository.ts'
 
@@ -385,11 +385,6 @@ export class Catalog {
     for await (const [, value] of this.#entries(ranges.coverage(agent, volume), { reverse: true, limit: 1 })) return readCoverage(value)
     return undefined
   }
-}
-
-function readChunkPlace(value: Buffer): ChunkPlace {
-  const from = new ByteReader(value, 'Catalog chunk')
-  return { file: from.varint(), offset: from.varint(), storedLength: from.varint(), plainLength: from.varint() }
 }
 
 /** Never the code `damage`, which is about the repository, or what a peer has sent. LevelDB's errors have no errno; what the system said stands in their text. */
