@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process'
 import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
@@ -11,8 +12,18 @@ const SEED = Number(process.env['PACSIMILE_SEED'] ?? Date.now() % 1_000_000)
 
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
 
+const RESTORER = join(import.meta.dirname, '../support/restore.py')
+
+/** By a program that was written from docs/format.md alone, with the repository and its key file. */
+function restoredIndependently({ data }: Installation, ms: number): string {
+  const to = join(scratchDirectory(), 'restored')
+  const key = join(data, 'keys/repository.key')
+  execFileSync('python3', [RESTORER, key, join(data, 'repository'), 'pacs1', 'images', `${ms}`, to], { stdio: 'inherit' })
+  return to
+}
+
 describe(`a random workload (PACSIMILE_SEED=${SEED})`, () => {
-  it('can be restored at 20 random points, byte for byte, from the collector and from the bare repository', async () => {
+  it('can be restored at 20 random points, byte for byte, from the collector, from the bare repository, and by another program', async () => {
     const installation = await Installation.make()
     const source = join(installation.directory, 'source')
     installation.startCollector()
@@ -47,6 +58,7 @@ describe(`a random workload (PACSIMILE_SEED=${SEED})`, () => {
     for (const { ms } of chosen.slice(0, 10)) restoreAt(ms, '--data', installation.data)
     await installation.kill('collector')
     for (const { ms } of chosen.slice(10)) restoreAt(ms, '--repository', join(installation.data, 'repository'))
+    for (const { ms, copy } of chosen.slice(0, 3)) expect(differences(copy, walkTree(restoredIndependently(installation, ms)))).toEqual([])
     const check: unknown = installation.json('check', '--repository', join(installation.data, 'repository'))
     expect(check).toMatchObject({ whole: true, damage: [], affected: [] })
   })
