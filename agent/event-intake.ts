@@ -102,11 +102,11 @@ export class EventIntake {
     const decided = rescans.announce(path)
     suspects.toldWithin(volume.name, path)
     const answered = (): void => {
-      void state.at(place).then((known) => {
+      const compare = async (): Promise<void> => {
+        const known = await state.at(place)
         if (known?.version.kind === 'directory') rescans.add({ path, isShallow: false })
-        decided()
-        return undefined
-      })
+      }
+      void compare().finally(decided)
     }
     settle.found(place, 'event', { answered }, nowMs)
   }

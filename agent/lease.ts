@@ -15,7 +15,7 @@ export const WARDEN = { wakeUps: 0, isToEnd: 1, isThere: 2 } as const
 /** The threads' words follow. */
 export const WARDEN_WORDS = 3
 export const NO_LEASE = -1
-/** For a warden that is being started; one that is not there after this time will not come. */
+/** For a warden that is being started. Without one there are no leases, and files are read when they are quiet. */
 const WARDEN_START_MS = 5000
 
 export interface LeaseMemory {
@@ -33,6 +33,7 @@ export interface Lease {
 export class Leases {
   readonly #words: Int32Array
   readonly #at: number
+  #hasWaited = false
 
   constructor({ shared, at }: LeaseMemory) {
     this.#words = new Int32Array(shared)
@@ -73,9 +74,10 @@ export class Leases {
     }
   }
 
+  /** Waits for a warden that is being started, but not again and again for one that does not come. */
   #isWatched(): boolean {
-    if (Atomics.load(this.#words, WARDEN.isThere) === 1) return true
-    Atomics.wait(this.#words, WARDEN.isThere, 0, WARDEN_START_MS)
+    if (!this.#hasWaited) Atomics.wait(this.#words, WARDEN.isThere, 0, WARDEN_START_MS)
+    this.#hasWaited = true
     return Atomics.load(this.#words, WARDEN.isThere) === 1
   }
 

@@ -39,9 +39,14 @@ async function tryOpening(directory: string): Promise<Catalog | string> {
     return hole
   } catch (error) {
     await catalog?.close()
-    const failure = asPacsimileError(error, 'Reading it')
-    const isOfItsFiles = failure.details['isDamaged'] === true || !SYSTEMS_FAULTS.has(failure.code)
-    if (!isOfItsFiles) throw failure
-    return failure.message
+    return faultOfFiles(error)
   }
+}
+
+/** What is wrong with a catalog's files. @throws what is no fault of theirs: they are right as they are */
+export function faultOfFiles(error: unknown): string {
+  const failure = asPacsimileError(error, 'Reading the catalog')
+  const isOfItsFiles = failure.details['isDamaged'] === true || !SYSTEMS_FAULTS.has(failure.code)
+  if (!isOfItsFiles) throw failure
+  return failure.message
 }

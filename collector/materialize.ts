@@ -200,7 +200,6 @@ export class Materializer {
   /** Makes `path` another name of `existing`, which was put before. */
   link(existing: RelativePath, path: RelativePath): void {
     this.#directory.trim()
-    this.#directory.trim()
     const parent = parentOf(path)
     if (parent !== undefined) this.#directory.make(parent)
     const temporary = this.#temporaryBeside(path)

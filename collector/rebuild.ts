@@ -8,9 +8,10 @@
  */
 import { existsSync, renameSync, rmSync } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { asPacsimileError, type ErrorCode } from '../shared/errors.ts'
+import { asPacsimileError } from '../shared/errors.ts'
 import { syncDirectory } from '../shared/files.ts'
 import { Catalog, type Damage } from './catalog.ts'
+import { faultOfFiles } from './catalog-opening.ts'
 import { replay } from './replay.ts'
 import { Repository } from './repository/repository.ts'
 
@@ -40,9 +41,6 @@ export interface RebuildReport {
   /** Where the old one is, unless it was equal or missing. */
   readonly setAside: string | undefined
 }
-
-/** What the system refuses says nothing about the files. */
-const SYSTEMS_FAULTS = new Set<ErrorCode>(['locked', 'space', 'io'])
 
 /** @throws locked while a collector runs; io, space, format-unknown: nothing has changed then */
 export async function rebuildCatalog(request: RebuildRequest): Promise<RebuildReport> {
@@ -77,15 +75,8 @@ async function openOld(directory: string): Promise<Old> {
   try {
     return await Catalog.open(directory)
   } catch (error) {
-    return damagedBy(error)
+    return { before: 'damaged', reason: faultOfFiles(error) }
   }
-}
-
-/** @throws what is no fault of the old catalog's files */
-function damagedBy(error: unknown): { before: 'damaged'; reason: string } {
-  const failure = asPacsimileError(error, 'Reading the catalog')
-  if (SYSTEMS_FAULTS.has(failure.code) && failure.details['isDamaged'] !== true) throw failure
-  return { before: 'damaged', reason: failure.message }
 }
 
 async function compared(old: Old, fresh: Catalog): Promise<{ before: Before; differences: number; reason: string }> {
@@ -94,7 +85,7 @@ async function compared(old: Old, fresh: Catalog): Promise<{ before: Before; dif
     const differences = await countDifferences(old, fresh)
     return { before: differences === 0 ? 'equal' : 'different', differences, reason: '' }
   } catch (error) {
-    return { ...damagedBy(error), differences: 0 }
+    return { before: 'damaged', reason: faultOfFiles(error), differences: 0 }
   }
 }
 

@@ -7,14 +7,8 @@
  *     records.json              its records: bytes, value, and what the extension fields of each version say
  *     tree.json                 the tree at its head
  */
-import { createSecretKey } from 'node:crypto'
-import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
 import { packPayload } from '../../collector/repository/frame.ts'
-import { FrameFile } from '../../collector/repository/frame-file.ts'
-import { formatSlot, sealSlot } from '../../collector/repository/key-slot.ts'
-import { encodeRecordGroup, Repository } from '../../collector/repository/repository.ts'
-import { DEFAULT_CHUNK_SIZES } from '../../shared/chunker.ts'
+import { encodeRecordGroup } from '../../collector/repository/repository.ts'
 import { startOfMillisecond } from '../../shared/clock.ts'
 import { type Digest, digestHex, digestOf, NO_DIGEST } from '../../shared/digest.ts'
 import { label, ROOT, relativePath } from '../../shared/path.ts'
@@ -22,6 +16,7 @@ import { type Change, chainStart, encodeRecord, type JournalRecord, recordHash }
 import { MemoryTree } from '../../shared/tree.ts'
 import type { FileVersion, Version } from '../../shared/version.ts'
 import { type Additions, withAdditions } from '../../shared/version-extensions.ts'
+import { GoldenPlace } from './golden-place.ts'
 import { plain, plainAdditions, plainTree } from './plain.ts'
 
 const REPOSITORY = '112233445566778899aabbccddeeff00'
@@ -84,31 +79,11 @@ function records(): { record: JournalRecord; bytes: Buffer }[] {
   })
 }
 
-const directory = process.argv[2]
-if (directory === undefined) throw new Error('usage: node make-golden-extensions.ts DIRECTORY')
-if (existsSync(directory) && readdirSync(directory).length > 0)
-  throw new Error(`${directory} holds golden files; they are made once and never again`)
-const repository = join(directory, 'repository')
-mkdirSync(directory, { recursive: true })
-Repository.create(repository, { id: REPOSITORY, chunkSizes: DEFAULT_CHUNK_SIZES })
-const keyFile = Buffer.alloc(32, 7)
-const slot = sealSlot(REPOSITORY, DATA_KEY, { kind: 'key-file', bytes: keyFile })
-writeFileSync(join(repository, 'keys', `${slot.id}.json`), formatSlot(slot))
-writeFileSync(join(directory, 'repository.key'), `pacsimile-key-1:${keyFile.toString('hex')}\n`)
-
+const place = GoldenPlace.begin(REPOSITORY, DATA_KEY)
 const written = records()
-const files = (['pack', 'segment'] as const).map((kind) => {
-  const shelf = join(repository, `${kind}s`, '01')
-  mkdirSync(shelf)
-  const path = join(shelf, `000000000001.${kind === 'pack' ? 'pack' : 'seg'}`)
-  return FrameFile.create(path, { kind, repository: REPOSITORY, number: 1 }, createSecretKey(DATA_KEY))
-})
-for (const bytes of CHUNKS.values()) files[0]?.append('chunk', packPayload(bytes))
-files[1]?.append('records', packPayload(encodeRecordGroup({ agent, records: written.map(({ bytes }) => bytes) })))
-for (const each of files) {
-  await each.seal()
-  each.close()
-}
+for (const bytes of CHUNKS.values()) place.pack.append('chunk', packPayload(bytes))
+place.segment.append('records', packPayload(encodeRecordGroup({ agent, records: written.map(({ bytes }) => bytes) })))
+await place.seal()
 
 const tree = new MemoryTree()
 const items = written.map(({ record, bytes }) => {
@@ -116,9 +91,8 @@ const items = written.map(({ record, bytes }) => {
   const says = record.kind === 'put' ? plainAdditions(record.version) : {}
   return { hex: bytes.toString('hex'), hash: digestHex(recordHash(bytes)), value: plain(record), says }
 })
-const write = (name: string, value: object): void => writeFileSync(join(directory, name), `${JSON.stringify(value, null, 1)}\n`)
-write('records.json', items)
-write(
+place.writeJson('records.json', items)
+place.writeJson(
   'tree.json',
   plainTree(tree.within(ROOT), () => false),
 )

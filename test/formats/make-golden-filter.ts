@@ -6,21 +6,16 @@
  *     repository.key            its key file
  *     contents.json             by path, the content in hex
  */
-import { createSecretKey } from 'node:crypto'
-import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
 import { zstdCompressSync } from 'node:zlib'
 import { packPayload } from '../../collector/repository/frame.ts'
-import { FrameFile } from '../../collector/repository/frame-file.ts'
-import { formatSlot, sealSlot } from '../../collector/repository/key-slot.ts'
-import { encodeRecordGroup, Repository } from '../../collector/repository/repository.ts'
-import { DEFAULT_CHUNK_SIZES } from '../../shared/chunker.ts'
+import { encodeRecordGroup } from '../../collector/repository/repository.ts'
 import { startOfMillisecond } from '../../shared/clock.ts'
 import { digestOf, NO_DIGEST } from '../../shared/digest.ts'
 import { label, relativePath } from '../../shared/path.ts'
 import { type Change, chainStart, encodeRecord, recordHash } from '../../shared/record.ts'
 import { filteredLength, filterSamples, type Samples } from '../../shared/sample-filter.ts'
 import type { Version } from '../../shared/version.ts'
+import { GoldenPlace } from './golden-place.ts'
 
 const REPOSITORY = '2233445566778899aabbccddeeff0011'
 const DATA_KEY = Buffer.alloc(32, 0x42)
@@ -59,18 +54,6 @@ const pieces = WIDTHS.flatMap((width) =>
   ),
 )
 
-const directory = process.argv[2]
-if (directory === undefined) throw new Error('usage: node make-golden-filter.ts DIRECTORY')
-if (existsSync(directory) && readdirSync(directory).length > 0)
-  throw new Error(`${directory} holds golden files; they are made once and never again`)
-const repository = join(directory, 'repository')
-mkdirSync(directory, { recursive: true })
-Repository.create(repository, { id: REPOSITORY, chunkSizes: DEFAULT_CHUNK_SIZES })
-const keyFile = Buffer.alloc(32, 7)
-const slot = sealSlot(REPOSITORY, DATA_KEY, { kind: 'key-file', bytes: keyFile })
-writeFileSync(join(repository, 'keys', `${slot.id}.json`), formatSlot(slot))
-writeFileSync(join(directory, 'repository.key'), `pacsimile-key-1:${keyFile.toString('hex')}\n`)
-
 function version(plain: Buffer, inode: bigint): Version {
   const mtimeNs = BigInt(START_MS) * 1_000_000n
   const metadata = { mode: 0o640, uid: 1001, gid: 1001, mtimeNs, ctimeNs: mtimeNs, inode, links: 1, xattrs: [] }
@@ -96,22 +79,13 @@ const records = changes.map((change, i) => {
   return bytes
 })
 
-const files = (['pack', 'segment'] as const).map((kind) => {
-  const shelf = join(repository, `${kind}s`, '01')
-  mkdirSync(shelf)
-  const path = join(shelf, `000000000001.${kind === 'pack' ? 'pack' : 'seg'}`)
-  return FrameFile.create(path, { kind, repository: REPOSITORY, number: 1 }, createSecretKey(DATA_KEY))
-})
+const place = GoldenPlace.begin(REPOSITORY, DATA_KEY)
 for (const { plain, samples, compressed } of pieces) {
   const filtered = Buffer.alloc(filteredLength(plain.length))
   filterSamples(plain, samples, filtered)
   const bytes = compressed ? zstdCompressSync(filtered) : filtered
-  files[0]?.append('chunk', { digest: digestOf(plain), plainLength: plain.length, filtered: true, compressed, bytes })
+  place.pack.append('chunk', { digest: digestOf(plain), plainLength: plain.length, filtered: true, compressed, bytes })
 }
-files[1]?.append('records', packPayload(encodeRecordGroup({ agent, records })))
-for (const file of files) {
-  await file.seal()
-  file.close()
-}
-const contents = Object.fromEntries(pieces.map(({ name, plain }) => [name, plain.toString('hex')]))
-writeFileSync(join(directory, 'contents.json'), `${JSON.stringify(contents, null, 1)}\n`)
+place.segment.append('records', packPayload(encodeRecordGroup({ agent, records })))
+await place.seal()
+place.writeJson('contents.json', Object.fromEntries(pieces.map(({ name, plain }) => [name, plain.toString('hex')])))
