@@ -137,8 +137,11 @@ export class Journal {
     if (this.#damage !== undefined) throw this.#damage
     let end = this.#end
     const entries: JournalEntry[] = []
-    for (const change of batch) {
-      const record: JournalRecord = { ...change, previous: end.hash, epoch: end.epoch, seq: end.seq + 1, time: this.#clock.tick() }
+    // What was appended together is of one moment: both files of a database, above all.
+    const times = this.#clock.ticks(batch.length)
+    for (const [i, change] of batch.entries()) {
+      const time = times[i] ?? this.#clock.tick()
+      const record: JournalRecord = { ...change, previous: end.hash, epoch: end.epoch, seq: end.seq + 1, time }
       const bytes = encodeRecord(record, this.#writer)
       entries.push({ record, bytes })
       end = { epoch: record.epoch, seq: record.seq, time: record.time, hash: recordHash(bytes) }

@@ -9,6 +9,9 @@ import { CLOCK_SKEW_MS_MAX } from './limits.ts'
 
 export type HybridTime = bigint & { readonly __brand: 'HybridTime' }
 
+/** Times in a millisecond. */
+const COUNTER_MAX = 0x1_0000
+
 export const TIME_ZERO = 0n as HybridTime
 /** Later than every time: "the head". */
 export const TIME_END = 0xffff_ffff_ffff_ffffn as HybridTime
@@ -55,6 +58,16 @@ export class HybridClock {
     const physical = startOfMillisecond(this.#wall.now())
     this.#last = (physical > this.#last ? physical : this.#last + 1n) as HybridTime
     return this.#last
+  }
+
+  /** So many times within one millisecond, for what belongs to one moment: a point never holds only a part of it. */
+  ticks(count: number): HybridTime[] {
+    const first = this.tick()
+    const isWithin = millisecondsOf((first + BigInt(count)) as HybridTime) === millisecondsOf(first)
+    const start = isWithin || count > COUNTER_MAX ? first : startOfMillisecond(millisecondsOf(first) + 1)
+    const times = Array.from({ length: count }, (_, i) => (start + BigInt(i)) as HybridTime)
+    this.#last = times.at(-1) ?? first
+    return times
   }
 
   /** Own times that were found on disk: never go below them, however far ahead. */

@@ -6,7 +6,7 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { Database } from '../../agent/database.ts'
 import { beginEpoch, readEpoch } from '../../agent/epoch.ts'
 import type { Journal } from '../../agent/journal.ts'
-import { hybridTime } from '../../shared/clock.ts'
+import { hybridTime, millisecondsOf } from '../../shared/clock.ts'
 import { digestOf } from '../../shared/digest.ts'
 import { type Change, recordHash } from '../../shared/record.ts'
 import { FIRST, fileVersion, openJournal, put } from '../support/agent-parts.ts'
@@ -45,6 +45,13 @@ describe('a journal', () => {
     expect(second?.record.previous).toBe(first && recordHash(first.bytes))
     expect(Number((second?.record.time ?? 0n) - (first?.record.time ?? 0n))).toBeGreaterThan(0)
     expect(journal.head).toMatchObject({ seq: 3, hash: second && recordHash(second.bytes) })
+  })
+
+  it('gives what is appended together one millisecond, however long it takes: a point never holds a part of it', async () => {
+    const journal = await journalOf(scratchDirectory(), 1)
+    const entries = await journal.append(changes(1000))
+    expect(new Set(entries.map(({ record }) => millisecondsOf(record.time))).size).toBe(1)
+    expect(new Set(entries.map(({ record }) => record.time)).size).toBe(1000)
   })
 
   it('keeps the order in which appends were made at the same time', async () => {
