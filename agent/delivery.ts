@@ -5,10 +5,12 @@
  * prevents a record at the collector whose content is nowhere.
  */
 import type { Digest } from '../shared/digest.ts'
+import { WINDOW_BYTES } from '../shared/limits.ts'
 import { recordHash } from '../shared/record.ts'
 import type { ChunkRef } from '../shared/version.ts'
 import type { ChainHead } from '../shared/wire.ts'
 import type { JournalEntry } from './journal-records.ts'
+import { mayPart } from './moments.ts'
 import type { Place } from './place.ts'
 
 /** Where a chunk can be read, apart from where it is held: in the files whose versions named it. */
@@ -22,8 +24,10 @@ export interface ChunkSpot {
   readonly offset: number
 }
 
-/** Content named by the records of one delivery, so that acks come often. A larger version goes alone. */
+/** Content named by the records of one delivery, so that acks come often; one moment's may be more, a larger version goes alone. */
 const CONTENT_BYTES_TARGET = 8 * 1024 * 1024
+/** Content from which on a moment is parted. */
+const CONTENT_BYTES_PRESSING = WINDOW_BYTES
 /** Files that are tried for one chunk. */
 const SPOTS_MAX = 4
 
@@ -34,13 +38,15 @@ export class Delivery {
     this.entries = entries
   }
 
-  /** Consecutive entries, in deliveries of bounded content. */
+  /** Consecutive entries, in deliveries of bounded content that part no moment where it can be helped (moments.ts). */
   static *of(entries: readonly JournalEntry[]): Generator<Delivery, void> {
     let from = 0
     let bytes = 0
     for (const [i, { record }] of entries.entries()) {
       const size = record.kind === 'put' && record.version.kind === 'file' ? record.version.size : 0
-      if (i > from && bytes + size > CONTENT_BYTES_TARGET) {
+      const before = i > from ? entries[i - 1]?.record : undefined
+      const isFull = bytes + size > CONTENT_BYTES_TARGET
+      if (before !== undefined && isFull && mayPart(before, record, bytes + size > CONTENT_BYTES_PRESSING)) {
         yield new Delivery(entries.slice(from, i))
         from = i
         bytes = 0

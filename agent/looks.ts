@@ -26,8 +26,13 @@ export function examineRequest(look: Due, known: Known | undefined, held: Held, 
 export function pairSides(volume: Label, base: RelativePath): [Place, Place] {
   return [
     { volume, path: base },
-    { volume, path: `${base}${WAL_SUFFIX}` as RelativePath },
+    { volume, path: walOf(base) },
   ]
+}
+
+/** The write-ahead log of a database at this path. */
+export function walOf(base: RelativePath): RelativePath {
+  return `${base}${WAL_SUFFIX}` as RelativePath
 }
 
 export function pairRequest(

@@ -9,13 +9,7 @@
 import type { HybridClock } from '../shared/clock.ts'
 import type { Digest } from '../shared/digest.ts'
 import { asPacsimileError, PacsimileError, reasonOf } from '../shared/errors.ts'
-import {
-  KNOWN_DIGESTS_MAX,
-  OFFER_DIGESTS_MAX,
-  RECORDS_MESSAGE_BYTES_TARGET,
-  RECORDS_PER_MESSAGE_MAX,
-  SESSION_BATCHES_MAX,
-} from '../shared/limits.ts'
+import { KNOWN_DIGESTS_MAX, OFFER_DIGESTS_MAX, SESSION_BATCHES_MAX } from '../shared/limits.ts'
 import type { Link } from '../shared/link.ts'
 import type { Label } from '../shared/path.ts'
 import { plainOf, storedForm } from '../shared/stored-form.ts'
@@ -24,6 +18,7 @@ import type { StoredChunk } from './capture-thread.ts'
 import { type ChunkSource, Delivery } from './delivery.ts'
 import { EpochOver, greet, refusal, type WelcomeMessage } from './handshake.ts'
 import type { Journal } from './journal.ts'
+import { readMoments } from './moments.ts'
 import type { Place } from './place.ts'
 import { SendWindow } from './send-window.ts'
 import { sleep, Waiters } from './waiting.ts'
@@ -116,7 +111,7 @@ export class Session {
     while (!signal.aborted) {
       await journal.waitBeyond(nextSeq - 1, signal)
       if (signal.aborted) return
-      const entries = await journal.read(nextSeq, RECORDS_MESSAGE_BYTES_TARGET, RECORDS_PER_MESSAGE_MAX)
+      const entries = await readMoments(journal, nextSeq)
       for (const delivery of Delivery.of(entries)) {
         while (this.#prepared.length >= SESSION_BATCHES_MAX && !signal.aborted) await this.#changed.wait(signal)
         if (signal.aborted) return

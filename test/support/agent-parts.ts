@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { onTestFinished } from 'vitest'
 import type { StoredChunk } from '../../agent/capture-thread.ts'
 import { Journal } from '../../agent/journal.ts'
-import { HybridClock, systemClock } from '../../shared/clock.ts'
+import { HybridClock, systemClock, type WallClock } from '../../shared/clock.ts'
 import { type Digest, digestOf, NO_DIGEST } from '../../shared/digest.ts'
 import { silentLog } from '../../shared/log.ts'
 import { type Label, label, type RelativePath, relativePath } from '../../shared/path.ts'
@@ -22,8 +22,8 @@ export const FIRST: Change = {
   nonce: '\0'.repeat(16),
 }
 
-export async function openJournal(directory: string, epoch = 1): Promise<Journal> {
-  const journal = await Journal.open({ directory: join(directory, 'log'), epoch, clock: new HybridClock(systemClock), log: silentLog })
+export async function openJournal(directory: string, epoch = 1, wall: WallClock = systemClock): Promise<Journal> {
+  const journal = await Journal.open({ directory: join(directory, 'log'), epoch, clock: new HybridClock(wall), log: silentLog })
   onTestFinished(() => journal.close())
   return journal
 }
