@@ -186,9 +186,11 @@ export class Guard {
 
   /** What the watcher told of a volume that is not there any more leads nowhere. */
   #abandon(): void {
-    const { volume, pins, renames } = this.#parts
+    const { volume, pins, renames, pursuit } = this.#parts
     pins.abandon(volume.name)
     renames.abandon(volume.name)
+    // Looks waited for those versions.
+    pursuit.wake()
   }
 
   /** Waits until the volume's directory is there and is the one that it was. */

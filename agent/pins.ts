@@ -1,12 +1,15 @@
 /**
  * Versions that were closed after writing and are held open until they are captured. Pure.
  *
- * Invariant: of one path they are given in the order in which they were closed, one at a time. It prevents the versions of a
- * file that is saved a hundred times a second from being recorded in another order than they were made in.
+ * A look at a path waits behind the versions of that path: it would read the same content a second time, beside them, and could
+ * not be recorded before them. Invariant: of one path they are given in the order in which they were closed, one at a time. It
+ * prevents the versions of a file that is saved a hundred times a second from being recorded in another order than they were
+ * made in.
  */
 import { isWithin, type Label, type RelativePath, rebase } from '../shared/path.ts'
 import type { Writer } from '../shared/version-extensions.ts'
 import { type Place, placeKey } from './place.ts'
+import type { Due } from './settle-entry.ts'
 import { Waiters } from './waiting.ts'
 
 export interface Pin {
@@ -24,6 +27,8 @@ export class Pins {
   readonly #waiting: Pin[] = []
   readonly #busy = new Map<string, Pin>()
   readonly #ended = new Waiters()
+  readonly #behind = new Map<Pin, Due[]>()
+  #freed: Due[] = []
 
   get size(): number {
     return this.#waiting.length + this.#busy.size
@@ -59,9 +64,32 @@ export class Pins {
     this.#waiting.unshift(pin)
   }
 
+  /** Has a look wait for the last version of its path, until it is given by `takeFreed`. False when there is none to wait for. */
+  putBehind(look: Due): boolean {
+    if (this.size === 0) return false
+    const last = this.#all().findLast((pin) => isSamePlace(pin, look))
+    if (last === undefined) return false
+    this.#behind.set(last, [...(this.#behind.get(last) ?? []), look])
+    return true
+  }
+
+  /** Whether a look at its path waits for it. */
+  isFollowed(pin: Pin): boolean {
+    return this.#behind.get(pin)?.some((look) => isSamePlace(pin, look)) === true
+  }
+
+  /** Looks that need not wait any more. */
+  takeFreed(): Due[] {
+    const freed = this.#freed
+    this.#freed = []
+    return freed
+  }
+
   /** It is recorded, or given up. */
   finished(pin: Pin, fate?: 'abandoned'): void {
     this.#forget(pin)
+    this.#freed.push(...(this.#behind.get(pin) ?? []))
+    this.#behind.delete(pin)
     pin.release(fate)
     this.#ended.wake()
   }
@@ -98,4 +126,8 @@ export class Pins {
   #all(): Pin[] {
     return [...this.#busy.values(), ...this.#waiting]
   }
+}
+
+function isSamePlace(a: Place, b: Place): boolean {
+  return a.volume === b.volume && a.path === b.path
 }

@@ -145,6 +145,7 @@ export class Pursuit {
     const sizes = this.#parts.chunkSizes()
     const room = Math.min(TAKE_MAX, capture.room)
     if (sizes === undefined || room === 0) return 0
+    const freed = pins.takeFreed()
     const taken = pins.take(room)
     // The kernel had more than may be open at once; now it has not.
     if (pins.size < PINS_FEW && settle.heldSize > 0) settle.release(performance.now())
@@ -158,15 +159,15 @@ export class Pursuit {
     const pinLooks = taken.map(
       (pin): Due => ({ volume: pin.volume, path: pin.path, origin: 'event', asIs: false, isDeep: false, retries: 0, writer: pin.writer }),
     )
-    await this.#dispatch([...pinLooks, ...looks], taken, sizes)
-    return looks.length + taken.length
+    this.#underWay += taken.length + looks.length
+    await this.#dispatch([...pinLooks, ...freed, ...looks.filter((look) => !pins.putBehind(look))], taken, sizes)
+    return freed.length + taken.length + looks.length
   }
 
   /** The first of the looks are those of `pins`. */
   async #dispatch(looks: readonly Due[], pins: readonly Pin[], sizes: ChunkSizes): Promise<void> {
     if (looks.length === 0) return
     const { state, capture, held, volumes } = this.#parts
-    this.#underWay += looks.length
     const { removals } = state
     const known = await state.atMany(looks)
     for (const volume of volumes.values()) {
@@ -303,6 +304,7 @@ export class Pursuit {
         pin: pin === undefined ? undefined : { isLast },
         writer: look.writer,
         retries: look.retries,
+        origin: look.origin,
       }
     })
     const unpin = (): void => {
@@ -326,7 +328,8 @@ export class Pursuit {
     }
     const hasChanged = recorded.some(({ kind }) => kind === 'recorded')
     // The file may have lost this name since, and whoever looked for it under another one could not know of this version.
-    if (pin !== undefined && hasChanged) this.#parts.settle.changed(pin, performance.now(), { isSure: true })
+    if (pin !== undefined && hasChanged && !this.#parts.pins.isFollowed(pin))
+      this.#parts.settle.changed(pin, performance.now(), { isSure: true })
     this.#finish(pursued, settledBy(outcome, recorded), hasChanged)
     if (look.origin === 'event') for (const each of recorded) await this.#spread(look, each)
   }

@@ -1,9 +1,14 @@
 import { describe, expect, it } from 'vitest'
 import { type Pin, Pins } from '../../agent/pins.ts'
+import type { Due } from '../../agent/settle-entry.ts'
 import { path, VOLUME } from '../support/agent-parts.ts'
 
 function pin(name: string, released: string[] = [], id = name): Pin {
   return { volume: VOLUME, path: path(name), fd: 0, writer: undefined, attempts: 0, release: () => void released.push(id) }
+}
+
+function look(name: string): Due {
+  return { volume: VOLUME, path: path(name), origin: 'event', asIs: false, isDeep: false, retries: 0, writer: undefined }
 }
 
 describe('versions that are held open', () => {
@@ -41,6 +46,38 @@ describe('versions that are held open', () => {
     pins.finished(one)
     expect(pins.concerns({ volume: VOLUME, path: path('a') })).toBe(false)
     expect(released).toEqual(['a/b/f'])
+  })
+
+  it('have looks at their path wait for them, behind the last of them', () => {
+    const pins = new Pins()
+    const [first, last, other] = [pin('f'), pin('f'), pin('g')]
+    for (const one of [first, last, other]) pins.add(one)
+    pins.take(1)
+    expect(pins.putBehind(look('f'))).toBe(true)
+    expect(pins.putBehind(look('h'))).toBe(false)
+    expect([first, last, other].map((one) => pins.isFollowed(one))).toEqual([false, true, false])
+    pins.finished(first)
+    expect(pins.takeFreed()).toEqual([])
+    pins.take(1)
+    pins.again(last)
+    pins.take(1)
+    pins.finished(last)
+    expect(pins.takeFreed()).toEqual([look('f')])
+    expect(pins.takeFreed()).toEqual([])
+  })
+
+  it('keep the looks that wait for them when their directory has another name, and free them when they are abandoned', () => {
+    const pins = new Pins()
+    const one = pin('a/f')
+    pins.add(one)
+    pins.putBehind(look('a/f'))
+    pins.renamed(VOLUME, path('a'), path('b'))
+    // What waits is a look at another path.
+    expect(pins.isFollowed(one)).toBe(false)
+    pins.putBehind(look('b/f'))
+    expect(pins.isFollowed(one)).toBe(true)
+    pins.abandon(VOLUME)
+    expect(pins.takeFreed()).toEqual([look('a/f'), look('b/f')])
   })
 
   it('move with the directories above them', () => {

@@ -1,11 +1,12 @@
 /**
  * How the capture of changes stands beside the limits of the machine, as ratios measured in one run.
  *
- *     npm run bench:capture          BENCH_FILES=500000 BENCH_STORM=100000 BENCH_RATE=20000 are its settings
+ *     npm run bench:capture          BENCH_FILES=500000 BENCH_STORM=100000 BENCH_RATE=20000 are its settings,
+ *                                    BENCH_PARTS=latency,events,rate,storm,scan which of it is measured
  *
  * Scan: `agent scan` of a tree beside `find -printf` of the same tree, both warm, by turns. Latency: from close() of a
- * rewritten file of 500 KB until the journal's head has grown, beside one durable write of as much. Rate: small files created
- * at a fixed rate, and how long after the last one the agent is still behind. Storm: what a scan finds that no event announced.
+ * rewritten file of 500 KB until the journal's head has grown, beside one durable write of as much. Events: how fast files
+ * are created beside the agent, and beside a loop that reads every event and drops it. Rate: small files created at a fixed rate, and how long after the last one the agent is still behind. Storm: what a scan finds that no event announced.
  * Nothing fails by time here; needs root for the filesystems.
  */
 import { spawnSync } from 'node:child_process'
@@ -16,6 +17,7 @@ import { setTimeout } from 'node:timers/promises'
 import { type FilesystemKind, ImageFilesystem } from '../support/image-filesystem.ts'
 import { runScript, storm } from '../support/storm.ts'
 import { Random } from '../support/workload.ts'
+import { RawWatch } from './raw-watcher.ts'
 import { Station } from './station.ts'
 
 const setting = (name: string, otherwise: number): number => Number(process.env[name] ?? otherwise)
@@ -24,6 +26,9 @@ const STORM_OPERATIONS = setting('BENCH_STORM', 100_000)
 const RATE_PER_SECOND = setting('BENCH_RATE', 20_000)
 const RATE_SECONDS = 5
 const RATE_WRITERS = 2
+const EVENT_FILES = 50_000
+const EVENT_TURNS = 3
+const WRITER = join(import.meta.dirname, 'paced-writer.ts')
 const FILES_PER_DIRECTORY = 50
 const SCANS = 5
 const LATENCY_FILES = 20
@@ -141,7 +146,7 @@ async function measureLatency(kind: FilesystemKind): Promise<void> {
       asks.push(performance.now() - began)
       writeFileSync(join(source, `f${i % LATENCY_FILES}`), bytes, { flag: 'r+' })
       const closed = performance.now()
-      while ((await station.status()).headSeq === headSeq);
+      while ((await station.status()).headSeq === headSeq) await setTimeout(2);
       lags.push(performance.now() - closed)
       writes.push(durableWriteMs(join(station.state, '..', 'durable'), Buffer.from(bytes)))
       await setTimeout(Math.max(0, 1000 / LATENCY_PER_SECOND - (performance.now() - began)))
@@ -154,24 +159,58 @@ async function measureLatency(kind: FilesystemKind): Promise<void> {
   })
 }
 
+interface Written {
+  readonly files: number
+  readonly seconds: number
+}
+
+/** New files from several processes, at a rate of them all together or as fast as it goes. */
+async function write(root: string, files: number, perSecond?: number): Promise<Written> {
+  const writers = Array.from({ length: RATE_WRITERS }, async (_, writer) => {
+    const pace = perSecond === undefined ? {} : { perSecond: perSecond / RATE_WRITERS }
+    return (await runScript(WRITER, { root: join(root, `w${writer}`), files: files / RATE_WRITERS, ...pace })) as Written
+  })
+  const reports = await Promise.all(writers)
+  return { files, seconds: Math.max(...reports.map(({ seconds }) => seconds)) }
+}
+
+/** What being watched costs whoever writes: by nobody, by a loop that drops every event, by the agent. */
+async function measureEvents(kind: FilesystemKind): Promise<void> {
+  const rates: Record<'unwatched' | 'raw' | 'agent', number[]> = { unwatched: [], raw: [], agent: [] }
+  const rate = ({ files, seconds }: Written): number => files / seconds / 1000
+  for (let turn = 0; turn < EVENT_TURNS; turn++) {
+    await onFilesystem(kind, async (source) => {
+      rates.unwatched.push(rate(await write(source, EVENT_FILES)))
+    })
+    await onFilesystem(kind, async (source) => {
+      await using raw = await RawWatch.start(source)
+      rates.raw.push(rate(await write(source, EVENT_FILES)))
+      const events = await raw.end()
+      if (events < EVENT_FILES) throw new Error(`the raw loop read ${events} events of ${EVENT_FILES} files`)
+    })
+    await onFilesystem(kind, async (source, start) => {
+      const station = await start()
+      await station.wait(PATIENCE_SECONDS)
+      rates.agent.push(rate(await write(source, EVENT_FILES)))
+      await station.wait(PATIENCE_SECONDS)
+      const { volumes } = await station.status()
+      const { unannounced } = station.scan()
+      if (volumes[0]?.gaps !== 0 || unannounced !== 0) throw new Error(`gaps ${volumes[0]?.gaps}, unannounced ${unannounced}`)
+    })
+  }
+  const [unwatched, raw, agent] = [rates.unwatched, rates.raw, rates.agent].map((values) => quantile(values, 0.5))
+  say(
+    `events on ${kind}: ${RATE_WRITERS} processes create files as fast as they can, unwatched ${unwatched?.toFixed(1)} k/s, beside a raw fanotify loop ${raw?.toFixed(1)} k/s, beside the agent ${agent?.toFixed(1)} k/s: ${((agent ?? 0) / (raw ?? 0)).toFixed(2)} x the raw loop; medians of ${EVENT_TURNS} times ${EVENT_FILES} files; gaps 0, unannounced 0`,
+  )
+}
+
 async function measureRate(kind: FilesystemKind): Promise<void> {
   await onFilesystem(kind, async (source, start) => {
     const station = await start()
     await station.wait(PATIENCE_SECONDS)
     const { headSeq: firstSeq } = await station.status()
-    const script = join(import.meta.dirname, 'paced-writer.ts')
-    const perSecond = RATE_PER_SECOND / RATE_WRITERS
     let dirtyMax = 0
-    const written = Promise.all(
-      Array.from(
-        { length: RATE_WRITERS },
-        async (_, writer) =>
-          (await runScript(script, { root: join(source, `w${writer}`), perSecond, seconds: RATE_SECONDS })) as {
-            files: number
-            seconds: number
-          },
-      ),
-    )
+    const written = write(source, RATE_PER_SECOND * RATE_SECONDS, RATE_PER_SECOND)
     const over = new AbortController()
     const watched = (async () => {
       while (!over.signal.aborted) {
@@ -179,7 +218,7 @@ async function measureRate(kind: FilesystemKind): Promise<void> {
         await setTimeout(100)
       }
     })()
-    const reports = await written
+    const { files, seconds } = await written
     over.abort()
     const ended = performance.now()
     await watched
@@ -188,8 +227,6 @@ async function measureRate(kind: FilesystemKind): Promise<void> {
     const behindSeconds = (performance.now() - ended) / 1000
     await station.wait(PATIENCE_SECONDS)
     const deliveredSeconds = (performance.now() - ended) / 1000
-    const files = reports.reduce((sum, report) => sum + report.files, 0)
-    const seconds = Math.max(...reports.map((report) => report.seconds))
     const { volumes } = await station.status()
     const unannounced = station.scan().unannounced
     say(
@@ -214,9 +251,8 @@ async function measureStorm(kind: FilesystemKind): Promise<void> {
 
 const { stdout: kernel } = spawnSync('uname', ['-r'], { encoding: 'utf8' })
 say(`${cpus().length} x ${cpus()[0]?.model ?? 'unknown'}, kernel ${kernel.trim()}, node ${process.version}`)
+const PARTS = { latency: measureLatency, events: measureEvents, rate: measureRate, storm: measureStorm, scan: measureScan }
+const wanted = process.env['BENCH_PARTS']?.split(',') ?? Object.keys(PARTS)
 for (const kind of ['ext4', 'xfs'] as const) {
-  await measureLatency(kind)
-  await measureRate(kind)
-  await measureStorm(kind)
-  await measureScan(kind)
+  for (const [name, measure] of Object.entries(PARTS)) if (wanted.includes(name)) await measure(kind)
 }
