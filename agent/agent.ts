@@ -203,6 +203,7 @@ export class Agent {
     const { journal, uplink, spool, held, settle, terms, ackedSeq, clockSkewMs } = protection
     const { state, sinceMs, lastError } = uplink.status
     const { fullInSeconds } = protection.forecast
+    const journalLag = protection.lag.summary
     return {
       agent: config.name,
       collector: config.collector,
@@ -215,6 +216,7 @@ export class Agent {
       clockSkewMs,
       epoch: journal.epoch,
       headSeq: journal.head.seq,
+      ...(journal.grownMs === undefined ? {} : { headMs: journal.grownMs }),
       ackedSeq,
       pending: journal.head.seq - ackedSeq,
       dirty: settle.size,
@@ -223,6 +225,7 @@ export class Agent {
       spoolBytes: spool.bytes,
       spoolQuotaBytes: spool.quotaBytes,
       ...(fullInSeconds === undefined ? {} : { spoolFullInSeconds: fullInSeconds }),
+      ...(journalLag === undefined ? {} : { journalLag }),
       alarms: [...(this.#failure === undefined ? [] : [`nothing is protected: ${this.#failure.message}`]), ...alarmsOf(protection)],
       volumes: [...protection.volumes.values()].map((volume) => volumeStatus(volume, this.#failure)),
     }

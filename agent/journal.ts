@@ -65,6 +65,7 @@ export class Journal {
   readonly #acked: Map<string, ChainHead>
   readonly #closing = new AbortController()
   #end: ChainEnd
+  #grownMs: number | undefined
   #oldest: number
   readonly #isRoomToWrite: () => boolean
   #failure: PacsimileError | undefined
@@ -103,6 +104,11 @@ export class Journal {
 
   get head(): ChainEnd {
     return this.#end
+  }
+
+  /** When the last record became durable, ms since 1970; undefined while there was none since it was opened. */
+  get grownMs(): number | undefined {
+    return this.#grownMs
   }
 
   /** The lowest seq that is still held; one above the head where none is. */
@@ -148,6 +154,7 @@ export class Journal {
     }
     await this.#write(entries, end)
     this.#end = end
+    if (entries.length > 0) this.#grownMs = Date.now()
     this.#grown.wake()
     return entries
   }

@@ -25,6 +25,7 @@ import { EpochOver } from './handshake.ts'
 import { Held } from './held.ts'
 import { tlsOptions } from './identity.ts'
 import { Journal } from './journal.ts'
+import { JournalLag } from './journal-lag.ts'
 import { Moves } from './moves.ts'
 import { Order } from './order.ts'
 import { Pins } from './pins.ts'
@@ -68,6 +69,7 @@ export class Protection {
   readonly spool: Spool
   readonly settle = new Settle()
   readonly pins = new Pins()
+  readonly lag = new JournalLag()
   readonly volumes: ReadonlyMap<Label, Volume>
   readonly uplink: Uplink
   readonly ballast: Ballast
@@ -126,6 +128,7 @@ export class Protection {
         renames,
         onMoved: (volume, from, to) => this.#guardOf(volume)?.moved(from, to),
       }),
+      lag: this.lag,
       lookAt: (place) => this.#lookAt(place),
     })
     this.#pursuit = new Pursuit({

@@ -17,10 +17,12 @@ import type { Outcome } from './capture-job.ts'
 import { Draft } from './draft.ts'
 import type { Held } from './held.ts'
 import type { Journal } from './journal.ts'
+import type { JournalLag } from './journal-lag.ts'
 import type { JournalEntry } from './journal-records.ts'
 import type { Moves } from './moves.ts'
 import type { Fences, Order } from './order.ts'
 import { type Place, placeKey } from './place.ts'
+import type { Origin } from './settle-entry.ts'
 import type { Known, State } from './state.ts'
 
 /** A look that ended with something to record, or with the word that there is nothing. */
@@ -40,6 +42,7 @@ export interface Finding extends Place {
   readonly retries: number
   /** Who wrote it last, as far as events told. */
   readonly writer: Writer | undefined
+  readonly origin: Origin
 }
 
 export interface Recorded {
@@ -67,6 +70,7 @@ export interface RecorderParts {
   readonly held: Held
   readonly order: Order
   readonly moves: Moves
+  readonly lag: JournalLag
   /** Is asked for a look at a directory that is missing from the state; its end is told by `looked`. */
   readonly lookAt: (place: Place) => void
 }
@@ -198,14 +202,12 @@ export class Recorder {
       : draft.loadedAt(finding)?.seq === finding.knownSeq
   }
 
-  #settleContent({ pinned, outcome }: Finding, entry: JournalEntry | undefined): void {
-    if (entry?.record.kind === 'put' && outcome.kind === 'version' && outcome.version.kind === 'file') {
-      this.#parts.held.need(
-        entry.record.seq,
-        outcome.version.chunks.map(({ digest }) => digest),
-        pinned,
-      )
-    }
+  #settleContent({ pinned, outcome, origin }: Finding, entry: JournalEntry | undefined): void {
+    if (entry?.record.kind !== 'put' || outcome.kind !== 'version' || outcome.version.kind !== 'file') return
+    const { chunks, ctimeNs } = outcome.version
+    const digests = chunks.map(({ digest }) => digest)
+    this.#parts.held.need(entry.record.seq, digests, pinned)
+    if (origin === 'event') this.#parts.lag.note(ctimeNs, Date.now())
   }
 
   async close(): Promise<void> {

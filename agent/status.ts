@@ -4,6 +4,7 @@
  * Invariant: paths are given as people can type them, counts are exact, lists are bounded. It prevents a status that is too
  * large to be read on the day on which everything is wrong.
  */
+import type { JournalLagSummary } from './journal-lag.ts'
 import type { ScanMethod } from './scan-task.ts'
 import type { VolumePhase } from './volume.ts'
 
@@ -23,6 +24,8 @@ export interface AgentStatus {
   readonly clockSkewMs: number
   readonly epoch: number
   readonly headSeq: number
+  /** When the last record became durable, ms since 1970; absent before the first since the agent was started. */
+  readonly headMs?: number
   readonly ackedSeq: number
   /** Records that are not acknowledged. */
   readonly pending: number
@@ -35,6 +38,8 @@ export interface AgentStatus {
   readonly spoolQuotaBytes: number
   /** If it goes on growing as in the last minutes; absent while it does not. */
   readonly spoolFullInSeconds?: number
+  /** From a change to its record in the journal, for the last changes that events told of; absent before the first. */
+  readonly journalLag?: JournalLagSummary
   /** What needs a person, in words; empty when all is well. */
   readonly alarms: readonly string[]
   readonly volumes: readonly AgentVolumeStatus[]

@@ -6,6 +6,7 @@
  */
 import { join, resolve } from 'node:path'
 import type { Argv } from 'yargs'
+import type { JournalLagSummary } from '../../agent/journal-lag.ts'
 import type { AgentScanReport, AgentStatus, AgentVolumeStatus } from '../../agent/status.ts'
 import { WATCH_CHOICES } from '../../agent/watch/watch-choice.ts'
 import { PacsimileError } from '../../shared/errors.ts'
@@ -157,11 +158,20 @@ function saySummary(status: AgentStatus): void {
   say(`Agent ${status.agent}, up ${showDuration(Date.now() - status.startedMs)}; ${status.collector}: ${link}`)
   if (status.link.state !== 'up' && status.link.lastError !== undefined) say(paint('yellow', status.link.lastError))
   for (const alarm of status.alarms) say(paint('red', alarm))
-  say(`epoch ${status.epoch}, head ${status.headSeq}, acknowledged ${status.ackedSeq}, ${showCount(status.dirty, 'path')} waiting`)
+  const headAge = status.headMs === undefined ? '' : ` (${showAge(status.headMs)})`
+  say(
+    `epoch ${status.epoch}, head ${status.headSeq}${headAge}, acknowledged ${status.ackedSeq}, ${showCount(status.dirty, 'path')} waiting`,
+  )
+  if (status.journalLag !== undefined) say(lagLine(status.journalLag))
   say(`held in memory ${showBytes(status.heldBytes)}, spool ${showBytes(status.spoolBytes)} of ${showBytes(status.spoolQuotaBytes)}`)
   say()
   sayTable(VOLUME_COLUMNS, status.volumes.map(volumeRow))
   for (const volume of status.volumes) sayRemarks(volume)
+}
+
+function lagLine({ changes, p50Ms, p99Ms, maxMs }: JournalLagSummary): string {
+  const [half, most, longest] = [p50Ms, p99Ms, maxMs].map(showDuration)
+  return `changes are in the journal after ${half} (half of the last ${changes}), ${most} (99 %), ${longest} (the slowest)`
 }
 
 function volumeRow({ name, state, mode, lastScan, gaps, unreadable, path }: AgentVolumeStatus): string[] {
