@@ -20,8 +20,10 @@ const STOP_MS = 15_000
 /** What a measurement reads of `agent status`. */
 export interface StationStatus {
   readonly headSeq: number
+  readonly headMs?: number
   readonly pending: number
   readonly dirty: number
+  readonly journalLag?: { readonly changes: number; readonly p50Ms: number; readonly p99Ms: number; readonly maxMs: number }
   readonly volumes: readonly { readonly mode: string; readonly gaps: number; readonly unannounced: number }[]
 }
 
