@@ -40,6 +40,7 @@ import { Spool } from './spool.ts'
 import { State } from './state.ts'
 import type { AgentScanReport } from './status.ts'
 import { readTerms, type Terms, writeTerms } from './terms.ts'
+import { Thrift } from './thrift.ts'
 import { Upkeep } from './upkeep.ts'
 import { Uplink } from './uplink.ts'
 import { Volume } from './volume.ts'
@@ -307,6 +308,7 @@ export class Protection {
       clock: this.#clock,
       ballast: this.ballast,
       forecast: this.forecast,
+      thrift: new Thrift(byteString(this.#options.stateDir)),
       note: (changes) => this.#recorder.note(changes),
       repair: (gap) => {
         for (const guard of this.#guards) guard.repair(gap)

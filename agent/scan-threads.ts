@@ -38,6 +38,8 @@ interface Scan {
 
 const THREADS = Math.min(Math.max(availableParallelism(), 2), SCAN_THREADS_MAX)
 const ALONE_MS = 30
+/** After one that took so many times as long the next one is divided from its beginning. */
+const LONG_FACTOR = 4
 /** Several threads end when no scan has wanted them for this long. */
 const IDLE_MS = 5000
 /** Pages of the state lie outside of the heap, and go only when their small objects in it do: these are cleared away often. */
@@ -53,8 +55,10 @@ export class ScanThread {
   #scan: Scan | undefined
   #idle: NodeJS.Timeout | undefined
   #lastId = 0
+  /** What the last scan took that ended. */
+  #lastMs = 0
 
-  /** A scan that lasts longer than `aloneMs` gets more threads. */
+  /** A scan that lasts longer than `aloneMs`, or is likely to, gets more threads. */
   constructor(aloneMs = ALONE_MS) {
     this.#aloneMs = aloneMs
   }
@@ -67,7 +71,9 @@ export class ScanThread {
     clearTimeout(this.#idle)
     const wake = (): void => scan.wake?.()
     signal.addEventListener('abort', wake)
-    const growing = asked.isShallow ? undefined : setTimeout(() => this.#grow(), this.#aloneMs)
+    const aloneMs = this.#lastMs > LONG_FACTOR * this.#aloneMs ? 0 : this.#aloneMs
+    const growing = asked.isShallow ? undefined : setTimeout(() => this.#grow(), aloneMs)
+    const startedMs = performance.now()
     try {
       this.#assign()
       while (scan.tasks > 0) {
@@ -75,6 +81,7 @@ export class ScanThread {
         if (message instanceof Error) throw message
         yield* this.#news(scan, message)
       }
+      this.#lastMs = performance.now() - startedMs
     } finally {
       clearTimeout(growing)
       signal.removeEventListener('abort', wake)

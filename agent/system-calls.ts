@@ -81,6 +81,7 @@ export const EXT4_MAGIC = 0xef53
 export const BTRFS_MAGIC = 0x9123_683e
 
 const AT_FDCWD = -100
+const MADV_PAGEOUT = 21
 const AT_SYMLINK_NOFOLLOW = 0x100
 const AT_NO_AUTOMOUNT = 0x800
 const AT_EMPTY_PATH = 0x1000
@@ -129,6 +130,11 @@ export interface SystemCalls {
   filesystemOf(fd: number): { readonly type: number; readonly inodesUsed: number }
   /** Gives memory that is free within the process back to the system, where the C library can (malloc_trim(3)). */
   trimMemory(): void
+  /**
+   * Takes clean pages of a mapped file out of memory; they are read again when they are needed (madvise(2), MADV_PAGEOUT). Harmless
+   * where something else is mapped there by now. Left undone where the kernel cannot.
+   */
+  pageOut(address: number, length: number): void
   /** Up to `max` inodes of the XFS that holds `fd`, from the number `first` on. */
   bulkstat(fd: number, first: bigint, max: number): BulkstatAnswer
 }
@@ -194,6 +200,7 @@ function open(): SystemCalls | undefined {
   const clone = library.func('int ioctl(int fd, unsigned long request, long argument)')
   const fstatfs = library.func('int fstatfs(int fd, void *buffer)')
   const trim = firstOf(library, 'int malloc_trim(size_t padding)')
+  const advise = library.func('int madvise(uintptr_t address, size_t length, int advice)')
   const getdents = firstOf(
     library,
     'intptr_t getdents64(int fd, void *buffer, size_t length)',
@@ -277,6 +284,9 @@ function open(): SystemCalls | undefined {
     },
     trimMemory() {
       trim?.(0)
+    },
+    pageOut(address, length) {
+      advise(address, length, MADV_PAGEOUT)
     },
     bulkstat(fd, first, max) {
       const wanted = BULKSTAT_HEADER_BYTES + max * BULKSTAT.bytes

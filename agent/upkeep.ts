@@ -1,6 +1,6 @@
 /**
  * What the agent does every second besides protecting: makes waiting content safe, trims the journal, watches the room on
- * its disk and the clocks of the machine.
+ * its disk, the clocks of the machine, and the agent's own memory.
  *
  * Order of a trim: the state is durable up to the acknowledged record before the journal below it is removed. Invariant:
  * while the spool is full there is a gap in the journal, from the first content that was not copied until a full scan after
@@ -17,6 +17,7 @@ import type { Forecast } from './forecast.ts'
 import type { Protection } from './protection.ts'
 import type { OpenGap } from './rounds.ts'
 import type { State } from './state.ts'
+import type { Thrift } from './thrift.ts'
 import { sleep } from './waiting.ts'
 
 export interface UpkeepParts {
@@ -25,6 +26,7 @@ export interface UpkeepParts {
   readonly clock: HybridClock
   readonly ballast: Ballast
   readonly forecast: Forecast
+  readonly thrift: Thrift
   readonly note: (changes: readonly Change[]) => Promise<unknown>
   /** A full scan of every volume is to close this gap. */
   readonly repair: (gap: OpenGap) => void
@@ -40,6 +42,8 @@ const TRIM_RECORDS = 10_000
 const TRIM_MS = 10_000
 /** The ballast is looked after this often, and not at the start, when there is enough to do. */
 const BALLAST_MS = 10_000
+/** How often memory is given back that nobody needs. */
+const TIDY_MS = 10_000
 const SPOOL_CAUSE = 'the spool had no room: content was not copied'
 
 export class Upkeep {
@@ -48,6 +52,7 @@ export class Upkeep {
   #trimmedMs = performance.now()
   #fullSince: HybridTime | undefined
   #ballastMs = performance.now()
+  #tidiedMs = performance.now()
 
   constructor(parts: UpkeepParts) {
     this.#parts = parts
@@ -62,6 +67,7 @@ export class Upkeep {
       this.#repairOutage()
       await this.#measure()
       await this.#trim()
+      this.#tidy()
       await sleep(EVERY_MS, signal)
     }
   }
@@ -86,6 +92,14 @@ export class Upkeep {
       if (!(error instanceof PacsimileError) || !ERRORS[error.code].retryable) throw error
       this.#parts.log.warn('the journal cannot be trimmed now', { code: error.code, reason: error.message })
     }
+  }
+
+  #tidy(): void {
+    const { protection, thrift } = this.#parts
+    const isIdle = protection.settle.size === 0 && protection.pins.size === 0
+    if (!isIdle || performance.now() - this.#tidiedMs < TIDY_MS) return
+    this.#tidiedMs = performance.now()
+    thrift.tidy()
   }
 
   #watchRoom(): void {

@@ -71,6 +71,9 @@ export const SPOOL_FULL_SOON_SECONDS = 3600
 /** Records in one group commit of the agent's journal. */
 export const JOURNAL_BATCH_MAX = 1024
 
+/** Resident memory of an agent with nothing to do that is left alone. */
+export const RESIDENT_BYTES_TARGET = 160 * MiB
+
 /** Ignore patterns of one volume. */
 export const IGNORE_PATTERNS_MAX = 1000
 
