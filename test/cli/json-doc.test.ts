@@ -187,6 +187,7 @@ describe('docs/json.md names exactly the fields of', () => {
       epoch: 1,
       link: { state: 'down', sinceMs: 1, lastError: 'refused' },
       headSeq: 1,
+      headMs: 1,
       ackedSeq: 1,
       pending: 0,
       dirty: 0,
@@ -195,6 +196,7 @@ describe('docs/json.md names exactly the fields of', () => {
       spoolBytes: 0,
       spoolQuotaBytes: 1,
       spoolFullInSeconds: 60,
+      journalLag: { changes: 1, p50Ms: 1, p99Ms: 1, maxMs: 1 },
       alarms: ['full'],
       volumes: [
         {
