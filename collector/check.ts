@@ -14,8 +14,9 @@ import type { ChunkRef } from '../shared/version.ts'
 import type { Catalog, Damage } from './catalog.ts'
 import { isContentLost } from './lost-content.ts'
 import { replay } from './replay.ts'
-import { FRAME_HEADER_BYTES } from './repository/frame.ts'
-import type { FrameFile, FrameFileKind, ScannedFrame } from './repository/frame-file.ts'
+import type { FrameFileKind } from './repository/file-header.ts'
+import { FRAME_HEADER_BYTES, isBare } from './repository/frame.ts'
+import type { FrameFile, ScannedFrame } from './repository/frame-file.ts'
 import { Repository } from './repository/repository.ts'
 import { ScratchCatalog } from './scratch-catalog.ts'
 
@@ -157,7 +158,7 @@ class Reading {
       }
       this.bytes += found.storedLength + FRAME_HEADER_BYTES
       if (found.type === 'index') isSealed = true
-      if (found.type !== 'ignorable') this.#openFrame(file, found)
+      if (!isBare(found.type)) this.#openFrame(file, found)
     }
     if (isSealed && file.sealedIndex() === undefined)
       this.damage.push({ file: file.path, offset: file.size, reason: 'the footer of this sealed file is damaged' })

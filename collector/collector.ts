@@ -12,7 +12,8 @@ import type { Log } from '../shared/log.ts'
 import { adminRoutes } from './admin.ts'
 import { openCatalog } from './catalog-opening.ts'
 import { ChunkCache } from './chunk-cache.ts'
-import { type CollectorConfig, parseListen } from './config.ts'
+import { type CollectorConfig, parityShape, parseListen } from './config.ts'
+import { Damages } from './damages.ts'
 import { Enrollment } from './enrollment.ts'
 import { History } from './history.ts'
 import { openIdentity } from './identity.ts'
@@ -21,7 +22,13 @@ import { Overview } from './overview.ts'
 import { Receiver } from './receiver.ts'
 import { replay } from './replay.ts'
 import { Replica } from './replica.ts'
+import { DEFAULT_PARITY } from './repository/parity.ts'
 import { Repository } from './repository/repository.ts'
+import { ScrubRounds } from './scrub-rounds.ts'
+import { ScrubThread } from './scrub-thread.ts'
+
+const DAY_MS = 24 * 3_600_000
+const BYTES_PER_MB = 1e6
 
 export interface CollectorOptions {
   readonly dataDir: string
@@ -39,8 +46,12 @@ export async function collect(
   const { dataDir, config, log } = options
   await using stack = new AsyncDisposableStack()
   const catalog = stack.adopt(await openCatalog(join(dataDir, 'catalog'), log), (opened) => opened.close())
-  const repository = stack.adopt(Repository.openForAppending(config.repository, options.dataKey, catalog.reflected()), (opened) =>
-    opened.close(),
+  const repository = stack.adopt(
+    Repository.openForAppending(config.repository, options.dataKey, catalog.reflected(), parityShape(config)),
+    async (opened) => {
+      await opened.sealed()
+      opened.close()
+    },
   )
   const folded = await replay(repository, catalog)
   log.info('repository opened', { repository: repository.id, foldedRecords: folded.records, foldedChunks: folded.chunks })
@@ -53,10 +64,9 @@ export async function collect(
     // One agent's clock far ahead must not drag the collector's with it.
     if (end !== undefined && millisecondsOf(end.time) <= systemClock.now()) clock.atLeast(end.time)
   }
-  // Also what was met at earlier starts: it is damaged still.
-  const damage = await catalog.damage()
+  const damages = await Damages.open(catalog)
   const cache = new ChunkCache(CHUNK_CACHE_BYTES)
-  const history = new History(catalog, repository, { cache, damage })
+  const history = new History(catalog, repository, { cache, damage: () => damages.list })
   const replica = config.replica
     ? new Replica({ directory: join(dataDir, 'replica'), catalog, history, log, special: config.replicaSpecial })
     : undefined
@@ -65,6 +75,7 @@ export async function collect(
   // Each part is stopped only when what feeds it has ended: the port, then ingest, then the replica.
   const replicaStop = new AbortController()
   const ingestStop = new AbortController()
+  const scrubStop = new AbortController()
   const failed = new AbortController()
   const background = (work: Promise<void>, stop: AbortController): void => {
     work.catch((error: unknown) => failed.abort(error))
@@ -76,6 +87,8 @@ export async function collect(
   }
   if (replica !== undefined) background(replica.run(replicaStop.signal), replicaStop)
   background(ingest.run(ingestStop.signal), ingestStop)
+  const scrub = scrubbing(options, repository, damages, stack)
+  if (scrub !== undefined) background(scrub.run(scrubStop.signal), scrubStop)
 
   const identity = openIdentity(dataDir)
   const enrollment = new Enrollment(identity, (agent) => catalog.chainEnd(agent)?.epoch ?? 0, log)
@@ -90,7 +103,8 @@ export async function collect(
     dataDir,
     listen: config.listen,
     repository: repository.id,
-    damage: damage.length,
+    damages,
+    scrub,
     catalog,
     enrolled: identity.agents,
     ingest,
@@ -113,4 +127,19 @@ export async function collect(
     if (signal.aborted) resolve()
   })
   if (failed.signal.aborted) throw failed.signal.reason
+}
+
+/** Undefined where it is switched off. */
+function scrubbing(
+  { dataDir, config, dataKey, log }: CollectorOptions,
+  repository: Repository,
+  damages: Damages,
+  stack: AsyncDisposableStack,
+): ScrubRounds | undefined {
+  const { scrubDays, scrubMegabytesPerSecond } = config
+  if (scrubDays === 0) return undefined
+  const thread = stack.use(
+    new ScrubThread(dataKey, { parity: parityShape(config) ?? DEFAULT_PARITY, bytesPerSecond: scrubMegabytesPerSecond * BYTES_PER_MB }),
+  )
+  return new ScrubRounds({ dataDir, repository, thread, damages, roundMs: scrubDays * DAY_MS, log })
 }

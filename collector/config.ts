@@ -9,6 +9,8 @@ import { formatConfig, readConfig } from '../shared/config.ts'
 import { PacsimileError } from '../shared/errors.ts'
 import { createFileDurably } from '../shared/files.ts'
 import { LOG_LEVELS } from '../shared/log.ts'
+import type { ParityShape } from './repository/parity.ts'
+import { STRIPE_BLOCKS_MAX } from './repository/reed-solomon.ts'
 
 export const DEFAULT_LISTEN = '0.0.0.0:7443'
 
@@ -28,8 +30,32 @@ const SCHEMA = z.strictObject({
   replica: z.boolean().default(true),
   /** Whether it has fifos, sockets and device nodes; devices need root. */
   replicaSpecial: z.boolean().default(false),
+  /** Of full packs and segments: so many damaged blocks of a stripe are repaired. */
+  parity: z
+    .string()
+    .refine((text) => text === 'off' || isShape(text), 'neither off nor DATA+PARITY blocks, such as 10+2')
+    .default('10+2'),
+  /** Every file of the repository is read and verified once in so many days; 0 for never. */
+  scrubDays: z.number().min(0).default(30),
+  /** Read by scrubbing per second at most. */
+  scrubMegabytesPerSecond: z.number().positive().default(50),
   logLevel: z.enum(LOG_LEVELS).default('info'),
 })
+
+function isShape(text: string): boolean {
+  const shape = shapeOf(text)
+  return shape !== undefined && shape.dataBlocks + shape.parityBlocks <= STRIPE_BLOCKS_MAX
+}
+
+function shapeOf(text: string): ParityShape | undefined {
+  const [, data, parity] = /^([1-9]\d{0,2})\+([1-9]\d{0,2})$/.exec(text) ?? []
+  return data === undefined || parity === undefined ? undefined : { dataBlocks: Number(data), parityBlocks: Number(parity) }
+}
+
+/** Undefined: files are sealed without. */
+export function parityShape({ parity }: Pick<CollectorConfig, 'parity'>): ParityShape | undefined {
+  return shapeOf(parity)
+}
 
 export type CollectorConfig = z.output<typeof SCHEMA>
 

@@ -19,17 +19,21 @@ import type { Repository } from './repository/repository.ts'
 const BEFORE_ALL: Position = { epoch: 0, seq: 0 }
 
 export class History implements HistorySource {
-  readonly damage: readonly Damage[]
+  readonly #damage: () => readonly Damage[]
   readonly #catalog: Catalog
   readonly #repository: Repository
   readonly #cache: ChunkCache | undefined
 
   /** Borrows its parts: whoever opened them closes them. */
-  constructor(catalog: Catalog, repository: Repository, options: { cache?: ChunkCache; damage?: readonly Damage[] } = {}) {
+  constructor(catalog: Catalog, repository: Repository, options: { cache?: ChunkCache; damage?: () => readonly Damage[] } = {}) {
     this.#catalog = catalog
     this.#repository = repository
     this.#cache = options.cache
-    this.damage = options.damage ?? []
+    this.#damage = options.damage ?? ((): readonly Damage[] => [])
+  }
+
+  get damage(): readonly Damage[] {
+    return this.#damage()
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

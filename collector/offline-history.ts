@@ -15,7 +15,7 @@ export class OfflineHistory extends History {
   readonly #scratch: ScratchCatalog
 
   private constructor(scratch: ScratchCatalog, repository: Repository, damage: readonly Damage[]) {
-    super(scratch.catalog, repository, { damage })
+    super(scratch.catalog, repository, { damage: () => damage })
     this.repository = repository
     this.#scratch = scratch
   }

@@ -7,10 +7,12 @@ import { millisecondsOf } from '../shared/clock.ts'
 import type { Label } from '../shared/path.ts'
 import { comparePositions, type Position } from '../shared/record.ts'
 import type { Catalog, VolumeFacts } from './catalog.ts'
+import type { Damages } from './damages.ts'
 import type { EnrolledAgents } from './enrolled-agents.ts'
 import type { Ingest } from './ingest.ts'
 import type { Receiver } from './receiver.ts'
 import type { Replica } from './replica.ts'
+import type { ScrubRounds } from './scrub-rounds.ts'
 import type { Session } from './session.ts'
 import type { AgentReport, CollectorStatus, VolumeStatus } from './status.ts'
 
@@ -18,7 +20,8 @@ export interface OverviewParts {
   readonly dataDir: string
   readonly listen: string
   readonly repository: string
-  readonly damage: number
+  readonly damages: Damages
+  readonly scrub: ScrubRounds | undefined
   readonly catalog: Catalog
   readonly enrolled: EnrolledAgents
   readonly ingest: Ingest
@@ -35,11 +38,20 @@ export class Overview {
   }
 
   async report(): Promise<CollectorStatus> {
-    const { dataDir, listen, repository, damage, catalog, ingest } = this.#parts
+    const { dataDir, listen, repository, damages, scrub, catalog, ingest } = this.#parts
     const agents: AgentReport[] = []
     const names = new Set([...(await catalog.agents()), ...this.#parts.enrolled.names()])
     for (const agent of [...names].sort()) agents.push(await this.#agent(agent))
-    return { repository, dataDir, listen, startedMs: this.#startedMs, failure: ingest.failure?.message, damage, agents }
+    return {
+      repository,
+      dataDir,
+      listen,
+      startedMs: this.#startedMs,
+      failure: ingest.failure?.message,
+      damage: damages.list.length,
+      scrub: scrub?.status,
+      agents,
+    }
   }
 
   async #agent(agent: Label): Promise<AgentReport> {

@@ -12,8 +12,9 @@ import type { Label } from '../shared/path.ts'
 import { type ChainEnd, decodeRecord, type JournalRecord } from '../shared/record.ts'
 import type { Catalog, Damage } from './catalog.ts'
 import { CatalogBatch } from './catalog-batch.ts'
+import type { FrameFileKind } from './repository/file-header.ts'
 import { FRAME_OVERHEAD_BYTES } from './repository/frame.ts'
-import type { FoundFrame, FrameFileKind } from './repository/frame-file.ts'
+import type { FoundFrame } from './repository/frame-file.ts'
 import { decodeRecordGroup, type ReadPosition, type Repository } from './repository/repository.ts'
 
 export interface ReplayResult {

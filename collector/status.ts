@@ -1,4 +1,5 @@
 /** What `pacsimile status` shows: one document, made by the running collector. */
+import type { ScrubStatus } from './scrub-rounds.ts'
 
 export interface VolumeStatus {
   readonly name: string
@@ -46,5 +47,7 @@ export interface CollectorStatus {
   readonly failure: string | undefined
   /** Places in the repository that did not read as written when the collector started. */
   readonly damage: number
+  /** Undefined where it is switched off. */
+  readonly scrub: ScrubStatus | undefined
   readonly agents: readonly AgentReport[]
 }

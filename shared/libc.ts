@@ -18,6 +18,7 @@ const F_RDLCK = 0
 const F_UNLCK = 2
 const SIGURG = 23
 const AF_UNIX = 1
+const POSIX_FADV_DONTNEED = 4
 const SOCK_DGRAM_CLOEXEC = 2 | 0o2000000
 /** Largest xattr value (linux/limits.h XATTR_SIZE_MAX) and name list (XATTR_LIST_MAX). */
 const XATTR_SIZE_MAX = 65_536
@@ -35,6 +36,8 @@ export interface Libc {
   releaseLease(fd: number): void
   /** Everything of the filesystem that holds `fd` is durable (syncfs(2); reports write-back errors since Linux 5.8). */
   syncFilesystem(fd: number): void
+  /** What is read of the file next comes from the disk, so far as its pages are clean (posix_fadvise(2)). */
+  forgetCached(fd: number): void
   /** Names and values, sorted by name; of the link itself, never of its target. */
   xattrs(path: ByteString): { name: ByteString; value: ByteString }[]
   /** The same of an open file, whatever names it has. */
@@ -63,6 +66,7 @@ function open(): Libc | undefined {
   if (process.platform !== 'linux') return undefined
   const library = koffi.load(null)
   const fcntl = library.func('int fcntl(int fd, int command, long argument)')
+  const fadvise = library.func('int posix_fadvise(int fd, int64_t offset, int64_t length, int advice)')
   const syncfs = library.func('int syncfs(int fd)')
   const llistxattr = library.func('intptr_t llistxattr(const void *path, void *list, size_t size)')
   const lgetxattr = library.func('intptr_t lgetxattr(const void *path, const void *name, void *value, size_t size)')
@@ -110,6 +114,10 @@ function open(): Libc | undefined {
     },
     syncFilesystem(fd) {
       if (syncfs(fd) !== 0) fail('syncfs')
+    },
+    forgetCached(fd) {
+      // Advice: what cannot be followed is none.
+      fadvise(fd, 0, 0, POSIX_FADV_DONTNEED)
     },
     xattrs(path) {
       const cPath = cString(path)

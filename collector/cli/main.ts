@@ -19,6 +19,7 @@ import { lsCommand } from './ls-command.ts'
 import { endQuietlyOnClosedPipe } from './output.ts'
 import { rebuildCommand } from './rebuild-command.ts'
 import { restoreCommand } from './restore-command.ts'
+import { scrubCommand } from './scrub-command.ts'
 import { statusCommand } from './status-command.ts'
 import { tokenCommand } from './token-command.ts'
 import { waitCommand } from './wait-command.ts'
@@ -37,6 +38,7 @@ const COMMANDS = [
   catCommand,
   restoreCommand,
   checkCommand,
+  scrubCommand,
   rebuildCommand,
   keysCommand,
 ]

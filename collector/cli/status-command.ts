@@ -5,6 +5,7 @@
  */
 import type { Argv } from 'yargs'
 import { showPath } from '../../shared/path.ts'
+import type { ScrubStatus } from '../scrub-rounds.ts'
 import type { AgentReport, CollectorStatus, VolumeStatus } from '../status.ts'
 import { askCollector } from './admin-call.ts'
 import { showAge, showBytes, showCount, showDuration } from './amounts.ts'
@@ -58,6 +59,7 @@ function saySummary(status: CollectorStatus): void {
   say(`Collector on ${status.listen}, up ${up}, repository ${status.repository.slice(0, 8)} in ${status.dataDir}`)
   if (status.failure !== undefined) say(paint('red', `Nothing can be taken in: ${status.failure}`))
   if (status.damage > 0) say(paint('red', `The repository is damaged in ${showCount(status.damage, 'place')}: run \`pacsimile check\``))
+  if (status.scrub !== undefined) say(paint('dim', scrubLine(status.scrub)))
   if (status.agents.length === 0) {
     say('No agent is enrolled yet. Make a token with `pacsimile token create`, then `pacsimile agent enroll` on the host.')
     return
@@ -74,6 +76,13 @@ function saySummary(status: CollectorStatus): void {
     if (volume.replicaProblems > 0)
       say(paint('yellow', `${name}: ${showCount(volume.replicaProblems, 'path')} could not be brought into the replica`))
   }
+}
+
+function scrubLine({ startedMs, verifiedBytes, totalBytes, allVerifiedSinceMs, repaired }: ScrubStatus): string {
+  const share = totalBytes === 0 ? 100 : Math.floor((verifiedBytes / totalBytes) * 100)
+  const round = startedMs > Date.now() ? 'whole' : `${share} % of this round, which began ${showAge(startedMs)}`
+  const all = allVerifiedSinceMs === undefined ? 'no round is whole yet' : `the round before began ${showAge(allVerifiedSinceMs)}`
+  return `Scrubbed: ${round}; ${all}; ${showCount(repaired, 'file')} repaired`
 }
 
 function agentRow(agent: AgentReport): string[] {

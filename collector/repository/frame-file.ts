@@ -25,47 +25,33 @@ import {
 } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { promisify } from 'node:util'
-import { crc32 } from 'node:zlib'
-import { ByteReader, ByteWriter } from '../../shared/bytes.ts'
 import { DIGEST_BYTES, type Digest, digest } from '../../shared/digest.ts'
 import { asPacsimileError, PacsimileError } from '../../shared/errors.ts'
 import { syncDirectory, TEMPORARY_PREFIX, writeFully } from '../../shared/files.ts'
+import { checkHeader, encodeHeader, FILE_HEADER_BYTES, type FrameFileIdentity, SALT_BYTES } from './file-header.ts'
 import {
+  type BareType,
   FRAME_HEADER_BYTES,
   FRAME_OVERHEAD_BYTES,
   type FrameHeader,
   type FrameType,
   frameBytes,
+  isBare,
   isBodyWhole,
   labelKey,
   openFrame,
   openLabel,
   type Payload,
   packPayload,
+  parityFrame,
   readFrameHeader,
   sealFrame,
 } from './frame.ts'
 import { decodeIndex, encodeFooter, encodeIndex, FOOTER_BYTES, type IndexedFrame, readFooter } from './frame-index.ts'
 
-export const FILE_KINDS = { pack: 'P', segment: 'S' } as const
-export type FrameFileKind = keyof typeof FILE_KINDS
-
-const MAGIC = Buffer.from('PACSIMIL', 'latin1')
-const FORMAT_MAJOR = 1
-const FORMAT_MINOR = 0
-export const FILE_HEADER_BYTES = 96
-const SALT_BYTES = 32
-
 const datasync = promisify(fdatasync)
 const fullSync = promisify(fsync)
 const writeVector = promisify(writev)
-
-export interface FrameFileIdentity {
-  readonly kind: FrameFileKind
-  /** 16 bytes, as hex. */
-  readonly repository: string
-  readonly number: number
-}
 
 /** Where a frame is: enough to read it with one pread. */
 export interface FramePlace {
@@ -74,8 +60,11 @@ export interface FramePlace {
   readonly storedLength: number
 }
 
+/** The payloads of the parity frames of the first bytes of a file. */
+export type MakeParity = (path: string, bytes: number) => Promise<readonly Uint8Array[]>
+
 export interface FoundFrame extends Omit<IndexedFrame, 'type'> {
-  readonly type: FrameType | 'ignorable'
+  readonly type: FrameType | BareType
 }
 
 /** What reading front to back meets. */
@@ -83,37 +72,6 @@ export type ScannedFrame =
   | ({ readonly kind: 'frame' } & FoundFrame & { readonly header: FrameHeader })
   /** Bytes that are no frame; `tail` where nothing whole follows in an unsealed file. */
   | { readonly kind: 'damage'; readonly offset: number; readonly length: number; readonly tail: boolean; readonly reason: string }
-
-function encodeHeader(identity: FrameFileIdentity, salt: Buffer): Buffer {
-  const to = new ByteWriter(FILE_HEADER_BYTES)
-  to.raw(MAGIC).rawString(FILE_KINDS[identity.kind]).u8(FORMAT_MAJOR).u8(FORMAT_MINOR).u8(0).u32(0)
-  to.raw(Buffer.from(identity.repository, 'hex')).u64(identity.number).u64(Date.now()).raw(salt)
-  to.raw(Buffer.alloc(FILE_HEADER_BYTES - 4 - to.length))
-  to.u32(crc32(to.view()))
-  return to.take()
-}
-
-/** The salt of a file's labels. @throws format-invalid, format-unknown, damage */
-function checkHeader(bytes: Buffer, identity: FrameFileIdentity, path: string): Buffer {
-  const from = new ByteReader(bytes, path)
-  if (!from.raw(8).equals(MAGIC)) throw new PacsimileError('damage', `${path} does not begin as a file of this repository format`)
-  if (crc32(bytes.subarray(0, FILE_HEADER_BYTES - 4)) !== bytes.readUInt32LE(FILE_HEADER_BYTES - 4))
-    throw new PacsimileError('damage', `The header of ${path} fails its CRC`)
-  const kind = from.rawString(1)
-  const major = from.u8()
-  if (major !== FORMAT_MAJOR)
-    throw new PacsimileError('format-unknown', `${path} is of format ${major}; this release reads format ${FORMAT_MAJOR}`)
-  from.raw(6)
-  const repository = from.raw(16).toString('hex')
-  const number = from.u64()
-  if (kind !== FILE_KINDS[identity.kind] || repository !== identity.repository || number !== identity.number)
-    throw new PacsimileError(
-      'damage',
-      `${path} is not ${identity.kind} ${identity.number} of repository ${identity.repository}: it was renamed or copied here`,
-    )
-  from.u64()
-  return Buffer.from(from.raw(SALT_BYTES))
-}
 
 export class FrameFile {
   readonly path: string
@@ -164,15 +122,15 @@ export class FrameFile {
 
   /**
    * Opens the newest file to go on appending: cuts a torn tail, but never below `durable`, the place up to which it is
-   * known to have been made durable. Undefined when it cannot be appended to (sealed, or damaged before its end): a new
+   * known to have been made durable ('all': of a file that was full). Undefined when it cannot be appended to (sealed, or damaged before its end): a new
    * file must be begun, and this one stays as it is.
    */
-  static reopen(path: string, identity: FrameFileIdentity, dataKey: KeyObject, durable = 0): FrameFile | undefined {
+  static reopen(path: string, identity: FrameFileIdentity, dataKey: KeyObject, durable: number | 'all' = 0): FrameFile | undefined {
     const file = FrameFile.#open(path, identity, dataKey, constants.O_RDWR)
     let end = FILE_HEADER_BYTES
     for (const found of file.scan()) {
       if (found.kind === 'damage') {
-        if (found.tail && found.offset >= durable) break
+        if (found.tail && durable !== 'all' && found.offset >= durable) break
         file.close()
         return undefined
       }
@@ -180,12 +138,14 @@ export class FrameFile {
         file.close()
         return undefined
       }
+      // Sealing was cut short: what it is of is whole, and it is made again.
+      if (found.type === 'parity') break
       const { type, offset, storedLength, plainLength, digest: name } = found
       // A frame that this release may pass over is not its to list: an index says what each frame is.
-      if (type !== 'ignorable') file.#index.push({ type, offset, storedLength, plainLength, digest: name })
+      if (!isBare(type)) file.#index.push({ type, offset, storedLength, plainLength, digest: name })
       end = found.offset + FRAME_OVERHEAD_BYTES + found.storedLength
     }
-    if (end < durable) {
+    if (durable !== 'all' && end < durable) {
       // It was longer once: appending here would give the lost place to something else.
       file.close()
       return undefined
@@ -261,8 +221,12 @@ export class FrameFile {
     return true
   }
 
-  /** Writes the index and the footer. The file never changes again. */
-  async seal(): Promise<void> {
+  /**
+   * Writes the index and the footer, and before them parity, if `makeParity` is given: it gets the path and the length of what is
+   * to be protected, and makes the payloads of the frames. The file never changes again.
+   */
+  async seal(makeParity?: MakeParity): Promise<void> {
+    if (makeParity !== undefined) await this.#addParity(makeParity)
     const place = this.append('index', packPayload(encodeIndex(this.#index)))
     this.#queue.push(encodeFooter(place.offset))
     this.#end += FOOTER_BYTES
@@ -272,6 +236,20 @@ export class FrameFile {
       await fullSync(this.#fd)
     } catch (error) {
       this.#failed = asPacsimileError(error, `Sealing ${this.path}`)
+      throw this.#failed
+    }
+  }
+
+  async #addParity(makeParity: MakeParity): Promise<void> {
+    try {
+      await this.#flush()
+      for (const payload of await makeParity(this.path, this.#end)) {
+        const frame = parityFrame(payload)
+        this.#queue.push(frame)
+        this.#end += frame.length
+      }
+    } catch (error) {
+      this.#failed = asPacsimileError(error, `Making parity for ${this.path}`)
       throw this.#failed
     }
   }
@@ -365,7 +343,7 @@ export class FrameFile {
       if (!isBodyWhole(header, body)) return 'the frame fails its CRC'
     }
     try {
-      const name = header.type === 'ignorable' ? digest('\0'.repeat(DIGEST_BYTES)) : openLabel(header, this.#labelKey)
+      const name = isBare(header.type) ? digest('\0'.repeat(DIGEST_BYTES)) : openLabel(header, this.#labelKey)
       return {
         kind: 'frame',
         type: header.type,

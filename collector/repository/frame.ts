@@ -20,6 +20,8 @@ export type FrameType = keyof typeof FRAME_TYPES
 const TYPE_NAMES = new Map<number, FrameType>(Object.entries(FRAME_TYPES).map(([name, number]) => [number, name as FrameType]))
 /** Frame types from here on may be passed over by a reader that does not know them. */
 const FIRST_IGNORABLE_TYPE = 128
+/** Not encrypted: what it is of is, and whoever has no key can repair. */
+const PARITY_TYPE = 128
 
 const MAGIC = Buffer.from('PcF1', 'latin1')
 const FLAG_ZSTD = 1
@@ -35,9 +37,15 @@ const FRAME_TRAILER_BYTES = TAG_BYTES + 4
 export const FRAME_OVERHEAD_BYTES = FRAME_HEADER_BYTES + FRAME_TRAILER_BYTES
 const CIPHER = 'aes-256-gcm'
 
+/** Frames without a label: parity, or 'ignorable' for one of a newer release that may be passed over. */
+export type BareType = 'parity' | 'ignorable'
+
+export function isBare(type: FrameType | BareType): type is BareType {
+  return type === 'parity' || type === 'ignorable'
+}
+
 export interface FrameHeader extends StoredForm {
-  /** The type's name, or 'ignorable' for one of a newer release that may be passed over. */
-  readonly type: FrameType | 'ignorable'
+  readonly type: FrameType | BareType
   readonly plainLength: number
   readonly storedLength: number
   readonly nonce: Buffer
@@ -109,14 +117,14 @@ export function readFrameHeader(bytes: Buffer): FrameHeader | undefined {
   if (bytes.length < FRAME_HEADER_BYTES || !bytes.subarray(0, 4).equals(MAGIC)) return undefined
   if (crc32(bytes.subarray(0, 76)) !== bytes.readUInt32LE(76)) return undefined
   const number = bytes[4] ?? 0
-  const type = TYPE_NAMES.get(number) ?? (number >= FIRST_IGNORABLE_TYPE ? 'ignorable' : undefined)
+  const type = TYPE_NAMES.get(number) ?? bareType(number)
   if (type === undefined)
     throw new PacsimileError('format-unknown', `A frame of type ${number}, which this release does not know and must not pass over`)
   const flags = bytes[5] ?? 0
   const filter = bytes[6] ?? 0
-  if (type !== 'ignorable' && (flags & ~FLAG_ZSTD) !== 0)
+  if (!isBare(type) && (flags & ~FLAG_ZSTD) !== 0)
     throw new PacsimileError('format-unknown', `A frame with flags ${flags}, which this release does not know`)
-  if (type !== 'ignorable' && filter > FILTER_SAMPLES)
+  if (!isBare(type) && filter > FILTER_SAMPLES)
     throw new PacsimileError('format-unknown', `A frame with content filter ${filter}, which this release does not know`)
   const plainLength = bytes.readUInt32LE(8)
   const storedLength = bytes.readUInt32LE(12)
@@ -131,6 +139,41 @@ export function readFrameHeader(bytes: Buffer): FrameHeader | undefined {
     label: Buffer.from(bytes.subarray(28, 76)),
     sealed: Buffer.from(bytes.subarray(0, SEALED_BYTES)),
   }
+}
+
+function bareType(number: number): BareType | undefined {
+  if (number === PARITY_TYPE) return 'parity'
+  return number >= FIRST_IGNORABLE_TYPE ? 'ignorable' : undefined
+}
+
+/** A parity frame: its payload as it is, and its CRCs. */
+export function parityFrame(payload: Uint8Array): Buffer {
+  const frame = Buffer.alloc(FRAME_OVERHEAD_BYTES + payload.length)
+  MAGIC.copy(frame, 0)
+  frame[4] = PARITY_TYPE
+  frame.writeUInt32LE(payload.length, 8)
+  frame.writeUInt32LE(payload.length, 12)
+  frame.writeUInt32LE(crc32(frame.subarray(0, 76)), 76)
+  frame.set(payload, FRAME_HEADER_BYTES)
+  const end = FRAME_HEADER_BYTES + payload.length + TAG_BYTES
+  frame.writeUInt32LE(crc32(frame.subarray(FRAME_HEADER_BYTES, end)), end)
+  return frame
+}
+
+/** The payloads of the whole parity frames that lie anywhere in these bytes, whatever else is damaged. */
+export function* parityPayloads(bytes: Buffer): Generator<{ readonly offset: number; readonly payload: Buffer }> {
+  for (let at = bytes.indexOf(MAGIC); at >= 0; at = bytes.indexOf(MAGIC, at)) {
+    const found = parityAt(bytes, at)
+    if (found !== undefined) yield { offset: at, payload: found }
+    at += found === undefined ? 1 : FRAME_OVERHEAD_BYTES + found.length
+  }
+}
+
+function parityAt(bytes: Buffer, at: number): Buffer | undefined {
+  if (bytes[at + 4] !== PARITY_TYPE) return undefined
+  const header = readFrameHeader(bytes.subarray(at))
+  const body = bytes.subarray(at + FRAME_HEADER_BYTES)
+  return header !== undefined && isBodyWhole(header, body) ? body.subarray(0, header.storedLength) : undefined
 }
 
 /** Whether `body` (payload, tag, CRC: all after the header) is as it was written. Needs no key. */

@@ -10,7 +10,7 @@
  * (a chunk that no record names, records that nobody was told of), never a hole (a record without its chunks).
  */
 import { createSecretKey, type KeyObject } from 'node:crypto'
-import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { ByteReader, ByteWriter } from '../../shared/bytes.ts'
@@ -27,8 +27,11 @@ import {
   SEGMENT_BYTES_TARGET,
 } from '../../shared/limits.ts'
 import { type Label, label } from '../../shared/path.ts'
+import { type FrameFileKind } from './file-header.ts'
 import { type Payload, packPayload } from './frame.ts'
-import { FrameFile, type FrameFileKind, type FramePlace } from './frame-file.ts'
+import { FrameFile, type FramePlace, type MakeParity } from './frame-file.ts'
+import type { ParityShape } from './parity.ts'
+import { parityOf } from './parity-thread.ts'
 
 const FORMAT_NAME = 'pacsimile repository'
 const FORMAT_VERSION = 1
@@ -100,9 +103,13 @@ export class Repository {
   readonly #readers = new Map<string, FrameFile>()
   #pack: FrameFile | undefined
   #segment: FrameFile | undefined
+  readonly #makeParity: MakeParity | undefined
+  /** Files that are full, sealed one after the other while others are written. */
+  #sealing: Promise<void> = Promise.resolve()
 
-  private constructor(directory: string, about: RepositoryDescription, dataKey: Buffer) {
+  private constructor(directory: string, about: RepositoryDescription, dataKey: Buffer, makeParity?: MakeParity) {
     this.directory = directory
+    this.#makeParity = makeParity
     this.description = about
     this.#dataKey = createSecretKey(dataKey)
   }
@@ -128,14 +135,17 @@ export class Repository {
 
   /**
    * Opens for reading and appending; the caller holds the lock of its data directory. Cuts torn tails, but nothing before
-   * the places in `durable`, up to which the files are known to have been durable.
+   * the places in `durable`, up to which the files are known to have been durable. Full files are sealed with parity of this
+   * shape.
    */
   static openForAppending(
     directory: string,
     dataKey: Buffer,
     durable: { readonly packs: ReadPosition; readonly segments: ReadPosition } = { packs: READ_FROM_START, segments: READ_FROM_START },
+    parity?: ParityShape,
   ): Repository {
-    const repository = Repository.open(directory, dataKey)
+    const makeParity = parity === undefined ? undefined : parityOf(parity)
+    const repository = new Repository(directory, readDescription(directory), dataKey, makeParity)
     repository.#pack = repository.#reopenNewest('pack', durable.packs)
     repository.#segment = repository.#reopenNewest('segment', durable.segments)
     return repository
@@ -166,6 +176,18 @@ export class Repository {
     return found.sort((a, b) => a - b)
   }
 
+  /** In bytes; 0 where it is not there any more. */
+  sizeOf(kind: FrameFileKind, number: number): number {
+    return statSync(this.pathOf(kind, number), { throwIfNoEntry: false })?.size ?? 0
+  }
+
+  /** Another file is at its path now. */
+  forget(kind: FrameFileKind, number: number): void {
+    const path = this.pathOf(kind, number)
+    this.#readers.get(path)?.close()
+    this.#readers.delete(path)
+  }
+
   /** A file opened for reading. Kept open; closed by `close` or when many others were used since. @throws io, damage */
   file(kind: FrameFileKind, number: number): FrameFile {
     const path = this.pathOf(kind, number)
@@ -190,7 +212,12 @@ export class Repository {
     if (number === undefined) return undefined
     const path = this.pathOf(kind, number)
     try {
-      return FrameFile.reopen(path, { kind, repository: this.id, number }, this.#dataKey, number === durable.file ? durable.offset : 0)
+      const identity = { kind, repository: this.id, number }
+      if (number >= durable.file) return FrameFile.reopen(path, identity, this.#dataKey, number === durable.file ? durable.offset : 0)
+      // It was full, and what is appended to it would not be read again: only its sealing was cut short.
+      const full = FrameFile.reopen(path, identity, this.#dataKey, 'all')
+      if (full !== undefined) this.#sealLater(full)
+      return undefined
     } catch (error) {
       // A file whose very header is damaged, or was never completed: nothing is appended to it, `check` reports it.
       if (error instanceof PacsimileError && error.code === 'damage') return undefined
@@ -234,7 +261,7 @@ export class Repository {
       }
       await this.#segment.sync()
     }
-    await this.#rollOver()
+    this.#rollOver()
   }
 
   /**
@@ -248,17 +275,27 @@ export class Repository {
     this.#segment = undefined
   }
 
-  async #rollOver(): Promise<void> {
+  #rollOver(): void {
     if (this.#pack !== undefined && this.#pack.size >= PACK_BYTES_TARGET) {
       const full = this.#pack
       this.#pack = undefined
-      await sealAndClose(full)
+      this.#sealLater(full)
     }
     if (this.#segment !== undefined && this.#segment.size >= SEGMENT_BYTES_TARGET) {
       const full = this.#segment
       this.#segment = undefined
-      await sealAndClose(full)
+      this.#sealLater(full)
     }
+  }
+
+  /** Parity takes its time; nobody's acknowledgement waits for it. */
+  #sealLater(file: FrameFile): void {
+    this.#sealing = this.#sealing.then(() => sealAndClose(file, this.#makeParity))
+  }
+
+  /** Resolves when the files that were full by now are sealed, or cannot be. */
+  sealed(): Promise<void> {
+    return this.#sealing
   }
 
   /** How far the files reach that were made durable, for a reader that catches up later. */
@@ -272,7 +309,15 @@ export class Repository {
 
   /** @throws damage, io */
   readChunk(place: FramePlace, name: Digest): Buffer {
-    return this.file('pack', place.file).read(place.offset, place.storedLength, name)
+    const read = (): Buffer => this.file('pack', place.file).read(place.offset, place.storedLength, name)
+    try {
+      return read()
+    } catch (error) {
+      if (!(error instanceof PacsimileError) || error.code !== 'damage') throw error
+      // It may have been repaired since it was opened.
+      this.forget('pack', place.file)
+      return read()
+    }
   }
 
   close(): void {
@@ -308,10 +353,11 @@ function readAgent(from: ByteReader): Label {
   }
 }
 
-/** A file that cannot be sealed holds what was committed all the same, and is read front to back. */
-async function sealAndClose(file: FrameFile): Promise<void> {
+async function sealAndClose(file: FrameFile, makeParity: MakeParity | undefined): Promise<void> {
   try {
-    await file.seal()
+    await file.seal(makeParity)
+  } catch {
+    // It holds what was committed all the same, and is read front to back; `scrub` counts it among those without parity.
   } finally {
     file.close()
   }

@@ -13,6 +13,7 @@ import { restoreFields } from '../../collector/cli/restore-command.ts'
 import { statusFields } from '../../collector/cli/status-command.ts'
 import { windowFields } from '../../collector/cli/window-command.ts'
 import type { RestoreReport } from '../../collector/restore.ts'
+import type { ScrubReport } from '../../collector/scrub.ts'
 import type { CollectorStatus } from '../../collector/status.ts'
 import { NO_DIGEST } from '../../shared/digest.ts'
 import { serveLocal } from '../../shared/local-api.ts'
@@ -157,6 +158,7 @@ describe('docs/json.md names exactly the fields of', () => {
       startedMs: 1,
       failure: 'full',
       damage: 0,
+      scrub: { startedMs: 1, verifiedBytes: 1, totalBytes: 1, allVerifiedSinceMs: 1, repaired: 1 },
       agents: [
         { ...agent, pending: 0, spoolBytes: 0, lagMs: 0, volumes: [{ ...volume, lastGapMs: 1, replicaPath: '/r', replicaProblems: 0 }] },
       ],
@@ -236,6 +238,15 @@ describe('docs/json.md names exactly the fields of', () => {
     onTestFinished(() => server.close())
     expect(fieldsOf(await answer('agent', 'scan', '--deep', '--state', state))).toEqual(documented('agent scan'))
     expect(asked).toEqual([{ deep: true }])
+  })
+
+  it('scrub', () => {
+    const damage = [{ file: 'f', offset: 1, reason: 'r' }]
+    const healed = [
+      { time: 't', file: 'f', source: 'parity', blocks: [{ offset: 0, length: 1, before: 'b', after: 'a' }], end: false } as const,
+    ]
+    const report: ScrubReport = { repository: 'r', files: 1, bytes: 1, seconds: 1, unprotected: 0, found: damage, healed, left: damage }
+    expect(fieldsOf(report)).toEqual(documented('scrub'))
   })
 
   it('rebuild', () => {

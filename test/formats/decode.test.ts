@@ -19,9 +19,11 @@ import {
   GOLDEN,
   GOLDEN_EXTENSIONS,
   GOLDEN_FILTER,
+  GOLDEN_PARITY,
   goldenExtensions,
   goldenFiltered,
   goldenRepository,
+  goldenWithParity,
 } from './examples.ts'
 import { plainTree } from './plain.ts'
 
@@ -46,6 +48,10 @@ function decode(
   return { status, errors: stderr, value: () => JSON.parse(stdout) as unknown }
 }
 
+function parity(...args: readonly string[]): unknown {
+  return JSON.parse(execFileSync('python3', [join(import.meta.dirname, 'parity.py'), ...args], { encoding: 'utf8' })) as unknown
+}
+
 describe.skipIf(!isUsable() && process.env['CI'] === undefined)('an independent program', () => {
   const repository = join(GOLDEN, 'repository')
 
@@ -68,6 +74,31 @@ describe.skipIf(!isUsable() && process.env['CI'] === undefined)('an independent 
     const to = join(scratchDirectory(), 'out')
     expect(decode(join(GOLDEN_FILTER, 'repository'), key, 'extract', 'pacs1', 'images', to)).toMatchObject({ status: 0, errors: '' })
     for (const [name, hex] of Object.entries(goldenFiltered())) expect(readFileSync(join(to, name)).toString('hex'), name).toBe(hex)
+  })
+
+  it('passes over parity, which another one finds to be that of the region, and repairs by', () => {
+    const key = `--key-file=${join(GOLDEN_PARITY, 'repository.key')}`
+    const directory = join(GOLDEN_PARITY, 'repository')
+    const to = join(scratchDirectory(), 'out')
+    expect(decode(directory, key, 'extract', 'pacs1', 'images', to)).toMatchObject({ status: 0, errors: '' })
+    for (const [name, sha256] of Object.entries(goldenWithParity()))
+      expect(
+        createHash('sha256')
+          .update(readFileSync(join(to, name)))
+          .digest('hex'),
+        name,
+      ).toBe(sha256)
+    for (const [file, stripes] of [
+      ['packs/01/000000000001.pack', 6],
+      ['segments/01/000000000001.seg', 1],
+    ] as const) {
+      const whole = readFileSync(join(directory, file))
+      expect(parity(join(directory, file))).toEqual({ stripes, damaged: [], lost: [], agrees: true })
+      const [damaged, repaired] = [join(scratchDirectory(), 'damaged'), join(scratchDirectory(), 'repaired')]
+      writeFileSync(damaged, Buffer.concat([Buffer.alloc(700), whole.subarray(700)]))
+      expect(parity(damaged, repaired)).toMatchObject({ stripes, lost: [], agrees: true })
+      expect(readFileSync(repaired).equals(whole)).toBe(true)
+    }
   })
 
   it('finds the same in extension fields, and leaves holes as holes', () => {

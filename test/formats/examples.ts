@@ -12,6 +12,9 @@ export const GOLDEN_EXTENSIONS = join(import.meta.dirname, 'v1-extensions')
 /** The same of chunks that are filtered. */
 export const GOLDEN_FILTER = join(import.meta.dirname, 'v1-filter')
 
+/** The same of sealed files with parity. */
+export const GOLDEN_PARITY = join(import.meta.dirname, 'v1-parity')
+
 export interface GoldenItem {
   readonly hex: string
   /** Of a record. */
@@ -51,6 +54,11 @@ export function goldenExtensions(): { records: GoldenItem[]; tree: readonly { re
 /** By path, in hex. */
 export function goldenFiltered(): Readonly<Record<string, string>> {
   return read('contents.json', GOLDEN_FILTER) as Record<string, string>
+}
+
+/** SHA-256 by path. */
+export function goldenWithParity(): Readonly<Record<string, string>> {
+  return read('contents.json', GOLDEN_PARITY) as Record<string, string>
 }
 
 export function goldenItems(name: 'records.json' | 'messages.json'): GoldenItem[] {

@@ -2,7 +2,7 @@
 import { createSecretKey } from 'node:crypto'
 import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { FrameFile } from '../../collector/repository/frame-file.ts'
+import { FrameFile, type MakeParity } from '../../collector/repository/frame-file.ts'
 import { formatSlot, sealSlot } from '../../collector/repository/key-slot.ts'
 import { Repository } from '../../collector/repository/repository.ts'
 import { DEFAULT_CHUNK_SIZES } from '../../shared/chunker.ts'
@@ -40,9 +40,9 @@ export class GoldenPlace {
     return new GoldenPlace(directory, file('pack', 'pack'), file('segment', 'seg'))
   }
 
-  async seal(): Promise<void> {
+  async seal(makeParity?: MakeParity): Promise<void> {
     for (const file of [this.pack, this.segment]) {
-      await file.seal()
+      await file.seal(makeParity)
       file.close()
     }
   }

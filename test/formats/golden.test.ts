@@ -1,14 +1,16 @@
 /** What version 1 wrote is read for ever, and written the same way. */
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { readFileSync, statSync } from 'node:fs'
+import { chmodSync, cpSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { checkRepository } from '../../collector/check.ts'
 import { OfflineHistory } from '../../collector/offline-history.ts'
 import { openKeys, type RepositorySecret } from '../../collector/repository/keys.ts'
+import { DEFAULT_PARITY } from '../../collector/repository/parity.ts'
 import { Repository, readDescription } from '../../collector/repository/repository.ts'
 import { restore } from '../../collector/restore.ts'
+import { scrubRepository } from '../../collector/scrub.ts'
 import { digestFromHex, digestHex } from '../../shared/digest.ts'
 import { label, ROOT } from '../../shared/path.ts'
 import { decodeRecord, encodeRecord, recordHash } from '../../shared/record.ts'
@@ -19,10 +21,12 @@ import {
   GOLDEN,
   GOLDEN_EXTENSIONS,
   GOLDEN_FILTER,
+  GOLDEN_PARITY,
   goldenExtensions,
   goldenFiltered,
   goldenItems,
   goldenRepository,
+  goldenWithParity,
 } from './examples.ts'
 import { plain, plainAdditions, plainTree } from './plain.ts'
 
@@ -106,6 +110,42 @@ describe('a golden chunk that is filtered', () => {
     const contents = Object.entries(goldenFiltered())
     expect(contents).toHaveLength(39)
     for (const [name, hex] of contents) expect(readFileSync(join(to, name)).toString('hex'), name).toBe(hex)
+  })
+})
+
+describe('a golden file with parity', () => {
+  it('is read, checked, and repaired to the same bytes', async () => {
+    const directory = join(scratchDirectory(), 'repository')
+    cpSync(join(GOLDEN_PARITY, 'repository'), directory, { recursive: true })
+    const key = openKeys(directory, readDescription(directory).id, { kind: 'key-file', file: join(GOLDEN_PARITY, 'repository.key') })
+    const files = ['packs/01/000000000001.pack', 'segments/01/000000000001.seg'].map((file) => join(directory, file))
+    const whole = files.map((file) => readFileSync(file))
+    for (const [i, file] of files.entries()) {
+      chmodSync(file, 0o600)
+      writeFileSync(file, Buffer.concat([Buffer.alloc(600), whole[i]?.subarray(600) ?? Buffer.alloc(0)]))
+    }
+    expect((await checkRepository(directory, key)).damage.length).toBeGreaterThan(0)
+    const repository = Repository.open(directory, key)
+    onTestFinished(() => repository.close())
+    const options = { parity: DEFAULT_PARITY, bytesPerSecond: Number.POSITIVE_INFINITY }
+    expect(await scrubRepository(repository, key, options)).toMatchObject({ unprotected: 0, left: [] })
+    expect(files.map((file) => readFileSync(file))).toEqual(whole)
+
+    await using history = await OfflineHistory.open(directory, key)
+    const place = { agent: label('pacs1', 'Agent'), volume: label('images', 'Volume'), path: ROOT }
+    const point = await history.point(place.agent, place.volume, { kind: 'head' })
+    const to = join(scratchDirectory(), 'out')
+    const report = await restore(history, { ...place, point, to, dryRun: false, setuid: false, special: false, torn: false })
+    expect(report.missing).toEqual([])
+    const contents = Object.entries(goldenWithParity())
+    expect(contents).toHaveLength(24)
+    for (const [name, sha256] of contents)
+      expect(
+        createHash('sha256')
+          .update(readFileSync(join(to, name)))
+          .digest('hex'),
+        name,
+      ).toBe(sha256)
   })
 })
 

@@ -1,0 +1,167 @@
+/**
+ * Scrubbing in rounds beside everything else that a collector does: one file after the other, spread over the days of a round.
+ *
+ * The place in the round is kept in DATA/scrub.json, so that a restart goes on there. Invariant: a file counts as verified in a
+ * round only after it was read in it. It prevents a collector that is restarted every night from verifying the same files for ever,
+ * and calling that a coverage.
+ */
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { z } from 'zod'
+import { asPacsimileError, errnoOf } from '../shared/errors.ts'
+import { writeFileDurably } from '../shared/files.ts'
+import type { Log } from '../shared/log.ts'
+import type { Damages } from './damages.ts'
+import type { FrameFileKind } from './repository/file-header.ts'
+import type { Repository } from './repository/repository.ts'
+import { healOf, SCRUBBED_KINDS, scrubOne } from './scrub.ts'
+import type { ScrubThread } from './scrub-thread.ts'
+
+/** What `status` shows of it. */
+export interface ScrubStatus {
+  /** Of this round. */
+  readonly startedMs: number
+  readonly verifiedBytes: number
+  readonly totalBytes: number
+  /** Every byte that is older than the round before was verified since then; undefined before the first whole round. */
+  readonly allVerifiedSinceMs: number | undefined
+  /** Files repaired since the data directory was made. */
+  readonly repaired: number
+}
+
+const STATE = z.object({
+  roundStartedMs: z.number(),
+  /** The last file that was verified in this round. */
+  kind: z.enum(['segment', 'pack']).optional(),
+  number: z.number().int().min(0),
+  nextMs: z.number(),
+  lastRoundStartedMs: z.number().optional(),
+  repaired: z.number().int().min(0),
+})
+type State = z.output<typeof STATE>
+
+export interface ScrubRoundsParts {
+  readonly dataDir: string
+  readonly repository: Repository
+  readonly thread: ScrubThread
+  readonly damages: Damages
+  /** What a round takes. */
+  readonly roundMs: number
+  readonly log: Log
+}
+
+const DAY_MS = 24 * 3_600_000
+/** Before a file that could not be read is tried again. */
+const RETRY_MS = 60_000
+/** A round ends before the next one is due. */
+const SHARE = 0.9
+
+export class ScrubRounds {
+  readonly #parts: ScrubRoundsParts
+  #state: State
+
+  constructor(parts: ScrubRoundsParts) {
+    this.#parts = parts
+    this.#state = readState(parts.dataDir) ?? { roundStartedMs: Date.now(), number: 0, nextMs: Date.now(), repaired: 0 }
+  }
+
+  get status(): ScrubStatus {
+    const { roundStartedMs, lastRoundStartedMs, repaired } = this.#state
+    let [verifiedBytes, totalBytes] = [0, 0]
+    for (const { kind, number } of this.#files()) {
+      const bytes = this.#parts.repository.sizeOf(kind, number)
+      totalBytes += bytes
+      if (this.#isVerified(kind, number)) verifiedBytes += bytes
+    }
+    return { startedMs: roundStartedMs, verifiedBytes, totalBytes, allVerifiedSinceMs: lastRoundStartedMs, repaired }
+  }
+
+  /** Until the signal is given. */
+  async run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      const waitMs = Math.min(this.#state.nextMs - Date.now(), DAY_MS)
+      if (waitMs > 0) await pause(waitMs, signal)
+      else await this.#step(signal)
+    }
+  }
+
+  #files(): { readonly kind: FrameFileKind; readonly number: number }[] {
+    return SCRUBBED_KINDS.flatMap((kind) => this.#parts.repository.numbers(kind).map((number) => ({ kind, number })))
+  }
+
+  #isVerified(kind: FrameFileKind, number: number): boolean {
+    const { kind: lastKind, number: lastNumber } = this.#state
+    if (lastKind === undefined) return false
+    const [at, last] = [SCRUBBED_KINDS.indexOf(kind), SCRUBBED_KINDS.indexOf(lastKind)]
+    return at < last || (at === last && number <= lastNumber)
+  }
+
+  async #step(signal: AbortSignal): Promise<void> {
+    const { repository, thread, roundMs, log } = this.#parts
+    const files = this.#files()
+    const next = files.find(({ kind, number }) => !this.#isVerified(kind, number))
+    if (files.length === 0) {
+      this.#state = { ...this.#state, nextMs: Date.now() + RETRY_MS }
+      return
+    }
+    if (next === undefined) {
+      this.#endRound()
+      return
+    }
+    const { kind, number } = next
+    const totalBytes = files.reduce((sum, file) => sum + repository.sizeOf(file.kind, file.number), 0)
+    try {
+      const scrubbed = await scrubOne(repository, thread, kind, number)
+      const heal = healOf(repository, scrubbed)
+      if (heal !== undefined)
+        log.warn('a file of the repository was damaged and is repaired', { file: heal.file, blocks: heal.blocks.length })
+      for (const { file, offset, reason } of scrubbed.left) log.error('the repository is damaged', { file, offset, reason })
+      await this.#parts.damages.replace(scrubbed.path, scrubbed.left)
+      const restMs = (scrubbed.bytes / Math.max(1, totalBytes)) * roundMs * SHARE
+      this.#keep({ ...this.#state, kind, number, nextMs: Date.now() + restMs, repaired: this.#state.repaired + Number(heal !== undefined) })
+    } catch (error) {
+      if (signal.aborted) return
+      const { code, message } = asPacsimileError(error, 'Scrubbing')
+      log.error('a file of the repository cannot be scrubbed; it is tried again', { code, reason: message })
+      this.#state = { ...this.#state, nextMs: Date.now() + RETRY_MS }
+    }
+  }
+
+  #endRound(): void {
+    const { roundStartedMs, repaired } = this.#state
+    this.#parts.log.info('every file of the repository was scrubbed', { since: new Date(roundStartedMs).toISOString() })
+    const nextMs = Math.max(Date.now(), roundStartedMs + this.#parts.roundMs)
+    this.#keep({ roundStartedMs: nextMs, number: 0, nextMs, lastRoundStartedMs: roundStartedMs, repaired })
+  }
+
+  #keep(state: State): void {
+    this.#state = state
+    writeFileDurably(stateFile(this.#parts.dataDir), `${JSON.stringify(state)}\n`)
+  }
+}
+
+function stateFile(dataDir: string): string {
+  return join(dataDir, 'scrub.json')
+}
+
+/** Undefined: a round begins from the start, which costs nothing but reading. */
+function readState(dataDir: string): State | undefined {
+  try {
+    return STATE.safeParse(JSON.parse(readFileSync(stateFile(dataDir), 'utf8'))).data
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT' || error instanceof SyntaxError) return undefined
+    throw asPacsimileError(error, `Reading ${stateFile(dataDir)}`)
+  }
+}
+
+function pause(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const end = (): void => {
+      clearTimeout(timer)
+      signal.removeEventListener('abort', end)
+      resolve()
+    }
+    const timer = setTimeout(end, ms)
+    signal.addEventListener('abort', end, { once: true })
+  })
+}

@@ -1,0 +1,44 @@
+/** The thread that scrubs files (scrub-file.ts), seen from outside; it begins with the first file. */
+import { once } from 'node:events'
+import { extname } from 'node:path'
+import { Worker } from 'node:worker_threads'
+import { PacsimileError } from '../shared/errors.ts'
+import type { FrameFileIdentity } from './repository/file-header.ts'
+import type { ScrubbedFile, ScrubOptions } from './scrub-file.ts'
+import type { ScrubAnswer, ScrubTask, ScrubThreadData } from './scrub-worker.ts'
+
+export class ScrubThread implements AsyncDisposable {
+  readonly #data: ScrubThreadData
+  #worker: Worker | undefined
+
+  constructor(dataKey: Uint8Array, options: ScrubOptions) {
+    this.#data = { ...options, dataKey }
+  }
+
+  /** One file at a time. @throws io, space, format-unknown */
+  async scrub(path: string, identity: FrameFileIdentity): Promise<ScrubbedFile> {
+    const worker = this.#started()
+    const ended = once(worker, 'exit')
+    ended.catch(() => {})
+    worker.postMessage({ path, identity } satisfies ScrubTask, [])
+    const [answer] = (await Promise.race([once(worker, 'message'), ended.then(() => [])])) as [ScrubAnswer?]
+    if (answer === undefined) throw new PacsimileError('internal', 'the scrubbing thread ended')
+    if ('scrubbed' in answer) return answer.scrubbed
+    throw new PacsimileError(answer.code, answer.message)
+  }
+
+  #started(): Worker {
+    if (this.#worker !== undefined) return this.#worker
+    const url = new URL(`./scrub-worker${extname(import.meta.filename)}`, import.meta.url)
+    const worker = new Worker(url, { workerData: this.#data, execArgv: [] })
+    worker.on('exit', () => {
+      if (this.#worker === worker) this.#worker = undefined
+    })
+    this.#worker = worker
+    return worker
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#worker?.terminate()
+  }
+}

@@ -1,0 +1,37 @@
+/**
+ * The edge of the scrubbing thread: files in, what became of them out, one after the other (scrub-thread.ts).
+ *
+ * Invariant: every file that comes has one answer. It prevents a scrub that waits for ever on the file that it stumbled over.
+ */
+import { createSecretKey } from 'node:crypto'
+import { parentPort, workerData } from 'node:worker_threads'
+import { asPacsimileError, type ErrorCode } from '../shared/errors.ts'
+import type { FrameFileIdentity } from './repository/file-header.ts'
+import { type ScrubbedFile, type ScrubOptions, scrubFile } from './scrub-file.ts'
+
+export interface ScrubThreadData extends ScrubOptions {
+  readonly dataKey: Uint8Array
+}
+
+export interface ScrubTask {
+  readonly path: string
+  readonly identity: FrameFileIdentity
+}
+
+export type ScrubAnswer = { readonly scrubbed: ScrubbedFile } | { readonly code: ErrorCode; readonly message: string }
+
+if (parentPort === null) throw new TypeError('this module runs in a worker thread')
+const port = parentPort
+const { dataKey, ...options } = workerData as ScrubThreadData
+const key = createSecretKey(dataKey)
+
+port.on('message', ({ path, identity }: ScrubTask) => {
+  const answer = (word: ScrubAnswer): void => port.postMessage(word, [])
+  scrubFile(path, identity, key, options).then(
+    (scrubbed) => answer({ scrubbed }),
+    (error: unknown) => {
+      const { code, message } = asPacsimileError(error, `Scrubbing ${path}`)
+      answer({ code, message })
+    },
+  )
+})

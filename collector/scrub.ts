@@ -1,0 +1,109 @@
+/**
+ * Scrubs a repository: every file of it, from the disk itself, repaired where it has parity, with a word in `heals.jsonl` for
+ * every repair.
+ *
+ * Invariant: a repair that cannot be noted down has been made all the same, and is told. It prevents a disk that fails little by
+ * little from being mended in silence.
+ */
+import { closeSync, constants, fsyncSync, openSync, writeSync } from 'node:fs'
+import { join, relative } from 'node:path'
+import { asPacsimileError } from '../shared/errors.ts'
+import type { Damage } from './catalog.ts'
+import type { FrameFileKind } from './repository/file-header.ts'
+import type { Repository } from './repository/repository.ts'
+import type { ScrubbedFile, ScrubOptions } from './scrub-file.ts'
+import { ScrubThread } from './scrub-thread.ts'
+
+/** Segments first: without records nothing is found of what packs hold. */
+export const SCRUBBED_KINDS = ['segment', 'pack'] as const satisfies readonly FrameFileKind[]
+const HEALS_FILE = 'heals.jsonl'
+
+export interface ScrubReport {
+  readonly repository: string
+  readonly files: number
+  readonly bytes: number
+  readonly seconds: number
+  /** Sealed files that have no parity, and files that are not sealed. */
+  readonly unprotected: number
+  readonly found: readonly Damage[]
+  readonly healed: readonly HealedFile[]
+  /** Damage that is there still. */
+  readonly left: readonly Damage[]
+}
+
+/** A line of `heals.jsonl`. */
+export interface HealedFile {
+  /** ISO 8601. */
+  readonly time: string
+  /** Below the repository's directory. */
+  readonly file: string
+  readonly source: 'parity'
+  readonly blocks: readonly { readonly offset: number; readonly length: number; readonly before: string; readonly after: string }[]
+  /** Parity, index or footer were damaged, and were written anew. */
+  readonly end: boolean
+}
+
+export interface ScrubProgress {
+  readonly bytes: number
+  readonly totalBytes: number
+}
+
+/** @throws io, space, format-unknown */
+export async function scrubRepository(
+  repository: Repository,
+  dataKey: Buffer,
+  options: ScrubOptions,
+  onProgress: (progress: ScrubProgress) => void = () => {},
+): Promise<ScrubReport> {
+  const startedMs = performance.now()
+  await using thread = new ScrubThread(dataKey, options)
+  const files = SCRUBBED_KINDS.flatMap((kind) => repository.numbers(kind).map((number) => ({ kind, number })))
+  const totalBytes = files.reduce((sum, { kind, number }) => sum + repository.sizeOf(kind, number), 0)
+  const [found, healed, left]: [Damage[], HealedFile[], Damage[]] = [[], [], []]
+  let bytes = 0
+  let unprotected = 0
+  for (const { kind, number } of files) {
+    const scrubbed = await scrubOne(repository, thread, kind, number)
+    bytes += scrubbed.bytes
+    found.push(...scrubbed.found)
+    left.push(...scrubbed.left)
+    if (scrubbed.protection !== 'parity') unprotected += 1
+    const heal = healOf(repository, scrubbed)
+    if (heal !== undefined) healed.push(heal)
+    onProgress({ bytes, totalBytes })
+  }
+  const seconds = (performance.now() - startedMs) / 1000
+  return { repository: repository.id, files: files.length, bytes, seconds, unprotected, found, healed, left }
+}
+
+/** Scrubs a file, and notes down what was repaired in it. */
+export async function scrubOne(repository: Repository, thread: ScrubThread, kind: FrameFileKind, number: number): Promise<ScrubbedFile> {
+  const scrubbed = await thread.scrub(repository.pathOf(kind, number), { kind, repository: repository.id, number })
+  const heal = healOf(repository, scrubbed)
+  if (heal === undefined) return scrubbed
+  // What was opened before is the damaged file still.
+  repository.forget(kind, number)
+  noteDown(repository.directory, heal)
+  return scrubbed
+}
+
+export function healOf(repository: Repository, { path, repair }: ScrubbedFile): HealedFile | undefined {
+  if (repair === undefined) return undefined
+  const file = relative(repository.directory, path)
+  return { time: new Date().toISOString(), file, source: 'parity', blocks: repair.healed, end: repair.isEndHealed }
+}
+
+function noteDown(directory: string, heal: HealedFile): void {
+  const path = join(directory, HEALS_FILE)
+  try {
+    const fd = openSync(path, constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT, 0o600)
+    try {
+      writeSync(fd, `${JSON.stringify(heal)}\n`)
+      fsyncSync(fd)
+    } finally {
+      closeSync(fd)
+    }
+  } catch (error) {
+    throw asPacsimileError(error, `Noting a repair of ${heal.file} in ${path}`)
+  }
+}

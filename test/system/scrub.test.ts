@@ -1,0 +1,136 @@
+import { chmodSync, closeSync, mkdirSync, openSync, readFileSync, statSync, writeFileSync, writeSync } from 'node:fs'
+import { join } from 'node:path'
+import { beforeEach, describe, expect, it } from 'vitest'
+import type { HealedFile, ScrubReport } from '../../collector/scrub.ts'
+import type { CollectorStatus } from '../../collector/status.ts'
+import { Installation } from '../support/installation.ts'
+import { walkTree } from '../support/tree-walk.ts'
+import { type Copy, differences } from '../support/truth.ts'
+import { until } from '../support/until.ts'
+import { Random } from '../support/workload.ts'
+
+/** More than a pack holds, so that one of them is full and has parity. */
+const FILES = 80
+const FILE_BYTES = 1_000_000
+const DAMAGES = 24
+/** Of a file with parity, that is not parity. */
+const CONTENT_SHARE = 0.8
+const SCRUB_SECONDS_MAX = 60
+
+let installation: Installation
+let truth: Copy
+let pack: string
+
+function damage(file: string, offset: number, bytes: Buffer): void {
+  chmodSync(file, 0o600)
+  const fd = openSync(file, 'r+')
+  writeSync(fd, bytes, 0, bytes.length, offset)
+  closeSync(fd)
+  chmodSync(file, 0o400)
+}
+
+/** Sectors that a disk gives back as zeros, and flipped bits: fewer than the parity of any stripe takes. `share`: of the file. */
+function damageEverywhere(file: string, share: number): void {
+  const random = new Random(11)
+  const size = Math.floor(statSync(file).size * share)
+  const bytes = readFileSync(file)
+  for (let i = 0; i < DAMAGES; i++) {
+    const offset = Math.floor(((i + random.below(100) / 100) / DAMAGES) * (size - 512))
+    damage(file, offset, i % 3 === 0 ? Buffer.alloc(512) : Buffer.from([(bytes[offset] ?? 0) ^ (1 << random.below(8))]))
+  }
+}
+
+function expectWhole(name: string): void {
+  const to = join(installation.directory, name)
+  installation.run('restore', 'pacs1:images', '--at', 'now', '--to', to, '--repository', join(installation.data, 'repository'))
+  expect(differences(truth, walkTree(to))).toEqual([])
+}
+
+async function startCollector(): Promise<void> {
+  installation.startCollector()
+  await installation.until('status', '--data', installation.data)
+}
+
+describe('a full pack that is damaged in many places', () => {
+  beforeEach(async () => {
+    installation = await Installation.make()
+    const source = join(installation.directory, 'source')
+    await startCollector()
+    installation.enroll('pacs1', source)
+    mkdirSync(join(source, 'd'))
+    const random = new Random(5)
+    for (let i = 0; i < FILES; i++) writeFileSync(join(source, 'd', `${i}.dcm`), random.bytes(FILE_BYTES))
+    truth = walkTree(source)
+    installation.startAgent('pacs1')
+    await installation.wait('pacs1')
+    await installation.kill('pacs1', 'SIGTERM')
+    await installation.kill('collector', 'SIGTERM')
+    pack = join(installation.data, 'repository/packs/01/000000000001.pack')
+    // Full, and sealed before the collector ended.
+    expect(statSync(pack).mode & 0o777).toBe(0o400)
+  })
+
+  it('is repaired by scrub, which says what it did, and everything is restored', () => {
+    const repository = join(installation.data, 'repository')
+    const before = readFileSync(pack)
+    damageEverywhere(pack, CONTENT_SHARE)
+    expect(installation.try('check', '--repository', repository).status).toBe(3)
+
+    const said = installation.run('scrub', '--repository', repository)
+    expect(said.stdout).toContain('Repaired from parity: packs/01/000000000001.pack, 24 blocks')
+    expect(said.stdout).toContain('Whole again')
+    expect(installation.try('check', '--repository', repository).status).toBe(0)
+    expect(readFileSync(pack).equals(before)).toBe(true)
+    expectWhole('scrubbed')
+
+    const [heal] = readFileSync(join(repository, 'heals.jsonl'), 'utf8')
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as HealedFile)
+    expect(heal).toMatchObject({ file: 'packs/01/000000000001.pack', source: 'parity', end: false })
+    expect(heal?.blocks.length).toBe(DAMAGES)
+    const again = installation.json('scrub', '--repository', repository) as ScrubReport
+    expect(again).toMatchObject({ found: [], healed: [], left: [] })
+    expect(again.unprotected).toBe(again.files - 1)
+  })
+
+  it('is found and repaired by the collector itself, while it runs', async () => {
+    damageEverywhere(pack, 1)
+    // A round takes some seconds.
+    const config = join(installation.data, 'collector.toml')
+    writeFileSync(config, readFileSync(config, 'utf8').replace('scrubDays = 30', 'scrubDays = 0.0001'))
+    await startCollector()
+    const status = (): CollectorStatus => installation.json('status', '--data', installation.data) as CollectorStatus
+    await until('a round of scrubbing', SCRUB_SECONDS_MAX, () => status().scrub?.allVerifiedSinceMs)
+    expect(status()).toMatchObject({ damage: 0, scrub: { repaired: 1 } })
+    expect(installation.run('status', '--data', installation.data).stdout).toContain('1 file repaired')
+    const to = join(installation.directory, 'running')
+    installation.run('restore', 'pacs1:images', '--at', 'now', '--to', to, '--data', installation.data)
+    expect(differences(truth, walkTree(to))).toEqual([])
+    await installation.kill('collector', 'SIGTERM')
+    expect(installation.try('check', '--repository', join(installation.data, 'repository')).status).toBe(0)
+  })
+
+  it('with more damage than parity takes keeps what is whole, and what is not is named', () => {
+    const repository = join(installation.data, 'repository')
+    const { size } = statSync(pack)
+    damageEverywhere(pack, 1)
+    // A third of the file: three or more blocks of every stripe.
+    damage(pack, Math.floor(size / 3), Buffer.alloc(Math.floor(size / 3)))
+    const scrubbed = installation.try('scrub', '--repository', repository, '--json')
+    expect(scrubbed.status).toBe(3)
+    const report = JSON.parse(scrubbed.stdout) as ScrubReport
+    expect(report.left.length).toBeGreaterThan(0)
+    expect(new Set(report.left.map(({ file }) => file))).toEqual(new Set([pack]))
+    const checked = installation.try('check', '--repository', repository, '--json')
+    expect(checked.status).toBe(3)
+    const { affected } = JSON.parse(checked.stdout) as { affected: { path: string }[] }
+    const to = join(installation.directory, 'rest')
+    const restored = installation.try('restore', 'pacs1:images', '--at', 'now', '--to', to, '--repository', repository)
+    expect(restored.status).toBe(3)
+    const missing = [...new Set(affected.map(({ path }) => `${JSON.stringify(path)} is missing`))]
+    expect(missing.length).toBeGreaterThan(FILES / 10)
+    expect(missing.length).toBeLessThan(FILES * 0.8)
+    expect(new Set(differences(truth, walkTree(to)))).toEqual(new Set(missing))
+  })
+})
