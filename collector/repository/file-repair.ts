@@ -7,7 +7,7 @@
  * crash leaves half done.
  */
 import { type KeyObject, randomBytes } from 'node:crypto'
-import { chmodSync, closeSync, constants, fsyncSync, openSync, readFileSync, renameSync, rmSync } from 'node:fs'
+import { chmodSync, closeSync, constants, fsyncSync, openSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { digestHex, digestOf } from '../../shared/digest.ts'
 import { asPacsimileError, PacsimileError } from '../../shared/errors.ts'
@@ -45,7 +45,8 @@ export async function repairFile(
   if (regionBytes === undefined) return undefined
   const region = Buffer.from(bytes.subarray(0, regionBytes))
   const { healed, lost } = repairRegion(region, stripes)
-  const temporary = join(dirname(path), `${TEMPORARY_PREFIX}${basename(path)}-${randomBytes(6).toString('hex')}`)
+  const prefix = `${TEMPORARY_PREFIX}${basename(path)}-`
+  const temporary = join(dirname(path), `${prefix}${randomBytes(6).toString('hex')}`)
   const writeBeside = (...parts: Buffer[]): void => {
     rmSync(temporary, { force: true })
     writeDurably(temporary, Buffer.concat(parts))
@@ -54,6 +55,8 @@ export async function repairFile(
   const end = bytes.subarray(regionBytes)
   let isEndHealed = false
   try {
+    // What a repair left that was killed.
+    for (const name of readdirSync(dirname(path))) if (name.startsWith(prefix)) rmSync(join(dirname(path), name))
     writeBeside(region, end)
     const left = damage(temporary)
     if (left > 0) {

@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process'
 import { createSecretKey } from 'node:crypto'
 import { chmodSync, closeSync, openSync, readdirSync, readFileSync, statSync, truncateSync, writeSync } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -15,6 +16,7 @@ import { Random } from '../support/workload.ts'
 const KEY = createSecretKey(Buffer.alloc(32, 9))
 const IDENTITY: FrameFileIdentity = { kind: 'pack', repository: '00'.repeat(16), number: 1 }
 const CHUNKS = 60
+const REPAIR = join(import.meta.dirname, '../support/repair-file.ts')
 /** Without a thread, for many repairs one after the other. */
 const makeParity: MakeParity = async (path, bytes) =>
   Promise.resolve(Array.from(stripesOf(readFileSync(path).subarray(0, bytes), DEFAULT_PARITY), encodeStripe))
@@ -153,6 +155,63 @@ describe('a sealed file with parity', () => {
     flip(whole.path, whole.regionBytes + 90, 3)
     expect((await repair(whole.path))?.healed).toHaveLength(1)
     expect(readable(whole.path)).toEqual([...whole.contents, more])
+  })
+})
+
+/** What `strace` makes of a system call, the nth time that it is made. */
+async function repairInjected(path: string, injection: string): Promise<{ said: string; isKilled: boolean }> {
+  const trace = ['-f', '-qq', '-o', '/dev/null', '-e', `inject=${injection}`]
+  const { stdout, signal, status } = spawnSync(
+    'strace',
+    [...trace, process.execPath, '--disable-warning=ExperimentalWarning', REPAIR, path],
+    {
+      encoding: 'utf8',
+    },
+  )
+  return Promise.resolve({ said: stdout, isKilled: signal === 'SIGKILL' || status === 137 })
+}
+
+describe.skipIf(spawnSync('strace', ['-V']).status !== 0 && process.env['CI'] === undefined)('a repair', () => {
+  const STEPS = ['pwrite64', 'fsync', 'fchmod,chmod,fchmodat', 'rename,renameat,renameat2', 'unlink,unlinkat'] as const
+
+  it.each(STEPS)('that is killed in %s leaves the file as it was, or repaired', async (calls) => {
+    const whole = await sealed(7, true)
+    let kills = 0
+    for (let n = 1; ; n++) {
+      flip(whole.path, 3000, 2)
+      // Its end too, so that it is sealed anew.
+      flip(whole.path, whole.bytes.length - 30, 1)
+      const damaged = readFileSync(whole.path)
+      const { isKilled, said } = await repairInjected(whole.path, `${calls}:signal=KILL:when=${n}`)
+      if (!isKilled) {
+        expect(said).toBe('repaired')
+        break
+      }
+      kills += 1
+      const now = readFileSync(whole.path)
+      const isWhole = now.subarray(0, whole.regionBytes).equals(whole.bytes.subarray(0, whole.regionBytes))
+      expect(isWhole || now.equals(damaged)).toBe(true)
+      if (!isWhole) expect((await repair(whole.path))?.lost).toEqual([])
+      expectWhole(whole)
+    }
+    expect(kills).toBeGreaterThan(0)
+    expectWhole(whole)
+  })
+
+  it.each([
+    ['pwrite64', 'ENOSPC', 'space'],
+    ['fsync', 'EIO', 'io'],
+    ['rename,renameat,renameat2', 'EIO', 'io'],
+  ] as const)('whose %s fails with %s says so, and leaves the file as it was', async (calls, errno, code) => {
+    const whole = await sealed(8, true)
+    flip(whole.path, 3000, 2)
+    const damaged = readFileSync(whole.path)
+    const { said } = await repairInjected(whole.path, `${calls}:error=${errno}:when=1`)
+    expect(said).toBe(code)
+    expect(readFileSync(whole.path).equals(damaged)).toBe(true)
+    expect(readdirSync(dirname(whole.path))).toEqual(['file.pack'])
+    expect((await repair(whole.path))?.lost).toEqual([])
+    expectWhole(whole)
   })
 })
 
