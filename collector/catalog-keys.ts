@@ -89,6 +89,7 @@ export const keys = {
 export const ranges = {
   agents: prefixRange('a'),
   damage: prefixRange('d'),
+  chunks: prefixRange('c'),
   allSummaries: (agent: Label): KeyRange => prefixRange(`s${agent}\0`),
   lost: (agent: Label): KeyRange => prefixRange(`l${agent}\0`),
   epochs: (agent: Label): KeyRange => prefixRange(`e${agent}\0`),

@@ -9,11 +9,12 @@ import { ClassicLevel } from 'classic-level'
 import { ByteReader } from '../shared/bytes.ts'
 import { type HybridTime, hybridTime } from '../shared/clock.ts'
 import { DIGEST_BYTES, type Digest, digest, NO_DIGEST } from '../shared/digest.ts'
-import { PacsimileError, reasonOf } from '../shared/errors.ts'
+import { PacsimileError } from '../shared/errors.ts'
 import { type Label, pathFromKey, type RelativePath } from '../shared/path.ts'
 import { type ChainEnd, comparePositions, decodeSummary, type Position, type RecordSummary, type WatchMode } from '../shared/record.ts'
 import type { TreeEntry } from '../shared/tree.ts'
 import { hardLinkKey, type Version } from '../shared/version.ts'
+import { levelError } from './catalog-error.ts'
 import { type KeyRange, keys, POSITION_BYTES, ranges, readNewestKey, readPosition, readVersionKey } from './catalog-keys.ts'
 import { readChunkPlace, readCoverage, readVersion, readVolume } from './catalog-values.ts'
 import type { FramePlace } from './repository/frame-file.ts'
@@ -119,6 +120,14 @@ export class Catalog {
   chunk(name: Digest): ChunkPlace | undefined {
     const value = this.#db.getSync(keys.chunk(name))
     return value === undefined ? undefined : readChunkPlace(value)
+  }
+
+  /** The chunks that are to be read from one pack; looks at all that there are. */
+  async *chunksIn(pack: number): AsyncGenerator<{ readonly name: Digest; readonly place: ChunkPlace }> {
+    for await (const [key, value] of this.#entries(ranges.chunks)) {
+      const place = readChunkPlace(value)
+      if (place.file === pack) yield { name: digest(key.toString('latin1', 1)), place }
+    }
   }
 
   /** The end of an agent's chain as folded in here; undefined for an agent never heard of. */
@@ -385,14 +394,4 @@ export class Catalog {
     for await (const [, value] of this.#entries(ranges.coverage(agent, volume), { reverse: true, limit: 1 })) return readCoverage(value)
     return undefined
   }
-}
-
-/** Never the code `damage`, which is about the repository, or what a peer has sent. LevelDB's errors have no errno; what the system said stands in their text. */
-function levelError(error: unknown, what: string): PacsimileError {
-  const cause = error instanceof Error && error.cause !== undefined ? error.cause : error
-  const reason = reasonOf(cause)
-  const isFull = reason.includes('No space left') || reason.includes('quota')
-  // A file that the others name and that is not there is damage as much as one that does not read.
-  const isDamaged = reason.includes('No such file') || (cause instanceof Error && 'code' in cause && cause.code === 'LEVEL_CORRUPTION')
-  return new PacsimileError(isFull ? 'space' : 'io', `${what}: ${reason}`, { cause: error, details: isDamaged ? { isDamaged } : {} })
 }

@@ -19,6 +19,7 @@ import { FRAME_HEADER_BYTES, isBare } from './repository/frame.ts'
 import type { FrameFile, ScannedFrame } from './repository/frame-file.ts'
 import { Repository } from './repository/repository.ts'
 import { ScratchCatalog } from './scratch-catalog.ts'
+import { supersededBy } from './scrub.ts'
 
 /** A version that cannot be restored, or not with certainty. */
 export interface Affected {
@@ -72,6 +73,7 @@ export async function checkRepository(
   const reading = new Reading(repository, onProgress)
   await reading.run()
   const { affected, versions, lostByAgent } = await affectedVersions(catalog, reading.brokenChunks)
+  const superseded = await supersededBy(catalog, repository, reading.damage)
   return {
     repository: repository.id,
     agents: (await catalog.agents()).length,
@@ -82,10 +84,13 @@ export async function checkRepository(
     segments: repository.numbers('segment').length,
     bytes: reading.bytes,
     seconds: (performance.now() - started) / 1000,
-    damage: unique([...folded.damage, ...reading.damage]),
+    damage: unique([...folded.damage, ...reading.damage.filter((found) => !superseded.includes(found))]),
     affected,
     lostByAgent,
-    notes: reading.notes,
+    notes: [
+      ...reading.notes,
+      ...superseded.map(({ file, offset, reason }) => `${file}, byte ${offset}: ${reason}; what was there is stored elsewhere`),
+    ],
   }
 }
 

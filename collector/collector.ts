@@ -12,6 +12,7 @@ import type { Log } from '../shared/log.ts'
 import { adminRoutes } from './admin.ts'
 import { openCatalog } from './catalog-opening.ts'
 import { ChunkCache } from './chunk-cache.ts'
+import { ChunkHealer } from './chunk-heal.ts'
 import { type CollectorConfig, parityShape, parseListen } from './config.ts'
 import { Damages } from './damages.ts'
 import { Enrollment } from './enrollment.ts'
@@ -24,7 +25,7 @@ import { replay } from './replay.ts'
 import { Replica } from './replica.ts'
 import { DEFAULT_PARITY } from './repository/parity.ts'
 import { Repository } from './repository/repository.ts'
-import { ScrubRounds } from './scrub-rounds.ts'
+import { ScrubRounds, type ScrubRoundsParts } from './scrub-rounds.ts'
 import { ScrubThread } from './scrub-thread.ts'
 
 const DAY_MS = 24 * 3_600_000
@@ -87,7 +88,8 @@ export async function collect(
   }
   if (replica !== undefined) background(replica.run(replicaStop.signal), replicaStop)
   background(ingest.run(ingestStop.signal), ingestStop)
-  const scrub = scrubbing(options, repository, damages, stack)
+  const healer = new ChunkHealer({ catalog, repository, ingest, replica })
+  const scrub = scrubbing(options, { repository, damages, healer }, stack)
   if (scrub !== undefined) background(scrub.run(scrubStop.signal), scrubStop)
 
   const identity = openIdentity(dataDir)
@@ -132,8 +134,7 @@ export async function collect(
 /** Undefined where it is switched off. */
 function scrubbing(
   { dataDir, config, dataKey, log }: CollectorOptions,
-  repository: Repository,
-  damages: Damages,
+  parts: Pick<ScrubRoundsParts, 'repository' | 'damages' | 'healer'>,
   stack: AsyncDisposableStack,
 ): ScrubRounds | undefined {
   const { scrubDays, scrubMegabytesPerSecond } = config
@@ -141,5 +142,5 @@ function scrubbing(
   const thread = stack.use(
     new ScrubThread(dataKey, { parity: parityShape(config) ?? DEFAULT_PARITY, bytesPerSecond: scrubMegabytesPerSecond * BYTES_PER_MB }),
   )
-  return new ScrubRounds({ dataDir, repository, thread, damages, roundMs: scrubDays * DAY_MS, log })
+  return new ScrubRounds({ ...parts, dataDir, thread, roundMs: scrubDays * DAY_MS, log })
 }

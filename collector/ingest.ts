@@ -36,6 +36,14 @@ export interface IngestSession {
 type Item =
   | { readonly session: IngestSession; readonly chunk: ChunkMessage }
   | { readonly session: IngestSession; readonly records: readonly Uint8Array[] }
+  | Rewrite
+
+/** A chunk that is stored once more. */
+interface Rewrite {
+  readonly rewrite: ChunkMessage
+  readonly resolve: () => void
+  readonly reject: (error: PacsimileError) => void
+}
 
 /** Received bytes that may wait for a commit before senders are held back. */
 const QUEUE_BYTES_MAX = 8 * COMMIT_BYTES_TARGET
@@ -97,6 +105,15 @@ export class Ingest {
     while (this.#queuedBytes > QUEUE_BYTES_MAX) await new Promise<void>((resolve) => this.#wakeSenders.push(resolve))
   }
 
+  /** Stores a chunk once more, because its frame is damaged; resolves when it is read from the new one. @throws io, space */
+  rewrite(name: Digest, plain: Buffer): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const rewrite: ChunkMessage = { kind: 'chunk', digest: name, length: plain.length, ...storedForm(plain, undefined) }
+      // Whoever waits is told by the commit.
+      void this.submit({ rewrite, resolve, reject })
+    })
+  }
+
   /** The commit loop; ends when the signal is given and what was submitted is committed. @throws io, space when the catalog fails */
   async run(signal: AbortSignal): Promise<void> {
     const stop = (): void => this.#wakeLoop?.()
@@ -150,6 +167,10 @@ export class Ingest {
     const broken = new Map<IngestSession, PacsimileError>()
     try {
       for (const item of items) {
+        if ('rewrite' in item) {
+          this.#storeChunk(item.rewrite, batch)
+          continue
+        }
         if (broken.has(item.session)) continue
         try {
           if ('chunk' in item) this.#takeChunk(item.chunk, batch)
@@ -179,6 +200,7 @@ export class Ingest {
         (): void =>
           session.committed(head),
     )
+    for (const item of items) if ('rewrite' in item) words.push(item.resolve)
     for (const [session, error] of broken) words.push(() => session.failed(error))
     const agents = new Set([...heads.keys(), ...broken.keys()].map((session) => session.agent))
     words.push(() => this.#onCommit(agents))
@@ -186,7 +208,10 @@ export class Ingest {
   }
 
   #takeChunk(chunk: ChunkMessage, batch: CatalogBatch): void {
-    if (batch.chunk(chunk.digest) !== undefined) return
+    if (batch.chunk(chunk.digest) === undefined) this.#storeChunk(chunk, batch)
+  }
+
+  #storeChunk(chunk: ChunkMessage, batch: CatalogBatch): void {
     const plain = plainOf(chunk, chunk.length)
     if (digestOf(plain) !== chunk.digest)
       throw new PacsimileError('damage', `chunk ${digestHex(chunk.digest)} does not have the content that its digest names`)
@@ -242,7 +267,9 @@ export class Ingest {
     await new Promise<void>((resolve) => {
       setTimeout(resolve, RETRY_MS)
     })
-    return [...new Set(items.map((item) => item.session))].map((session) => (): void => session.failed(error))
+    const sessions = new Set(items.flatMap((item) => ('rewrite' in item ? [] : [item.session])))
+    const rejections = items.flatMap((item) => ('rewrite' in item ? [(): void => item.reject(error)] : []))
+    return [...rejections, ...[...sessions].map((session) => (): void => session.failed(error))]
   }
 }
 
@@ -270,6 +297,7 @@ function payloadOf({ digest, length, filtered, compressed, bytes }: ChunkMessage
 }
 
 function bytesOf(item: Item): number {
+  if ('rewrite' in item) return item.rewrite.bytes.length
   return 'chunk' in item ? item.chunk.bytes.length : item.records.reduce((sum, record) => sum + record.length, 0)
 }
 

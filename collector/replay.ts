@@ -45,11 +45,9 @@ export async function replay(repository: Repository, catalog: Catalog, onProgres
   for (const step of frames(repository, 'pack', start.packs, damage)) {
     if (step.frame?.type === 'chunk') {
       const { digest, offset, storedLength, plainLength } = step.frame
-      // A chunk that was sent again after a failed commit stands twice; where it was found first it was found whole.
-      if (batch.chunk(digest) === undefined) {
-        batch.addChunk(digest, { file: step.next.file, offset, storedLength, plainLength })
-        pending += 1
-      }
+      // One that stands twice was sent again after a failed commit, or stored again because its first frame is damaged.
+      batch.addChunk(digest, { file: step.next.file, offset, storedLength, plainLength })
+      pending += 1
       chunks += 1
     }
     packs = step.next

@@ -11,10 +11,13 @@ import { z } from 'zod'
 import { asPacsimileError, errnoOf } from '../shared/errors.ts'
 import { writeFileDurably } from '../shared/files.ts'
 import type { Log } from '../shared/log.ts'
+import type { Damage } from './catalog.ts'
+import type { ChunkHealer } from './chunk-heal.ts'
 import type { Damages } from './damages.ts'
 import type { FrameFileKind } from './repository/file-header.ts'
 import type { Repository } from './repository/repository.ts'
-import { healOf, SCRUBBED_KINDS, scrubOne } from './scrub.ts'
+import { healOf, noteReplicaHeal, SCRUBBED_KINDS, scrubOne } from './scrub.ts'
+import type { ScrubbedFile } from './scrub-file.ts'
 import type { ScrubThread } from './scrub-thread.ts'
 
 /** What `status` shows of it. */
@@ -45,6 +48,7 @@ export interface ScrubRoundsParts {
   readonly repository: Repository
   readonly thread: ScrubThread
   readonly damages: Damages
+  readonly healer: ChunkHealer
   /** What a round takes. */
   readonly roundMs: number
   readonly log: Log
@@ -115,8 +119,9 @@ export class ScrubRounds {
       const heal = healOf(repository, scrubbed)
       if (heal !== undefined)
         log.warn('a file of the repository was damaged and is repaired', { file: heal.file, blocks: heal.blocks.length })
-      for (const { file, offset, reason } of scrubbed.left) log.error('the repository is damaged', { file, offset, reason })
-      await this.#parts.damages.replace(scrubbed.path, scrubbed.left)
+      const left = kind === 'pack' && scrubbed.left.length > 0 ? await this.#healFromReplica(scrubbed, number) : scrubbed.left
+      for (const { file, offset, reason } of left) log.error('the repository is damaged', { file, offset, reason })
+      await this.#parts.damages.replace(scrubbed.path, left)
       const restMs = (scrubbed.bytes / Math.max(1, totalBytes)) * roundMs * SHARE
       this.#keep({ ...this.#state, kind, number, nextMs: Date.now() + restMs, repaired: this.#state.repaired + Number(heal !== undefined) })
     } catch (error) {
@@ -125,6 +130,17 @@ export class ScrubRounds {
       log.error('a file of the repository cannot be scrubbed; it is tried again', { code, reason: message })
       this.#state = { ...this.#state, nextMs: Date.now() + RETRY_MS }
     }
+  }
+
+  /** @returns what concerns something still */
+  async #healFromReplica({ path, left }: ScrubbedFile, pack: number): Promise<readonly Damage[]> {
+    const { repository, healer, log } = this.#parts
+    const { healed, lost } = await healer.heal(pack)
+    if (healed.length > 0) {
+      log.warn('content of a damaged pack was stored once more, from the replica', { file: path, chunks: healed.length, lost: lost.length })
+      noteReplicaHeal(repository, path, healed)
+    }
+    return lost.length === 0 ? [] : left
   }
 
   #endRound(): void {

@@ -7,10 +7,14 @@
  */
 import { closeSync, constants, fsyncSync, openSync, writeSync } from 'node:fs'
 import { join, relative } from 'node:path'
+import { type Digest, digestHex } from '../shared/digest.ts'
 import { asPacsimileError } from '../shared/errors.ts'
-import type { Damage } from './catalog.ts'
+import type { Catalog, Damage } from './catalog.ts'
+import { brokenChunks } from './chunk-heal.ts'
+import { replay } from './replay.ts'
 import type { FrameFileKind } from './repository/file-header.ts'
 import type { Repository } from './repository/repository.ts'
+import { ScratchCatalog } from './scratch-catalog.ts'
 import type { ScrubbedFile, ScrubOptions } from './scrub-file.ts'
 import { ScrubThread } from './scrub-thread.ts'
 
@@ -27,8 +31,10 @@ export interface ScrubReport {
   readonly unprotected: number
   readonly found: readonly Damage[]
   readonly healed: readonly HealedFile[]
-  /** Damage that is there still. */
+  /** Damage that is there still, and concerns something. */
   readonly left: readonly Damage[]
+  /** Damage that is there still in packs from which nothing that is damaged is read any more. */
+  readonly superseded: readonly Damage[]
 }
 
 /** A line of `heals.jsonl`. */
@@ -37,10 +43,13 @@ export interface HealedFile {
   readonly time: string
   /** Below the repository's directory. */
   readonly file: string
-  readonly source: 'parity'
+  /** `replica`: what parity could not repair was stored once more in another pack. */
+  readonly source: 'parity' | 'replica'
   readonly blocks: readonly { readonly offset: number; readonly length: number; readonly before: string; readonly after: string }[]
   /** Parity, index or footer were damaged, and were written anew. */
   readonly end: boolean
+  /** Digests of what was stored once more, in hex. */
+  readonly chunks: readonly string[]
 }
 
 export interface ScrubProgress {
@@ -72,8 +81,24 @@ export async function scrubRepository(
     if (heal !== undefined) healed.push(heal)
     onProgress({ bytes, totalBytes })
   }
+  const superseded = await supersededOf(repository, left)
+  const concerning = left.filter((damage) => !superseded.includes(damage))
   const seconds = (performance.now() - startedMs) / 1000
-  return { repository: repository.id, files: files.length, bytes, seconds, unprotected, found, healed, left }
+  return { repository: repository.id, files: files.length, bytes, seconds, unprotected, found, healed, left: concerning, superseded }
+}
+
+async function supersededOf(repository: Repository, left: readonly Damage[]): Promise<Damage[]> {
+  if (left.length === 0) return []
+  await using scratch = await ScratchCatalog.open()
+  await replay(repository, scratch.catalog)
+  return await supersededBy(scratch.catalog, repository, left)
+}
+
+/** Of damage that was found, what concerns nothing. */
+export async function supersededBy(catalog: Catalog, repository: Repository, found: readonly Damage[]): Promise<Damage[]> {
+  const verdicts = new Map<string, boolean>()
+  for (const damage of found) if (!verdicts.has(damage.file)) verdicts.set(damage.file, await isSuperseded(catalog, repository, damage))
+  return found.filter(({ file }) => verdicts.get(file) === true)
 }
 
 /** Scrubs a file, and notes down what was repaired in it. */
@@ -90,7 +115,20 @@ export async function scrubOne(repository: Repository, thread: ScrubThread, kind
 export function healOf(repository: Repository, { path, repair }: ScrubbedFile): HealedFile | undefined {
   if (repair === undefined) return undefined
   const file = relative(repository.directory, path)
-  return { time: new Date().toISOString(), file, source: 'parity', blocks: repair.healed, end: repair.isEndHealed }
+  return { time: new Date().toISOString(), file, source: 'parity', blocks: repair.healed, end: repair.isEndHealed, chunks: [] }
+}
+
+/** What cannot be repaired, and is needed no more: everything that is to be read from the pack can be. */
+async function isSuperseded(catalog: Catalog, repository: Repository, { file }: Damage): Promise<boolean> {
+  const pack = repository.numbers('pack').find((number) => repository.pathOf('pack', number) === file)
+  return pack !== undefined && (await brokenChunks(catalog, repository, pack)).size === 0
+}
+
+/** Notes down that chunks of a file were stored once more. */
+export function noteReplicaHeal(repository: Repository, path: string, digests: readonly Digest[]): void {
+  const file = relative(repository.directory, path)
+  const chunks = digests.map((digest) => digestHex(digest))
+  noteDown(repository.directory, { time: new Date().toISOString(), file, source: 'replica', blocks: [], end: false, chunks })
 }
 
 function noteDown(directory: string, heal: HealedFile): void {

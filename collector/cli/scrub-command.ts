@@ -63,9 +63,19 @@ function sayReport(report: ScrubReport): void {
     const what = [...(blocks.length > 0 ? [showCount(blocks.length, 'block')] : []), ...(end ? ['what ends it'] : [])]
     say(paint('green', `Repaired from parity: ${file}, ${what.join(' and ')}`))
   }
+  if (report.superseded.length > 0)
+    say(
+      paint(
+        'dim',
+        `${showCount(report.superseded.length, 'damaged place', 'damaged places')} concern nothing: what was there is stored elsewhere.`,
+      ),
+    )
   if (report.left.length === 0) {
     say(
-      paint('green', report.found.length === 0 ? 'Whole: every byte is what was written.' : 'Whole again: every byte is what was written.'),
+      paint(
+        'green',
+        report.found.length === 0 ? 'Whole: every byte is what was written.' : 'Whole again: nothing that is damaged is needed.',
+      ),
     )
     return
   }

@@ -243,9 +243,26 @@ describe('docs/json.md names exactly the fields of', () => {
   it('scrub', () => {
     const damage = [{ file: 'f', offset: 1, reason: 'r' }]
     const healed = [
-      { time: 't', file: 'f', source: 'parity', blocks: [{ offset: 0, length: 1, before: 'b', after: 'a' }], end: false } as const,
+      {
+        time: 't',
+        file: 'f',
+        source: 'parity',
+        blocks: [{ offset: 0, length: 1, before: 'b', after: 'a' }],
+        end: false,
+        chunks: ['c'],
+      } as const,
     ]
-    const report: ScrubReport = { repository: 'r', files: 1, bytes: 1, seconds: 1, unprotected: 0, found: damage, healed, left: damage }
+    const report: ScrubReport = {
+      repository: 'r',
+      files: 1,
+      bytes: 1,
+      seconds: 1,
+      unprotected: 0,
+      found: damage,
+      healed,
+      left: damage,
+      superseded: damage,
+    }
     expect(fieldsOf(report)).toEqual(documented('scrub'))
   })
 

@@ -1,4 +1,4 @@
-import { chmodSync, closeSync, mkdirSync, openSync, readFileSync, statSync, writeFileSync, writeSync } from 'node:fs'
+import { chmodSync, closeSync, mkdirSync, openSync, readFileSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { beforeEach, describe, expect, it } from 'vitest'
 import type { HealedFile, ScrubReport } from '../../collector/scrub.ts'
@@ -44,6 +44,16 @@ function expectWhole(name: string): void {
   const to = join(installation.directory, name)
   installation.run('restore', 'pacs1:images', '--at', 'now', '--to', to, '--repository', join(installation.data, 'repository'))
   expect(differences(truth, walkTree(to))).toEqual([])
+}
+
+/** Runs the collector until it has gone through a round. */
+async function scrubbedByCollector(): Promise<void> {
+  const config = join(installation.data, 'collector.toml')
+  // A round takes some seconds.
+  writeFileSync(config, readFileSync(config, 'utf8').replace('scrubDays = 30', 'scrubDays = 0.0001'))
+  await startCollector()
+  const status = (): CollectorStatus => installation.json('status', '--data', installation.data) as CollectorStatus
+  await until('a round of scrubbing', SCRUB_SECONDS_MAX, () => status().scrub?.allVerifiedSinceMs)
 }
 
 async function startCollector(): Promise<void> {
@@ -96,19 +106,45 @@ describe('a full pack that is damaged in many places', () => {
 
   it('is found and repaired by the collector itself, while it runs', async () => {
     damageEverywhere(pack, 1)
-    // A round takes some seconds.
-    const config = join(installation.data, 'collector.toml')
-    writeFileSync(config, readFileSync(config, 'utf8').replace('scrubDays = 30', 'scrubDays = 0.0001'))
-    await startCollector()
-    const status = (): CollectorStatus => installation.json('status', '--data', installation.data) as CollectorStatus
-    await until('a round of scrubbing', SCRUB_SECONDS_MAX, () => status().scrub?.allVerifiedSinceMs)
-    expect(status()).toMatchObject({ damage: 0, scrub: { repaired: 1 } })
+    await scrubbedByCollector()
     expect(installation.run('status', '--data', installation.data).stdout).toContain('1 file repaired')
     const to = join(installation.directory, 'running')
     installation.run('restore', 'pacs1:images', '--at', 'now', '--to', to, '--data', installation.data)
     expect(differences(truth, walkTree(to))).toEqual([])
     await installation.kill('collector', 'SIGTERM')
     expect(installation.try('check', '--repository', join(installation.data, 'repository')).status).toBe(0)
+  })
+
+  it('with more damage than parity takes is made good from the replica, of which only what is right is taken', async () => {
+    const { size } = statSync(pack)
+    damage(pack, Math.floor(size / 3), Buffer.alloc(Math.floor(size / 3)))
+    const repository = join(installation.data, 'repository')
+    const affected = (): string[] => {
+      const { stdout } = installation.try('check', '--repository', repository, '--json')
+      return (JSON.parse(stdout) as { affected: { path: string }[] }).affected.map(({ path }) => path)
+    }
+    const before = affected()
+    expect(before.length).toBeGreaterThan(10)
+    // Somebody wrote into the replica: of that file there is nothing to be had.
+    const [path = ''] = before
+    const spoilt = join(installation.data, 'replica/pacs1/images', path)
+    writeFileSync(spoilt, Buffer.concat([Buffer.from('spoilt'), readFileSync(spoilt).subarray(6)]))
+    await scrubbedByCollector()
+    await installation.kill('collector', 'SIGTERM')
+    expect(affected()).toEqual([path])
+    const heals = readFileSync(join(repository, 'heals.jsonl'), 'utf8').trim().split('\n')
+    expect(heals.map((line) => (JSON.parse(line) as HealedFile).source)).toContain('replica')
+
+    // With the file as it was, nothing is missing any more, also for who folds the repository anew.
+    writeFileSync(spoilt, readFileSync(join(installation.directory, 'source', path)))
+    rmSync(join(installation.data, 'scrub.json'))
+    await scrubbedByCollector()
+    expect(installation.json('status', '--data', installation.data)).toMatchObject({ damage: 0 })
+    await installation.kill('collector', 'SIGTERM')
+    expect(installation.run('check', '--repository', repository).stdout).toContain('is stored elsewhere')
+    expect(installation.json('scrub', '--repository', repository)).toMatchObject({ left: [] })
+    expect(installation.json('rebuild', '--data', installation.data)).toMatchObject({ before: 'equal' })
+    expectWhole('from-replica')
   })
 
   it('with more damage than parity takes keeps what is whole, and what is not is named', () => {
