@@ -108,7 +108,7 @@ function* frames(
       }
     } catch (error) {
       if (!(error instanceof PacsimileError) || error.code !== 'damage') throw error
-      damage.push({ file: `${kind} ${number}`, offset: 0, reason: error.message })
+      damage.push({ file: repository.pathOf(kind, number), offset: 0, reason: error.message })
       next = { file: number, offset: from }
     }
     yield { frame: undefined, next: isLast ? next : { file: number + 1, offset: 0 } }

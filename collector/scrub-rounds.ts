@@ -54,7 +54,16 @@ export interface ScrubRoundsParts {
   readonly log: Log
 }
 
+/** A file of the repository. */
+interface Surveyed {
+  readonly kind: FrameFileKind
+  readonly number: number
+  readonly bytes: number
+}
+
 const DAY_MS = 24 * 3_600_000
+/** Looking for the files and their sizes takes its time where there are a million. */
+const SURVEY_MS = 600_000
 /** Before a file that could not be read is tried again. */
 const RETRY_MS = 60_000
 /** A round ends before the next one is due. */
@@ -63,17 +72,20 @@ const SHARE = 0.9
 export class ScrubRounds {
   readonly #parts: ScrubRoundsParts
   #state: State
+  #surveyed: { readonly atMs: number; readonly files: readonly Surveyed[] } | undefined
 
   constructor(parts: ScrubRoundsParts) {
     this.#parts = parts
-    this.#state = readState(parts.dataDir) ?? { roundStartedMs: Date.now(), number: 0, nextMs: Date.now(), repaired: 0 }
+    const nowMs = Date.now()
+    const state = readState(parts.dataDir) ?? { roundStartedMs: nowMs, number: 0, nextMs: nowMs, repaired: 0 }
+    // A round may have been longer then, and the clock another one.
+    this.#state = { ...state, nextMs: Math.min(state.nextMs, nowMs + parts.roundMs) }
   }
 
   get status(): ScrubStatus {
     const { roundStartedMs, lastRoundStartedMs, repaired } = this.#state
     let [verifiedBytes, totalBytes] = [0, 0]
-    for (const { kind, number } of this.#files()) {
-      const bytes = this.#parts.repository.sizeOf(kind, number)
+    for (const { kind, number, bytes } of this.#survey(SURVEY_MS)) {
       totalBytes += bytes
       if (this.#isVerified(kind, number)) verifiedBytes += bytes
     }
@@ -89,8 +101,21 @@ export class ScrubRounds {
     }
   }
 
-  #files(): { readonly kind: FrameFileKind; readonly number: number }[] {
-    return SCRUBBED_KINDS.flatMap((kind) => this.#parts.repository.numbers(kind).map((number) => ({ kind, number })))
+  #survey(ageMs: number): readonly Surveyed[] {
+    const { repository } = this.#parts
+    if (this.#surveyed === undefined || performance.now() - this.#surveyed.atMs > ageMs) {
+      const files = SCRUBBED_KINDS.flatMap((kind) =>
+        repository.numbers(kind).map((number) => ({ kind, number, bytes: repository.sizeOf(kind, number) })),
+      )
+      this.#surveyed = { atMs: performance.now(), files }
+    }
+    return this.#surveyed.files
+  }
+
+  /** The next file of this round. */
+  #next(): Surveyed | undefined {
+    const isDue = ({ kind, number }: Surveyed): boolean => !this.#isVerified(kind, number)
+    return this.#survey(SURVEY_MS).find(isDue) ?? this.#survey(0).find(isDue)
   }
 
   #isVerified(kind: FrameFileKind, number: number): boolean {
@@ -102,8 +127,8 @@ export class ScrubRounds {
 
   async #step(signal: AbortSignal): Promise<void> {
     const { repository, thread, roundMs, log } = this.#parts
-    const files = this.#files()
-    const next = files.find(({ kind, number }) => !this.#isVerified(kind, number))
+    const next = this.#next()
+    const files = this.#survey(SURVEY_MS)
     if (files.length === 0) {
       this.#state = { ...this.#state, nextMs: Date.now() + RETRY_MS }
       return
@@ -113,7 +138,8 @@ export class ScrubRounds {
       return
     }
     const { kind, number } = next
-    const totalBytes = files.reduce((sum, file) => sum + repository.sizeOf(file.kind, file.number), 0)
+    const roundStartedMs = this.#state.kind === undefined ? Date.now() : this.#state.roundStartedMs
+    const totalBytes = files.reduce((sum, { bytes }) => sum + bytes, 0)
     try {
       const scrubbed = await scrubOne(repository, thread, kind, number)
       const heal = healOf(repository, scrubbed)
@@ -121,9 +147,17 @@ export class ScrubRounds {
         log.warn('a file of the repository was damaged and is repaired', { file: heal.file, blocks: heal.blocks.length })
       const left = kind === 'pack' && scrubbed.left.length > 0 ? await this.#healFromReplica(scrubbed, number) : scrubbed.left
       for (const { file, offset, reason } of left) log.error('the repository is damaged', { file, offset, reason })
-      await this.#parts.damages.replace(scrubbed.path, left)
+      const isFolded = await this.#fold(scrubbed.path, kind, number, left)
+      await this.#parts.damages.scrubbed(scrubbed.path, left, isFolded)
       const restMs = (scrubbed.bytes / Math.max(1, totalBytes)) * roundMs * SHARE
-      this.#keep({ ...this.#state, kind, number, nextMs: Date.now() + restMs, repaired: this.#state.repaired + Number(heal !== undefined) })
+      this.#keep({
+        ...this.#state,
+        roundStartedMs,
+        kind,
+        number,
+        nextMs: Date.now() + restMs,
+        repaired: this.#state.repaired + Number(heal !== undefined),
+      })
     } catch (error) {
       if (signal.aborted) return
       const { code, message } = asPacsimileError(error, 'Scrubbing')
@@ -141,6 +175,15 @@ export class ScrubRounds {
       noteReplicaHeal(repository, path, healed)
     }
     return lost.length === 0 ? [] : left
+  }
+
+  /** What is right again in a pack may have been missing when the catalog was made. */
+  async #fold(path: string, kind: FrameFileKind, number: number, left: readonly Damage[]): Promise<boolean> {
+    const { damages, healer } = this.#parts
+    if (!damages.wasMet(path)) return true
+    if (kind !== 'pack' || left.length > 0) return false
+    await healer.fold(number)
+    return true
   }
 
   #endRound(): void {

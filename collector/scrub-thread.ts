@@ -18,10 +18,19 @@ export class ScrubThread implements AsyncDisposable {
   /** One file at a time. @throws io, space, format-unknown */
   async scrub(path: string, identity: FrameFileIdentity): Promise<ScrubbedFile> {
     const worker = this.#started()
-    const ended = once(worker, 'exit')
+    const over = new AbortController()
+    const ended = once(worker, 'exit', over)
+    // Told by the race, or of no interest any more.
     ended.catch(() => {})
     worker.postMessage({ path, identity } satisfies ScrubTask, [])
-    const [answer] = (await Promise.race([once(worker, 'message'), ended.then(() => [])])) as [ScrubAnswer?]
+    let answer: ScrubAnswer | undefined
+    try {
+      const answered = once(worker, 'message', over)
+      answered.catch(() => {})
+      ;[answer] = (await Promise.race([answered, ended.then(() => [])])) as [ScrubAnswer?]
+    } finally {
+      over.abort()
+    }
     if (answer === undefined) throw new PacsimileError('internal', 'the scrubbing thread ended')
     if ('scrubbed' in answer) return answer.scrubbed
     throw new PacsimileError(answer.code, answer.message)

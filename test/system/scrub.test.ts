@@ -147,6 +147,26 @@ describe('a full pack that is damaged in many places', () => {
     expectWhole('from-replica')
   })
 
+  it('that was damaged, index and all, when the catalog was made, is repaired, and the catalog gets what it lacked', async () => {
+    const { size } = statSync(pack)
+    damageEverywhere(pack, CONTENT_SHARE)
+    damage(pack, size - 40, Buffer.alloc(40))
+    rmSync(join(installation.data, 'catalog'), { recursive: true })
+    // Without a replica, so that nothing else can help.
+    rmSync(join(installation.data, 'replica'), { recursive: true })
+    await startCollector()
+    const status = (): CollectorStatus => installation.json('status', '--data', installation.data) as CollectorStatus
+    expect(status().damage).toBeGreaterThan(0)
+    await installation.kill('collector', 'SIGTERM')
+    await scrubbedByCollector()
+    expect(status()).toMatchObject({ damage: 0, scrub: { repaired: 1 } })
+    const to = join(installation.directory, 'folded')
+    installation.run('restore', 'pacs1:images', '--at', 'now', '--to', to, '--data', installation.data)
+    expect(differences(truth, walkTree(to))).toEqual([])
+    await installation.kill('collector', 'SIGTERM')
+    expect(installation.json('rebuild', '--data', installation.data)).toMatchObject({ before: 'equal' })
+  })
+
   it('with more damage than parity takes keeps what is whole, and what is not is named', () => {
     const repository = join(installation.data, 'repository')
     const { size } = statSync(pack)
