@@ -128,7 +128,7 @@ describe('a full pack that is damaged in many places', () => {
     // Somebody wrote into the replica: of that file there is nothing to be had.
     const [path = ''] = before
     const spoilt = join(installation.data, 'replica/pacs1/images', path)
-    writeFileSync(spoilt, Buffer.concat([Buffer.from('spoilt'), readFileSync(spoilt).subarray(6)]))
+    writeFileSync(spoilt, Buffer.alloc(FILE_BYTES, 'spoilt'))
     await scrubbedByCollector()
     await installation.kill('collector', 'SIGTERM')
     expect(affected()).toEqual([path])
