@@ -13,13 +13,13 @@ import type { Label, RelativePath } from '../shared/path.ts'
 import type { ChunkRef } from '../shared/version.ts'
 import type { Catalog, Damage } from './catalog.ts'
 import { isContentLost } from './lost-content.ts'
+import { supersededBy } from './needed-chunks.ts'
 import { replay } from './replay.ts'
 import type { FrameFileKind } from './repository/file-header.ts'
 import { FRAME_HEADER_BYTES, isBare } from './repository/frame.ts'
 import type { FrameFile, ScannedFrame } from './repository/frame-file.ts'
 import { Repository } from './repository/repository.ts'
 import { ScratchCatalog } from './scratch-catalog.ts'
-import { supersededBy } from './scrub.ts'
 
 /** A version that cannot be restored, or not with certainty. */
 export interface Affected {
@@ -73,7 +73,8 @@ export async function checkRepository(
   const reading = new Reading(repository, onProgress)
   await reading.run()
   const { affected, versions, lostByAgent } = await affectedVersions(catalog, reading.brokenChunks)
-  const superseded = await supersededBy(catalog, repository, reading.damage)
+  const damage = unique([...folded.damage, ...reading.damage])
+  const superseded = await supersededBy(catalog, repository, damage)
   return {
     repository: repository.id,
     agents: (await catalog.agents()).length,
@@ -84,7 +85,7 @@ export async function checkRepository(
     segments: repository.numbers('segment').length,
     bytes: reading.bytes,
     seconds: (performance.now() - started) / 1000,
-    damage: unique([...folded.damage, ...reading.damage.filter((found) => !superseded.includes(found))]),
+    damage: damage.filter((found) => !superseded.includes(found)),
     affected,
     lostByAgent,
     notes: [

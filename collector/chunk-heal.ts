@@ -7,18 +7,19 @@
  */
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
 import { type Digest, digestOf } from '../shared/digest.ts'
-import { errnoOf, PacsimileError } from '../shared/errors.ts'
+import { errnoOf } from '../shared/errors.ts'
 import { byteString, type Label, pathBuffer, type RelativePath, ROOT } from '../shared/path.ts'
 import type { Catalog, Operation } from './catalog.ts'
 import { keys } from './catalog-keys.ts'
 import { chunkValue } from './catalog-values.ts'
 import type { Ingest } from './ingest.ts'
+import { brokenChunks, unknownChunks } from './needed-chunks.ts'
 import type { Replica } from './replica.ts'
 import type { Repository } from './repository/repository.ts'
 
 export interface ChunkHealing {
   readonly healed: readonly Digest[]
-  /** Chunks that cannot be read, and that no file of the replica holds. */
+  /** Chunks that versions name and that cannot be read, and that no file of the replica holds. */
   readonly lost: readonly Digest[]
 }
 
@@ -27,20 +28,6 @@ interface Spot {
   readonly file: Buffer
   readonly offset: number
   readonly length: number
-}
-
-/** The chunks that are to be read from a pack, and cannot be. @throws io */
-export async function brokenChunks(catalog: Catalog, repository: Repository, pack: number): Promise<Set<Digest>> {
-  const broken = new Set<Digest>()
-  for await (const { name, place } of catalog.chunksIn(pack)) {
-    try {
-      repository.readChunk(place, name)
-    } catch (error) {
-      if (!(error instanceof PacsimileError) || error.code !== 'damage') throw error
-      broken.add(name)
-    }
-  }
-  return broken
 }
 
 export class ChunkHealer {
@@ -58,7 +45,8 @@ export class ChunkHealer {
 
   /** @throws io, space */
   async heal(pack: number): Promise<ChunkHealing> {
-    const lost = await brokenChunks(this.#catalog, this.#repository, pack)
+    const broken = await brokenChunks(this.#catalog, this.#repository, pack)
+    const lost = broken.union(await unknownChunks(this.#catalog))
     const healed: Digest[] = []
     if (lost.size === 0) return { healed, lost: [] }
     for await (const [name, spot] of this.#spots(lost)) {

@@ -48,7 +48,10 @@ export async function collect(
   await using stack = new AsyncDisposableStack()
   const catalog = stack.adopt(await openCatalog(join(dataDir, 'catalog'), log), (opened) => opened.close())
   const repository = stack.adopt(
-    Repository.openForAppending(config.repository, options.dataKey, catalog.reflected(), parityShape(config)),
+    Repository.openForAppending(config.repository, options.dataKey, catalog.reflected(), {
+      parity: parityShape(config),
+      onUnsealed: (file, { code, message }) => log.error('a full file of the repository is not sealed', { file, code, reason: message }),
+    }),
     async (opened) => {
       await opened.sealed()
       opened.close()

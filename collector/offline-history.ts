@@ -6,6 +6,7 @@
  */
 import type { Catalog, Damage } from './catalog.ts'
 import { History } from './history.ts'
+import { supersededBy } from './needed-chunks.ts'
 import { replay } from './replay.ts'
 import { Repository } from './repository/repository.ts'
 import { ScratchCatalog } from './scratch-catalog.ts'
@@ -27,7 +28,12 @@ export class OfflineHistory extends History {
     try {
       scratch = await ScratchCatalog.open()
       const { damage } = await replay(repository, scratch.catalog, onProgress)
-      return new OfflineHistory(scratch, repository, damage)
+      const superseded = await supersededBy(scratch.catalog, repository, damage)
+      return new OfflineHistory(
+        scratch,
+        repository,
+        damage.filter((found) => !superseded.includes(found)),
+      )
     } catch (error) {
       repository.close()
       await scratch?.[Symbol.asyncDispose]()

@@ -7,6 +7,7 @@
  */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
 import { z } from 'zod'
 import { asPacsimileError, errnoOf } from '../shared/errors.ts'
 import { writeFileDurably } from '../shared/files.ts'
@@ -16,7 +17,7 @@ import type { ChunkHealer } from './chunk-heal.ts'
 import type { Damages } from './damages.ts'
 import type { FrameFileKind } from './repository/file-header.ts'
 import type { Repository } from './repository/repository.ts'
-import { healOf, noteReplicaHeal, SCRUBBED_KINDS, scrubOne } from './scrub.ts'
+import { noteReplicaHeal, SCRUBBED_KINDS, scrubOne } from './scrub.ts'
 import type { ScrubbedFile } from './scrub-file.ts'
 import type { ScrubThread } from './scrub-thread.ts'
 
@@ -66,12 +67,16 @@ const DAY_MS = 24 * 3_600_000
 const SURVEY_MS = 600_000
 /** Before a file that could not be read is tried again. */
 const RETRY_MS = 60_000
+/** After so many attempts it is called damaged, and the others have their turn. */
+const ATTEMPTS_MAX = 5
 /** A round ends before the next one is due. */
 const SHARE = 0.9
 
 export class ScrubRounds {
   readonly #parts: ScrubRoundsParts
   #state: State
+  /** To scrub the next file, in vain. */
+  #attempts = 0
   #surveyed: { readonly atMs: number; readonly files: readonly Surveyed[] } | undefined
 
   constructor(parts: ScrubRoundsParts) {
@@ -96,7 +101,8 @@ export class ScrubRounds {
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       const waitMs = Math.min(this.#state.nextMs - Date.now(), DAY_MS)
-      if (waitMs > 0) await pause(waitMs, signal)
+      // A pause that is broken off is over.
+      if (waitMs > 0) await setTimeout(waitMs, undefined, { signal }).catch(() => {})
       else await this.#step(signal)
     }
   }
@@ -141,8 +147,7 @@ export class ScrubRounds {
     const roundStartedMs = this.#state.kind === undefined ? Date.now() : this.#state.roundStartedMs
     const totalBytes = files.reduce((sum, { bytes }) => sum + bytes, 0)
     try {
-      const scrubbed = await scrubOne(repository, thread, kind, number)
-      const heal = healOf(repository, scrubbed)
+      const { scrubbed, heal } = await scrubOne(repository, thread, kind, number)
       if (heal !== undefined)
         log.warn('a file of the repository was damaged and is repaired', { file: heal.file, blocks: heal.blocks.length })
       const left = kind === 'pack' && scrubbed.left.length > 0 ? await this.#healFromReplica(scrubbed, number) : scrubbed.left
@@ -161,9 +166,14 @@ export class ScrubRounds {
     } catch (error) {
       if (signal.aborted) return
       const { code, message } = asPacsimileError(error, 'Scrubbing')
-      log.error('a file of the repository cannot be scrubbed; it is tried again', { code, reason: message })
-      this.#state = { ...this.#state, nextMs: Date.now() + RETRY_MS }
+      log.error('a file of the repository cannot be scrubbed', { code, reason: message, attempt: this.#attempts + 1 })
+      const isGivenUp = ++this.#attempts >= ATTEMPTS_MAX
+      this.#state = { ...this.#state, ...(isGivenUp ? { roundStartedMs, kind, number } : {}), nextMs: Date.now() + RETRY_MS }
+      if (!isGivenUp) return
+      const file = repository.pathOf(kind, number)
+      await this.#parts.damages.scrubbed(file, [{ file, offset: 0, reason: `it could not be scrubbed: ${message}` }], true)
     }
+    this.#attempts = 0
   }
 
   /** @returns what concerns something still */
@@ -211,16 +221,4 @@ function readState(dataDir: string): State | undefined {
     if (errnoOf(error) === 'ENOENT' || error instanceof SyntaxError) return undefined
     throw asPacsimileError(error, `Reading ${stateFile(dataDir)}`)
   }
-}
-
-function pause(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const end = (): void => {
-      clearTimeout(timer)
-      signal.removeEventListener('abort', end)
-      resolve()
-    }
-    const timer = setTimeout(end, ms)
-    signal.addEventListener('abort', end, { once: true })
-  })
 }

@@ -5,12 +5,13 @@
  * Invariant: a repair that cannot be noted down has been made all the same, and is told. It prevents a disk that fails little by
  * little from being mended in silence.
  */
-import { closeSync, constants, fsyncSync, openSync, writeSync } from 'node:fs'
+import { closeSync, constants, fchownSync, fsyncSync, openSync, statSync, writeSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { type Digest, digestHex } from '../shared/digest.ts'
 import { asPacsimileError } from '../shared/errors.ts'
-import type { Catalog, Damage } from './catalog.ts'
-import { brokenChunks } from './chunk-heal.ts'
+import { isPresent, syncDirectory } from '../shared/files.ts'
+import type { Damage } from './catalog.ts'
+import { supersededBy } from './needed-chunks.ts'
 import { replay } from './replay.ts'
 import type { FrameFileKind } from './repository/file-header.ts'
 import type { Repository } from './repository/repository.ts'
@@ -72,12 +73,11 @@ export async function scrubRepository(
   let bytes = 0
   let unprotected = 0
   for (const { kind, number } of files) {
-    const scrubbed = await scrubOne(repository, thread, kind, number)
+    const { scrubbed, heal } = await scrubOne(repository, thread, kind, number)
     bytes += scrubbed.bytes
     found.push(...scrubbed.found)
     left.push(...scrubbed.left)
     if (scrubbed.protection !== 'parity') unprotected += 1
-    const heal = healOf(repository, scrubbed)
     if (heal !== undefined) healed.push(heal)
     onProgress({ bytes, totalBytes })
   }
@@ -94,34 +94,26 @@ async function supersededOf(repository: Repository, left: readonly Damage[]): Pr
   return await supersededBy(scratch.catalog, repository, left)
 }
 
-/** Of damage that was found, what concerns nothing. */
-export async function supersededBy(catalog: Catalog, repository: Repository, found: readonly Damage[]): Promise<Damage[]> {
-  const verdicts = new Map<string, boolean>()
-  for (const damage of found) if (!verdicts.has(damage.file)) verdicts.set(damage.file, await isSuperseded(catalog, repository, damage))
-  return found.filter(({ file }) => verdicts.get(file) === true)
-}
-
 /** Scrubs a file, and notes down what was repaired in it. */
-export async function scrubOne(repository: Repository, thread: ScrubThread, kind: FrameFileKind, number: number): Promise<ScrubbedFile> {
+export async function scrubOne(
+  repository: Repository,
+  thread: ScrubThread,
+  kind: FrameFileKind,
+  number: number,
+): Promise<{ readonly scrubbed: ScrubbedFile; readonly heal: HealedFile | undefined }> {
   const scrubbed = await thread.scrub(repository.pathOf(kind, number), { kind, repository: repository.id, number })
   const heal = healOf(repository, scrubbed)
-  if (heal === undefined) return scrubbed
+  if (heal === undefined) return { scrubbed, heal }
   // What was opened before is the damaged file still.
   repository.forget(kind, number)
   noteDown(repository.directory, heal)
-  return scrubbed
+  return { scrubbed, heal }
 }
 
-export function healOf(repository: Repository, { path, repair }: ScrubbedFile): HealedFile | undefined {
+function healOf(repository: Repository, { path, repair }: ScrubbedFile): HealedFile | undefined {
   if (repair === undefined) return undefined
   const file = relative(repository.directory, path)
   return { time: new Date().toISOString(), file, source: 'parity', blocks: repair.healed, end: repair.isEndHealed, chunks: [] }
-}
-
-/** What cannot be repaired, and is needed no more: everything that is to be read from the pack can be. */
-async function isSuperseded(catalog: Catalog, repository: Repository, { file }: Damage): Promise<boolean> {
-  const pack = repository.numbers('pack').find((number) => repository.pathOf('pack', number) === file)
-  return pack !== undefined && (await brokenChunks(catalog, repository, pack)).size === 0
 }
 
 /** Notes down that chunks of a file were stored once more. */
@@ -134,13 +126,18 @@ export function noteReplicaHeal(repository: Repository, path: string, digests: r
 function noteDown(directory: string, heal: HealedFile): void {
   const path = join(directory, HEALS_FILE)
   try {
+    const isNew = !isPresent(path)
     const fd = openSync(path, constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT, 0o600)
     try {
+      // Whoever repairs may be root, and the collector is not.
+      const { uid, gid } = statSync(directory)
+      if (isNew) fchownSync(fd, uid, gid)
       writeSync(fd, `${JSON.stringify(heal)}\n`)
       fsyncSync(fd)
     } finally {
       closeSync(fd)
     }
+    if (isNew) syncDirectory(directory)
   } catch (error) {
     throw asPacsimileError(error, `Noting a repair of ${heal.file} in ${path}`)
   }

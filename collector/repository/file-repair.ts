@@ -7,11 +7,12 @@
  * crash leaves half done.
  */
 import { type KeyObject, randomBytes } from 'node:crypto'
-import { chmodSync, closeSync, constants, fsyncSync, openSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
+import { chmodSync, chownSync, closeSync, constants, fstatSync, fsyncSync, openSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { digestHex, digestOf } from '../../shared/digest.ts'
 import { asPacsimileError, PacsimileError } from '../../shared/errors.ts'
 import { syncDirectory, TEMPORARY_PREFIX, writeFully } from '../../shared/files.ts'
+import { readFileAsItIs } from './disk-read.ts'
 import type { FrameFileIdentity } from './file-header.ts'
 import { isBare, parityPayloads } from './frame.ts'
 import { type FoundFrame, FrameFile, type MakeParity } from './frame-file.ts'
@@ -39,12 +40,14 @@ export async function repairFile(
   dataKey: KeyObject,
   makeParity: MakeParity,
 ): Promise<FileRepair | undefined> {
-  const bytes = readFileSync(path)
+  const { bytes, refused, uid, gid } = readDamaged(path)
   const stripes = stripesIn(bytes)
   const regionBytes = stripes[0]?.regionBytes
   if (regionBytes === undefined) return undefined
   const region = Buffer.from(bytes.subarray(0, regionBytes))
   const { healed, lost } = repairRegion(region, stripes)
+  // Of what the disk refuses there may be more to be had by other means than zeros.
+  if (refused > 0 && lost.length > 0) return undefined
   const prefix = `${TEMPORARY_PREFIX}${basename(path)}-`
   const temporary = join(dirname(path), `${prefix}${randomBytes(6).toString('hex')}`)
   const writeBeside = (...parts: Buffer[]): void => {
@@ -67,6 +70,8 @@ export async function repairFile(
         writeBeside(region, end)
       }
     }
+    // Whoever repairs may be root, and the collector is not.
+    chownSync(temporary, uid, gid)
     chmodSync(temporary, 0o400)
     renameSync(temporary, path)
     syncDirectory(dirname(path))
@@ -75,6 +80,17 @@ export async function repairFile(
     throw asPacsimileError(error, `Repairing ${path}`)
   } finally {
     rmSync(temporary, { force: true })
+  }
+}
+
+/** Of a file of which a part may be refused, all that there is, and whose it is. */
+function readDamaged(path: string): ReturnType<typeof readFileAsItIs> & { readonly uid: number; readonly gid: number } {
+  const fd = openSync(path, constants.O_RDONLY)
+  try {
+    const { uid, gid } = fstatSync(fd)
+    return { ...readFileAsItIs(fd), uid, gid }
+  } finally {
+    closeSync(fd)
   }
 }
 

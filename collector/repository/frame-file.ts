@@ -18,7 +18,6 @@ import {
   ftruncateSync,
   linkSync,
   openSync,
-  readSync,
   rmSync,
   unlinkSync,
   writev,
@@ -28,6 +27,7 @@ import { promisify } from 'node:util'
 import { DIGEST_BYTES, type Digest, digest } from '../../shared/digest.ts'
 import { asPacsimileError, PacsimileError } from '../../shared/errors.ts'
 import { syncDirectory, TEMPORARY_PREFIX, writeFully } from '../../shared/files.ts'
+import { readWhatIsThere } from './disk-read.ts'
 import { checkHeader, encodeHeader, FILE_HEADER_BYTES, type FrameFileIdentity, SALT_BYTES } from './file-header.ts'
 import {
   type BareType,
@@ -166,7 +166,7 @@ export class FrameFile {
     }
     try {
       const header = Buffer.alloc(FILE_HEADER_BYTES)
-      readSync(fd, header, 0, FILE_HEADER_BYTES, 0)
+      readWhatIsThere(fd, header, 0)
       const salt = checkHeader(header, identity, path)
       return new FrameFile(path, identity, fd, dataKey, salt, fstatSync(fd).size)
     } catch (error) {
@@ -270,17 +270,11 @@ export class FrameFile {
   }
 
   #pread(into: Buffer, position: number): number {
-    let done = 0
     try {
-      while (done < into.length) {
-        const got = readSync(this.#fd, into, done, into.length - done, position + done)
-        if (got === 0) break
-        done += got
-      }
+      return readWhatIsThere(this.#fd, into, position).length
     } catch (error) {
       throw asPacsimileError(error, `Reading ${this.path}`)
     }
-    return done
   }
 
   /** The frames that the sealed file's own index lists; undefined when it is not sealed or the index does not open. */

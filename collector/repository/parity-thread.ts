@@ -13,7 +13,7 @@ export function parityOf(shape: ParityShape): MakeParity {
       execArgv: [],
     })
     const ended = once(worker, 'exit')
-    // An error of the thread rejects both.
+    // An error of the thread is told by the race.
     ended.catch(() => {})
     const first = await Promise.race([once(worker, 'message'), ended.then(() => [])])
     const payloads: unknown = first[0]

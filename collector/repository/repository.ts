@@ -29,7 +29,7 @@ import {
 import { type Label, label } from '../../shared/path.ts'
 import { type FrameFileKind } from './file-header.ts'
 import { type Payload, packPayload } from './frame.ts'
-import { FrameFile, type FramePlace, type MakeParity } from './frame-file.ts'
+import { FrameFile, type FramePlace } from './frame-file.ts'
 import type { ParityShape } from './parity.ts'
 import { parityOf } from './parity-thread.ts'
 
@@ -37,6 +37,8 @@ const FORMAT_NAME = 'pacsimile repository'
 const FORMAT_VERSION = 1
 /** Files kept open for reading. */
 const OPEN_FILES_MAX = 64
+/** Full files that may wait to be sealed. */
+const UNSEALED_MAX = 4
 
 /** Looked at first: what else a later version says is not ours to judge. */
 const formatOf = z.object({ format: z.literal(FORMAT_NAME), version: z.number().int() })
@@ -66,6 +68,14 @@ export interface RecordGroup {
   readonly agent: Label
   /** Encoded, at most RECORDS_PER_MESSAGE_MAX. */
   readonly records: readonly Uint8Array[]
+}
+
+/** How full files are sealed. */
+export interface Sealing {
+  /** None without. */
+  readonly parity?: ParityShape | undefined
+  /** A file could not be sealed; it holds what it holds. */
+  readonly onUnsealed?: (path: string, error: PacsimileError) => void
 }
 
 export const READ_FROM_START: ReadPosition = { file: 0, offset: 0 }
@@ -103,13 +113,14 @@ export class Repository {
   readonly #readers = new Map<string, FrameFile>()
   #pack: FrameFile | undefined
   #segment: FrameFile | undefined
-  readonly #makeParity: MakeParity | undefined
+  readonly #sealAs: Sealing
   /** Files that are full, sealed one after the other while others are written. */
   #sealing: Promise<void> = Promise.resolve()
+  #unsealed = 0
 
-  private constructor(directory: string, about: RepositoryDescription, dataKey: Buffer, makeParity?: MakeParity) {
+  private constructor(directory: string, about: RepositoryDescription, dataKey: Buffer, sealAs: Sealing = {}) {
     this.directory = directory
-    this.#makeParity = makeParity
+    this.#sealAs = sealAs
     this.description = about
     this.#dataKey = createSecretKey(dataKey)
   }
@@ -135,17 +146,16 @@ export class Repository {
 
   /**
    * Opens for reading and appending; the caller holds the lock of its data directory. Cuts torn tails, but nothing before
-   * the places in `durable`, up to which the files are known to have been durable. Full files are sealed with parity of this
-   * shape.
+   * the places in `durable`, up to which the files are known to have been durable. Full files are sealed as `sealAs`
+   * says.
    */
   static openForAppending(
     directory: string,
     dataKey: Buffer,
     durable: { readonly packs: ReadPosition; readonly segments: ReadPosition } = { packs: READ_FROM_START, segments: READ_FROM_START },
-    parity?: ParityShape,
+    sealAs: Sealing = {},
   ): Repository {
-    const makeParity = parity === undefined ? undefined : parityOf(parity)
-    const repository = new Repository(directory, readDescription(directory), dataKey, makeParity)
+    const repository = new Repository(directory, readDescription(directory), dataKey, sealAs)
     repository.#pack = repository.#reopenNewest('pack', durable.packs)
     repository.#segment = repository.#reopenNewest('segment', durable.segments)
     return repository
@@ -262,6 +272,8 @@ export class Repository {
       await this.#segment.sync()
     }
     this.#rollOver()
+    // More is not taken than can be sealed: each file that waits is held open, with its index.
+    if (this.#unsealed > UNSEALED_MAX) await this.#sealing
   }
 
   /**
@@ -290,7 +302,21 @@ export class Repository {
 
   /** Parity takes its time; nobody's acknowledgement waits for it. */
   #sealLater(file: FrameFile): void {
-    this.#sealing = this.#sealing.then(() => sealAndClose(file, this.#makeParity))
+    this.#unsealed += 1
+    this.#sealing = this.#sealing.then(() => this.#seal(file))
+  }
+
+  async #seal(file: FrameFile): Promise<void> {
+    const { parity, onUnsealed } = this.#sealAs
+    try {
+      await file.seal(parity === undefined ? undefined : parityOf(parity))
+    } catch (error) {
+      // It holds what was committed all the same, and is read front to back; `scrub` counts it among those without parity.
+      onUnsealed?.(file.path, asPacsimileError(error, `Sealing ${file.path}`))
+    } finally {
+      file.close()
+      this.#unsealed -= 1
+    }
   }
 
   /** Resolves when the files that were full by now are sealed, or cannot be. */
@@ -350,15 +376,5 @@ function readAgent(from: ByteReader): Label {
     return label(text, 'Agent')
   } catch {
     return from.fail('bad agent name')
-  }
-}
-
-async function sealAndClose(file: FrameFile, makeParity: MakeParity | undefined): Promise<void> {
-  try {
-    await file.seal(makeParity)
-  } catch {
-    // It holds what was committed all the same, and is read front to back; `scrub` counts it among those without parity.
-  } finally {
-    file.close()
   }
 }

@@ -42,6 +42,11 @@ describe('one damaged byte of the repository', () => {
     expect(Math.abs(Date.parse(hit?.time ?? '') - before)).toBeLessThan(60_000)
     expect(installation.try('check', '--repository', repository).stdout).toContain(`pacs1:images/${hit?.path}`)
 
+    // Of a pack that is not full nothing can be repaired, and a catalog that is made now does not even know of the chunk.
+    const scrubbed = installation.try('scrub', '--repository', repository, '--json')
+    expect(scrubbed.status).toBe(3)
+    expect(JSON.parse(scrubbed.stdout)).toMatchObject({ left: [{ file: pack }], superseded: [] })
+
     for (const [name, from] of [
       ['offline', ['--repository', repository]],
       ['online', ['--data', installation.data]],
