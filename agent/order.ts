@@ -66,12 +66,13 @@ export class Order {
   #isBeforeRename({ volume, path, outcome, retries }: Finding): boolean {
     // What a rename brings there would end what was recorded before it.
     if (this.#renames.isBelowTarget({ volume, path })) return true
+    if (outcome.kind !== 'gone') return false
+    const places = [path, outcome.topmost].map((gone) => ({ volume, path: gone }))
+    if (!places.some((gone) => this.#renames.concerns(gone))) return false
     // Directories that were moved into each other and are gone since may wait for each other: none waits for ever.
-    return (
-      outcome.kind === 'gone' &&
-      retries < RENAME_RETRIES_MAX &&
-      (this.#renames.concerns({ volume, path }) || this.#renames.concerns({ volume, path: outcome.topmost }))
-    )
+    if (retries < RENAME_RETRIES_MAX) return true
+    for (const gone of places) this.#renames.doubt(gone)
+    return false
   }
 }
 

@@ -14,6 +14,8 @@ export interface Rename {
   to: RelativePath
   /** A record says so. */
   isRecorded: boolean
+  /** Of something below its old name it was taken that it is gone, which may be below the new one: that is to be scanned. */
+  isDoubted: boolean
 }
 
 export class Renames {
@@ -25,7 +27,7 @@ export class Renames {
   add(volume: Label, from: RelativePath, to: RelativePath): Rename {
     const before = this.to({ volume, path: from })
     if (before !== undefined) this.remove(before)
-    const rename: Rename = { volume, from: before?.from ?? from, to, isRecorded: false }
+    const rename: Rename = { volume, from: before?.from ?? from, to, isRecorded: false, isDoubted: before?.isDoubted ?? false }
     const pending = this.#pending.get(volume) ?? new Set()
     this.#pending.set(volume, pending.add(rename))
     this.#index(rename)
@@ -60,6 +62,11 @@ export class Renames {
   /** Whether "gone" may only mean that it is elsewhere. */
   concerns(place: Place): boolean {
     return this.#from.has(place) || this.#from.isAbove(place) || this.#from.isBelow(place)
+  }
+
+  /** What was at the place is taken as gone, though it may be where one of these has brought it. */
+  doubt(place: Place): void {
+    for (const rename of this.#from.atOrAbove(place)) rename.isDoubted = true
   }
 
   /** A record says that a directory has another name: others may lie below it. */
@@ -117,6 +124,10 @@ class Names {
     if (this.#at.size === 0) return false
     for (let above = parentOf(path); above !== undefined; above = parentOf(above)) if (this.has({ volume, path: above })) return true
     return false
+  }
+
+  *atOrAbove({ volume, path }: Place): Generator<Rename, void> {
+    for (let at: RelativePath | undefined = path; at !== undefined; at = parentOf(at)) yield* this.at({ volume, path: at })
   }
 
   /** Whether one is below the place. */

@@ -38,6 +38,18 @@ describe('renames of which an event told', () => {
     expect(below).toMatchObject({ from: 'q/a', to: 'q/b', isRecorded: false })
   })
 
+  it('are doubted where something at or below their old name is taken as gone, also after another rename', () => {
+    const renames = new Renames()
+    const [one, other] = [renames.add(VOLUME, path('a'), path('b')), renames.add(VOLUME, path('c/d'), path('e'))]
+    renames.doubt(place('a/x/y'))
+    expect([one.isDoubted, other.isDoubted]).toEqual([true, false])
+    renames.doubt(place('c'))
+    expect(other.isDoubted).toBe(false)
+    renames.doubt(place('c/d'))
+    expect(other.isDoubted).toBe(true)
+    expect(renames.add(VOLUME, path('b'), path('f'))).toMatchObject({ from: 'a', isDoubted: true })
+  })
+
   it('are forgotten when they are dealt with, or their volume is lost', () => {
     const renames = new Renames()
     const one = renames.add(VOLUME, path('a'), path('b'))
