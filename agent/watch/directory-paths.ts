@@ -13,6 +13,8 @@ import { type HandleKey, handleKey, openHandle, pathOf } from './fanotify-calls.
 
 const OPEN_MAX = 4000
 const DELETED = ' (deleted)'
+/** A rename shows for less than a microsecond, and the next one of the same directory cannot follow at once each time. */
+const ASK_AGAIN_MAX = 8
 const FSID_BYTES = 8
 
 /** How handles of a filesystem are opened. */
@@ -50,11 +52,18 @@ export class DirectoryPaths {
   #ask(key: HandleKey): ByteString | undefined {
     const fd = this.#descriptor(key)
     if (fd === undefined) return undefined
-    const path = pathOfDeep(fd)
-    if (!path.endsWith(DELETED) || fstatSync(fd).nlink > 0) return this.#isAt(key, path) ? path : undefined
-    this.#open.delete(key)
-    closeSync(fd)
-    return undefined
+    let path = pathOfDeep(fd)
+    // The kernel says this also of one that is being renamed at this moment (d_path looks whether it is hashed, without a lock).
+    for (let again = 0; path.endsWith(DELETED) && again < ASK_AGAIN_MAX; again++) {
+      if (fstatSync(fd).nlink === 0) {
+        this.#open.delete(key)
+        closeSync(fd)
+        return undefined
+      }
+      path = pathOfDeep(fd)
+    }
+    // What ends so still has that name.
+    return this.#isAt(key, path) ? path : undefined
   }
 
   #isAt(key: HandleKey, path: ByteString): boolean {
