@@ -1,6 +1,8 @@
 import { chmodSync, closeSync, mkdirSync, openSync, readFileSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { beforeEach, describe, expect, it } from 'vitest'
+import { parityPayloads } from '../../collector/repository/frame.ts'
+import { decodeStripe, type Stripe } from '../../collector/repository/parity.ts'
 import type { HealedFile, ScrubReport } from '../../collector/scrub.ts'
 import type { CollectorStatus } from '../../collector/status.ts'
 import { Installation } from '../support/installation.ts'
@@ -13,8 +15,7 @@ import { Random } from '../support/workload.ts'
 const FILES = 80
 const FILE_BYTES = 1_000_000
 const DAMAGES = 24
-/** Of a file with parity, that is not parity. */
-const CONTENT_SHARE = 0.8
+const SECTOR_BYTES = 512
 const SCRUB_SECONDS_MAX = 60
 
 let installation: Installation
@@ -29,15 +30,32 @@ function damage(file: string, offset: number, bytes: Buffer): void {
   chmodSync(file, 0o400)
 }
 
-/** Sectors that a disk gives back as zeros, and flipped bits: fewer than the parity of any stripe takes. `share`: of the file. */
-function damageEverywhere(file: string, share: number): void {
+/** Sectors that a disk gives back as zeros, and flipped bits, each in another stripe, and none in the last one. */
+function damageEverywhere(file: string): void {
   const random = new Random(11)
-  const size = Math.floor(statSync(file).size * share)
   const bytes = readFileSync(file)
+  const { stripes, dataBlocks, blockBytes } = lastStripeOf(bytes).stripe
+  const apart = Math.floor((stripes - 1) / DAMAGES)
+  expect(apart).toBeGreaterThan(0)
   for (let i = 0; i < DAMAGES; i++) {
-    const offset = Math.floor(((i + random.below(100) / 100) / DAMAGES) * (size - 512))
-    damage(file, offset, i % 3 === 0 ? Buffer.alloc(512) : Buffer.from([(bytes[offset] ?? 0) ^ (1 << random.below(8))]))
+    // Of the last place of a stripe there may be nothing in the file.
+    const block = random.below(dataBlocks - 1) * stripes + i * apart + random.below(apart)
+    const offset = block * blockBytes + random.below(blockBytes - SECTOR_BYTES)
+    damage(file, offset, i % 3 === 0 ? Buffer.alloc(SECTOR_BYTES) : Buffer.from([(bytes[offset] ?? 0) ^ (1 << random.below(8))]))
   }
+}
+
+/** The parity of the last stripe, and the index. */
+function damageEnd(file: string): void {
+  const bytes = readFileSync(file)
+  damage(file, lastStripeOf(bytes).offset + SECTOR_BYTES, Buffer.alloc(1, (bytes[lastStripeOf(bytes).offset + SECTOR_BYTES] ?? 0) ^ 4))
+  damage(file, bytes.length - 40, Buffer.alloc(40))
+}
+
+function lastStripeOf(bytes: Buffer): { readonly stripe: Stripe; readonly offset: number } {
+  const last = [...parityPayloads(bytes)].at(-1)
+  if (last === undefined) throw new Error('a full pack has parity')
+  return { stripe: decodeStripe(last.payload), offset: last.offset }
 }
 
 function expectWhole(name: string): void {
@@ -83,7 +101,7 @@ describe('a full pack that is damaged in many places', () => {
   it('is repaired by scrub, which says what it did, and everything is restored', () => {
     const repository = join(installation.data, 'repository')
     const before = readFileSync(pack)
-    damageEverywhere(pack, CONTENT_SHARE)
+    damageEverywhere(pack)
     expect(installation.try('check', '--repository', repository).status).toBe(3)
 
     const said = installation.run('scrub', '--repository', repository)
@@ -105,7 +123,8 @@ describe('a full pack that is damaged in many places', () => {
   })
 
   it('is found and repaired by the collector itself, while it runs', async () => {
-    damageEverywhere(pack, 1)
+    damageEverywhere(pack)
+    damageEnd(pack)
     await scrubbedByCollector()
     expect(installation.run('status', '--data', installation.data).stdout).toContain('1 file repaired')
     const to = join(installation.directory, 'running')
@@ -148,9 +167,8 @@ describe('a full pack that is damaged in many places', () => {
   })
 
   it('that was damaged, index and all, when the catalog was made, is repaired, and the catalog gets what it lacked', async () => {
-    const { size } = statSync(pack)
-    damageEverywhere(pack, CONTENT_SHARE)
-    damage(pack, size - 40, Buffer.alloc(40))
+    damageEverywhere(pack)
+    damageEnd(pack)
     rmSync(join(installation.data, 'catalog'), { recursive: true })
     // Without a replica, so that nothing else can help.
     rmSync(join(installation.data, 'replica'), { recursive: true })
@@ -170,7 +188,8 @@ describe('a full pack that is damaged in many places', () => {
   it('with more damage than parity takes keeps what is whole, and what is not is named', () => {
     const repository = join(installation.data, 'repository')
     const { size } = statSync(pack)
-    damageEverywhere(pack, 1)
+    damageEverywhere(pack)
+    damageEnd(pack)
     // A third of the file: three or more blocks of every stripe.
     damage(pack, Math.floor(size / 3), Buffer.alloc(Math.floor(size / 3)))
     const scrubbed = installation.try('scrub', '--repository', repository, '--json')
