@@ -4,7 +4,7 @@
 import { z } from 'zod'
 import { digestFromHex } from '../shared/digest.ts'
 import { PacsimileError } from '../shared/errors.ts'
-import { CHUNK_BYTES_MAX } from '../shared/limits.ts'
+import { CHUNK_BYTES_MAX, PATH_BYTES_MAX } from '../shared/limits.ts'
 import type { LocalRoutes } from '../shared/local-api.ts'
 import { type Label, label, relativePath, showPath } from '../shared/path.ts'
 import { comparePositions, type Position } from '../shared/record.ts'
@@ -14,6 +14,7 @@ import type { HistorySource } from './history-source.ts'
 import { encodeChunks, encodeEntries, encodeLog } from './history-wire.ts'
 import type { Overview } from './overview.ts'
 import type { PointRequest } from './point.ts'
+import type { Pruning } from './pruning.ts'
 import type { Receiver } from './receiver.ts'
 import type { Replica } from './replica.ts'
 
@@ -36,6 +37,15 @@ const WINDOW = z.object({ agent: name, volume: name })
 const CHUNKS = z.object({
   chunks: z.array(z.object({ digest: z.string().transform(digestFromHex), length: count.max(CHUNK_BYTES_MAX) })).max(65_536),
 })
+const HOLD = z.object({
+  name,
+  agent: name,
+  volume: name,
+  pattern: z.string().max(PATH_BYTES_MAX),
+  fromMs: count.optional(),
+  untilMs: count.optional(),
+})
+const RELEASE = z.object({ name })
 const WAIT = z.object({ agent: name.optional(), volume: name.optional(), timeoutMs: count })
 
 export interface AdminParts {
@@ -45,6 +55,7 @@ export interface AdminParts {
   readonly catalog: Catalog
   readonly enrolled: EnrolledAgents
   readonly replica: Replica | undefined
+  readonly prune: Pruning
 }
 
 export function adminRoutes(parts: AdminParts): LocalRoutes {
@@ -76,6 +87,14 @@ export function adminRoutes(parts: AdminParts): LocalRoutes {
     chunks(body) {
       return encodeChunks(history.chunks(parse(CHUNKS, body).chunks))
     },
+    prunePlan: () => parts.prune.plan(),
+    prune: () => parts.prune.run(),
+    holds: () => parts.prune.holds(),
+    async hold(body) {
+      const { fromMs, untilMs, ...hold } = parse(HOLD, body)
+      await parts.prune.hold({ ...hold, fromMs, untilMs })
+    },
+    release: (body) => parts.prune.release(parse(RELEASE, body).name),
     wait: (body, signal) => wait(parts, parse(WAIT, body), signal),
   }
 }

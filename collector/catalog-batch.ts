@@ -34,6 +34,8 @@ import {
   versionValue,
   volumeValue,
 } from './catalog-values.ts'
+import { LedgerFold } from './ledger-fold.ts'
+import type { LedgerEnd, LedgerEntry } from './repository/ledger-entry.ts'
 
 export class CatalogBatch {
   readonly #catalog: Catalog
@@ -44,9 +46,17 @@ export class CatalogBatch {
   readonly #coverage = new Map<string, Coverage>()
   readonly #trees = new Map<string, LoadedTree>()
   readonly #writer = new ByteWriter(4096)
+  /** Chunks that are to be read from nowhere any more. */
+  readonly #dropped = new Set<Digest>()
+  readonly #ledger: LedgerFold
 
   constructor(catalog: Catalog) {
     this.#catalog = catalog
+    this.#ledger = new LedgerFold(
+      catalog,
+      (key, value) => this.#put(key, value),
+      (key) => this.#delete(key),
+    )
   }
 
   get isEmpty(): boolean {
@@ -54,7 +64,30 @@ export class CatalogBatch {
   }
 
   chunk(name: Digest): ChunkPlace | undefined {
-    return this.#chunks.get(name) ?? this.#catalog.chunk(name)
+    return this.#chunks.get(name) ?? (this.#dropped.has(name) ? undefined : this.#catalog.chunk(name))
+  }
+
+  /** Whoever names it from now on has to send it. */
+  dropChunk(name: Digest): void {
+    this.#chunks.delete(name)
+    this.#dropped.add(name)
+    this.#delete(keys.chunk(name))
+  }
+
+  /** Places in packs that an entry of the ledger retires are to be removed when everything is folded. */
+  noteRetiring(): void {
+    this.#put(keys.retiring, Buffer.alloc(0))
+  }
+
+  get ledgerEnd(): LedgerEnd {
+    return this.#ledger.end
+  }
+
+  /** Why the entry is not the next one, though it is taken as that; undefined where it is. */
+  async addLedgerEntry(entry: LedgerEntry, encoded: Uint8Array): Promise<string | undefined> {
+    const agents = new Set([...(await this.#catalog.agents()), ...this.#ends.keys()])
+    const heads = new Map([...agents].map((agent) => [agent, this.chainEnd(agent)]))
+    return this.#ledger.add(entry, encoded, heads)
   }
 
   addChunk(name: Digest, place: ChunkPlace): void {
@@ -166,7 +199,7 @@ export class CatalogBatch {
       const version = effect.kind === 'is' ? effect.version : undefined
       this.#put(keys.version(agent, record.volume, effect.path, position), versionValue(version, this.#writer))
       const newest = keys.newest(agent, record.volume, effect.path)
-      if (version === undefined) this.#operations.push({ type: 'del', key: newest })
+      if (version === undefined) this.#delete(newest)
       else this.#put(newest, Buffer.from(positionBytes(position), 'latin1'))
       if (version !== undefined && hardLinkKey(version) !== undefined)
         this.#put(keys.linked(agent, record.volume, version.inode, effect.path), Buffer.alloc(0))
@@ -191,6 +224,10 @@ export class CatalogBatch {
   #putVolume(agent: Label, facts: VolumeFacts): void {
     this.#volumes.set(`${agent}\0${facts.name}`, facts)
     this.#put(keys.volume(agent, facts.name), volumeValue(facts))
+  }
+
+  #delete(key: Buffer): void {
+    this.#operations.push({ type: 'del', key })
   }
 
   #put(key: Buffer, value: Buffer): void {

@@ -14,6 +14,13 @@
  *     x AGENT 00 EPOCH SEQ                           records before this one could not be read when it was folded in
  *     d FILE 00 OFFSET                               damage that was met in the repository
  *     c DIGEST                                       where a chunk is
+ *     y AGENT 00 EPOCH SEQ                           the content of what that record put has expired
+ *     t AGENT 00 NUMBER                              the end of the agent's chain at that entry of the ledger, where it was another one before
+ *     k NUMBER                                       an entry of the ledger, without its lists
+ *     n NAME                                         a hold
+ *     r PACK                                         a pack from which nothing is to be read: by which entries it was retired and deleted
+ *     j                                              end of the ledger
+ *     q                                              places in retired packs are still to be removed
  *     m                                              how far packs and segments are reflected here
  *
  * PATHKEY joins names by NUL, so that byte order is a depth-first walk and everything below a path is one range.
@@ -42,6 +49,10 @@ function timeBytes(time: HybridTime): ByteString {
   const bytes = Buffer.allocUnsafe(8)
   bytes.writeBigUInt64BE(time, 0)
   return bytes.toString('latin1')
+}
+
+function numberBytes(number: number): ByteString {
+  return timeBytes(BigInt(number) as HybridTime)
 }
 
 function key(text: ByteString): Buffer {
@@ -83,6 +94,13 @@ export const keys = {
   damage: (file: string, offset: number): Buffer =>
     Buffer.concat([Buffer.from(`d${file}\0`, 'utf8'), key(positionBytes({ epoch: 0, seq: offset }))]),
   chunk: (name: Digest): Buffer => key(`c${name}`),
+  expired: (agent: Label, position: Position): Buffer => key(`y${agent}\0${positionBytes(position)}`),
+  headAt: (agent: Label, number: number): Buffer => key(`t${agent}\0${numberBytes(number)}`),
+  ledgerEntry: (number: number): Buffer => key(`k${numberBytes(number)}`),
+  hold: (name: Label): Buffer => key(`n${name}`),
+  retiredPack: (pack: number): Buffer => key(`r${numberBytes(pack)}`),
+  ledgerEnd: key('j'),
+  retiring: key('q'),
   reflected: key('m'),
 } as const
 
@@ -92,6 +110,11 @@ export const ranges = {
   chunks: prefixRange('c'),
   allSummaries: (agent: Label): KeyRange => prefixRange(`s${agent}\0`),
   lost: (agent: Label): KeyRange => prefixRange(`l${agent}\0`),
+  expired: (agent: Label): KeyRange => prefixRange(`y${agent}\0`),
+  headsAt: (agent: Label): KeyRange => prefixRange(`t${agent}\0`),
+  ledger: prefixRange('k'),
+  holds: prefixRange('n'),
+  retiredPacks: prefixRange('r'),
   epochs: (agent: Label): KeyRange => prefixRange(`e${agent}\0`),
   volumes: (agent: Label): KeyRange => prefixRange(`w${agent}\0`),
   coverage: (agent: Label, volume: Label): KeyRange => prefixRange(volumePrefix('o', agent, volume)),

@@ -9,7 +9,9 @@
 import { existsSync, renameSync } from 'node:fs'
 import { asPacsimileError, type ErrorCode } from '../shared/errors.ts'
 import type { Log } from '../shared/log.ts'
+import { comparePositions, type Position } from '../shared/record.ts'
 import { Catalog } from './catalog.ts'
+import { keys, POSITION_BYTES, ranges, readPosition } from './catalog-keys.ts'
 
 /** What the system refuses says nothing about the files. */
 const SYSTEMS_FAULTS = new Set<ErrorCode>(['locked', 'space', 'io'])
@@ -33,7 +35,7 @@ async function tryOpening(directory: string): Promise<Catalog | string> {
   let catalog: Catalog | undefined
   try {
     catalog = await Catalog.open(directory)
-    const hole = await catalog.findHole()
+    const hole = await findHole(catalog)
     if (hole === undefined) return catalog
     await catalog.close()
     return hole
@@ -41,6 +43,24 @@ async function tryOpening(directory: string): Promise<Catalog | string> {
     await catalog?.close()
     return faultOfFiles(error)
   }
+}
+
+/** Why the catalog is not a fold of the repository: a record before some agent's end that it does not have. */
+async function findHole(catalog: Catalog): Promise<string | undefined> {
+  for (const agent of await catalog.agents()) {
+    const end = catalog.chainEnd(agent)
+    let last: Position | undefined
+    for await (const [key] of catalog.entries(ranges.allSummaries(agent))) {
+      const position = readPosition(key, key.length - POSITION_BYTES)
+      const isNext = last !== undefined && position.epoch === last.epoch ? position.seq === last.seq + 1 : position.seq === 1
+      // Where the repository itself lacks what was before, the catalog lacks it rightly.
+      if (!isNext && catalog.get(keys.interruption(agent, position)) === undefined)
+        return `it lacks records of agent ${agent} before ${position.epoch}:${position.seq}`
+      last = position
+    }
+    if (end !== undefined && (last === undefined || comparePositions(last, end) !== 0)) return `it lacks the last records of agent ${agent}`
+  }
+  return undefined
 }
 
 /** What is wrong with a catalog's files. @throws what is no fault of theirs: they are right as they are */

@@ -3,10 +3,12 @@
  */
 import { ByteReader, ByteWriter } from '../shared/bytes.ts'
 import { hybridTime } from '../shared/clock.ts'
+import { DIGEST_BYTES, digest } from '../shared/digest.ts'
 import type { Label } from '../shared/path.ts'
 import { type ChainEnd, WATCH_MODES } from '../shared/record.ts'
 import { decodeVersion, encodeVersion, type Version } from '../shared/version.ts'
 import type { ChunkPlace, Coverage, Damage, Reflected, Span, VolumeFacts } from './catalog.ts'
+import type { LedgerEnd } from './repository/ledger-entry.ts'
 
 /** A path's end. */
 const GONE = Buffer.from([0])
@@ -44,6 +46,15 @@ export function versionValue(version: Version | undefined, to: ByteWriter): Buff
 
 export function readVersion(value: Buffer): Version | undefined {
   return value[0] === 0 ? undefined : decodeVersion(new ByteReader(value.subarray(1), 'Catalog version'))
+}
+
+export function ledgerEndValue({ number, hash, ageMs }: LedgerEnd): Buffer {
+  return new ByteWriter(48).u64(number).rawString(hash).u64(ageMs).take()
+}
+
+export function readLedgerEnd(value: Buffer): LedgerEnd {
+  const from = new ByteReader(value, 'Catalog ledger')
+  return { number: from.u64(), hash: digest(from.rawString(DIGEST_BYTES)), ageMs: from.u64() }
 }
 
 export function volumeValue(facts: VolumeFacts): Buffer {

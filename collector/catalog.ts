@@ -15,7 +15,7 @@ import { type ChainEnd, comparePositions, decodeSummary, type Position, type Rec
 import type { TreeEntry } from '../shared/tree.ts'
 import { hardLinkKey, type Version } from '../shared/version.ts'
 import { levelError } from './catalog-error.ts'
-import { type KeyRange, keys, POSITION_BYTES, ranges, readNewestKey, readPosition, readVersionKey } from './catalog-keys.ts'
+import { type KeyRange, keys, ranges, readNewestKey, readPosition, readVersionKey } from './catalog-keys.ts'
 import { readChunkPlace, readCoverage, readVersion, readVolume } from './catalog-values.ts'
 import type { FramePlace } from './repository/frame-file.ts'
 import { READ_FROM_START, type ReadPosition } from './repository/repository.ts'
@@ -108,6 +108,11 @@ export class Catalog {
     }
   }
 
+  /** A value by its key, for who knows the layout. */
+  get(key: Buffer): Buffer | undefined {
+    return this.#db.getSync(key)
+  }
+
   // ---- single values -----------------------------------------------------------------------------------------------
 
   reflected(): Reflected {
@@ -124,7 +129,7 @@ export class Catalog {
 
   /** The chunks that are to be read from one pack; looks at all that there are. */
   async *chunksIn(pack: number): AsyncGenerator<{ readonly name: Digest; readonly place: ChunkPlace }> {
-    for await (const [key, value] of this.#entries(ranges.chunks)) {
+    for await (const [key, value] of this.entries(ranges.chunks)) {
       const place = readChunkPlace(value)
       if (place.file === pack) yield { name: digest(key.toString('latin1', 1)), place }
     }
@@ -170,9 +175,14 @@ export class Catalog {
     return this.#db.getSync(keys.lost(agent, position)) !== undefined
   }
 
-  /** Whether the agent ever declared content lost. */
-  async hasLost(agent: Label): Promise<boolean> {
-    for await (const _ of this.#entries(ranges.lost(agent), { limit: 1 })) return true
+  /** Whether the content of what that record put may have been removed, as the retention says. */
+  isExpired(agent: Label, position: Position): boolean {
+    return this.#db.getSync(keys.expired(agent, position)) !== undefined
+  }
+
+  /** Whether content of the agent was ever declared lost, or has expired. */
+  async hasAbsent(agent: Label): Promise<boolean> {
+    for (const range of [ranges.lost(agent), ranges.expired(agent)]) for await (const _ of this.entries(range, { limit: 1 })) return true
     return false
   }
 
@@ -192,7 +202,7 @@ export class Catalog {
    */
   async *facts(): AsyncGenerator<{ readonly key: Buffer; readonly value: Buffer }> {
     const [chunkKind, damageKind] = [keys.chunk(NO_DIGEST)[0], ranges.damage.gte[0]]
-    for await (const [key, value] of this.#entries({ gte: Buffer.alloc(0), lt: Buffer.alloc(1, 0xff) })) {
+    for await (const [key, value] of this.entries({ gte: Buffer.alloc(0), lt: Buffer.alloc(1, 0xff) })) {
       if (key[0] === damageKind || key.equals(keys.reflected)) continue
       yield { key, value: key[0] === chunkKind ? Buffer.from(`${readChunkPlace(value).plainLength}`) : value }
     }
@@ -200,8 +210,8 @@ export class Catalog {
 
   // ---- ranges ------------------------------------------------------------------------------------------------------
 
-  /** `batch`: entries read ahead; few where each may be large and the first may be enough. */
-  async *#entries(
+  /** In the order of keys. `batch`: entries read ahead; few where each may be large and the first may be enough. */
+  async *entries(
     range: KeyRange,
     { batch = 1000, ...options }: { reverse?: boolean; limit?: number; batch?: number } = {},
   ): AsyncGenerator<[Buffer, Buffer]> {
@@ -219,14 +229,14 @@ export class Catalog {
 
   async agents(): Promise<Label[]> {
     const found: Label[] = []
-    for await (const [key] of this.#entries(ranges.agents)) found.push(key.toString('latin1', 1, key.length - 1) as Label)
+    for await (const [key] of this.entries(ranges.agents)) found.push(key.toString('latin1', 1, key.length - 1) as Label)
     return found
   }
 
   async volumes(agent: Label): Promise<VolumeFacts[]> {
     const found: VolumeFacts[] = []
     const range = ranges.volumes(agent)
-    for await (const [key, value] of this.#entries(range))
+    for await (const [key, value] of this.entries(range))
       found.push(readVolume(key.toString('latin1', range.gte.length, key.length - 1) as Label, value))
     return found
   }
@@ -241,7 +251,7 @@ export class Catalog {
 
   /** The same without the versions, in the order of a walk. */
   async *newestPositions(agent: Label, volume: Label, path: RelativePath): AsyncGenerator<{ path: RelativePath; position: Position }> {
-    for await (const [key, value] of this.#entries(ranges.newestBelow(agent, volume, path)))
+    for await (const [key, value] of this.entries(ranges.newestBelow(agent, volume, path)))
       yield { path: readNewestKey(key, agent, volume), position: readPosition(value) }
   }
 
@@ -251,7 +261,7 @@ export class Catalog {
     if (wanted === undefined) return []
     const range = ranges.linked(agent, volume, version.inode)
     const found: RelativePath[] = []
-    for await (const [key] of this.#entries(range)) {
+    for await (const [key] of this.entries(range)) {
       const path = pathFromKey(key.toString('latin1', range.gte.length))
       const entry = this.newest(agent, volume, path)
       if (entry !== undefined && hardLinkKey(entry.version) === wanted) found.push(path)
@@ -276,7 +286,7 @@ export class Catalog {
    */
   async lastWhole(agent: Label, volume: Label, path: RelativePath, at: Position): Promise<TreeEntry | undefined> {
     const newestFirst = { reverse: true, batch: 8 }
-    for await (const [key, value] of this.#entries(ranges.versionsOf(agent, volume, path), newestFirst)) {
+    for await (const [key, value] of this.entries(ranges.versionsOf(agent, volume, path), newestFirst)) {
       const { position } = readVersionKey(key, agent, volume)
       if (comparePositions(position, at) > 0) continue
       const version = readVersion(value)
@@ -292,7 +302,7 @@ export class Catalog {
       const version = candidate === undefined ? undefined : readVersion(candidate.value)
       if (candidate !== undefined && version !== undefined) yield { path: candidate.path, position: candidate.position, version }
     }
-    for await (const [key, value] of this.#entries(range)) {
+    for await (const [key, value] of this.entries(range)) {
       const { path, position } = readVersionKey(key, agent, volume)
       if (candidate !== undefined && candidate.path !== path) {
         yield* take()
@@ -303,29 +313,10 @@ export class Catalog {
     yield* take()
   }
 
-  /** Why the catalog is not a fold of the repository: a record before some agent's end that it does not have. */
-  async findHole(): Promise<string | undefined> {
-    for (const agent of await this.agents()) {
-      const end = this.chainEnd(agent)
-      let last: Position | undefined
-      for await (const [key] of this.#entries(ranges.allSummaries(agent))) {
-        const position = readPosition(key, key.length - POSITION_BYTES)
-        const isNext = last !== undefined && position.epoch === last.epoch ? position.seq === last.seq + 1 : position.seq === 1
-        // Where the repository itself lacks what was before, the catalog lacks it rightly.
-        if (!isNext && this.#db.getSync(keys.interruption(agent, position)) === undefined)
-          return `it lacks records of agent ${agent} before ${position.epoch}:${position.seq}`
-        last = position
-      }
-      if (end !== undefined && (last === undefined || comparePositions(last, end) !== 0))
-        return `it lacks the last records of agent ${agent}`
-    }
-    return undefined
-  }
-
   /** What was found damaged when the repository was folded. */
   async damage(): Promise<Damage[]> {
     const found: Damage[] = []
-    for await (const [, value] of this.#entries(ranges.damage)) {
+    for await (const [, value] of this.entries(ranges.damage)) {
       const from = new ByteReader(value, 'Catalog damage')
       found.push({ file: from.bytes(4096).toString('utf8'), offset: from.u64(), reason: from.bytes(4096).toString('utf8') })
     }
@@ -335,7 +326,7 @@ export class Catalog {
   /** Every version of one path, oldest first; `version` undefined where the path ended. */
   async versionsOf(agent: Label, volume: Label, path: RelativePath): Promise<{ position: Position; version: Version | undefined }[]> {
     const found = []
-    for await (const [key, value] of this.#entries(ranges.versionsOf(agent, volume, path)))
+    for await (const [key, value] of this.entries(ranges.versionsOf(agent, volume, path)))
       found.push({ position: readVersionKey(key, agent, volume).position, version: readVersion(value) })
     return found
   }
@@ -347,18 +338,18 @@ export class Catalog {
   ): AsyncGenerator<{ path: RelativePath; position: Position; version: Version | undefined }> {
     const root = '' as RelativePath
     for (const range of [ranges.versionsOf(agent, volume, root), ranges.versionsBelow(agent, volume, root)]) {
-      for await (const [key, value] of this.#entries(range)) yield { ...readVersionKey(key, agent, volume), version: readVersion(value) }
+      for await (const [key, value] of this.entries(range)) yield { ...readVersionKey(key, agent, volume), version: readVersion(value) }
     }
   }
 
   /** Records after one position, up to and with another, in order. */
   async *summaries(agent: Label, after: Position, until: Position): AsyncGenerator<RecordSummary> {
-    for await (const [, value] of this.#entries(ranges.summaries(agent, after, until))) yield decodeSummary(value)
+    for await (const [, value] of this.entries(ranges.summaries(agent, after, until))) yield decodeSummary(value)
   }
 
   async epochs(agent: Label): Promise<{ epoch: number; from: HybridTime }[]> {
     const found = []
-    for await (const [key, value] of this.#entries(ranges.epochs(agent)))
+    for await (const [key, value] of this.entries(ranges.epochs(agent)))
       found.push({ epoch: readPosition(key, key.length - 16).epoch, from: hybridTime(value.readBigUInt64LE(0)) })
     return found
   }
@@ -366,13 +357,13 @@ export class Catalog {
   /** The last seq of an epoch that is known here; 0 where there is none. */
   async lastSeq(agent: Label, epoch: number): Promise<number> {
     const range = ranges.summaries(agent, { epoch, seq: 0 }, { epoch, seq: Number.MAX_SAFE_INTEGER - 1 })
-    for await (const [key] of this.#entries(range, { reverse: true, limit: 1 })) return readPosition(key, key.length - 16).seq
+    for await (const [key] of this.entries(range, { reverse: true, limit: 1 })) return readPosition(key, key.length - 16).seq
     return 0
   }
 
   async gaps(agent: Label, volume: Label): Promise<Gap[]> {
     const found: Gap[] = []
-    for await (const [key, value] of this.#entries(ranges.gaps(agent, volume))) {
+    for await (const [key, value] of this.entries(ranges.gaps(agent, volume))) {
       const from = new ByteReader(value, 'Catalog gap')
       found.push({
         from: hybridTime(from.big64()),
@@ -386,12 +377,12 @@ export class Catalog {
 
   async coverage(agent: Label, volume: Label): Promise<Coverage[]> {
     const found: Coverage[] = []
-    for await (const [, value] of this.#entries(ranges.coverage(agent, volume))) found.push(readCoverage(value))
+    for await (const [, value] of this.entries(ranges.coverage(agent, volume))) found.push(readCoverage(value))
     return found
   }
 
   async lastCoverage(agent: Label, volume: Label): Promise<Coverage | undefined> {
-    for await (const [, value] of this.#entries(ranges.coverage(agent, volume), { reverse: true, limit: 1 })) return readCoverage(value)
+    for await (const [, value] of this.entries(ranges.coverage(agent, volume), { reverse: true, limit: 1 })) return readCoverage(value)
     return undefined
   }
 }

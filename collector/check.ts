@@ -11,8 +11,8 @@ import { type Digest, digestHex } from '../shared/digest.ts'
 import { PacsimileError, reasonOf } from '../shared/errors.ts'
 import type { Label, RelativePath } from '../shared/path.ts'
 import type { ChunkRef } from '../shared/version.ts'
+import { absenceOfContent } from './absent-content.ts'
 import type { Catalog, Damage } from './catalog.ts'
-import { isContentLost } from './lost-content.ts'
 import { supersededBy } from './needed-chunks.ts'
 import { replay } from './replay.ts'
 import type { FrameFileKind } from './repository/file-header.ts'
@@ -48,6 +48,8 @@ export interface CheckReport {
   readonly affected: readonly Affected[]
   /** Versions whose content the agent declared lost: known, and no damage. */
   readonly lostByAgent: number
+  /** Versions whose content has expired, as the retention says: known, and no damage. */
+  readonly expired: number
   /** What is worth knowing and no damage. */
   readonly notes: readonly string[]
 }
@@ -72,7 +74,7 @@ export async function checkRepository(
   const folded = await replay(repository, catalog)
   const reading = new Reading(repository, onProgress)
   await reading.run()
-  const { affected, versions, lostByAgent } = await affectedVersions(catalog, reading.brokenChunks)
+  const { affected, versions, lostByAgent, expired } = await affectedVersions(catalog, reading.brokenChunks)
   const damage = unique([...folded.damage, ...reading.damage])
   const superseded = await supersededBy(catalog, repository, damage)
   return {
@@ -88,6 +90,7 @@ export async function checkRepository(
     damage: damage.filter((found) => !superseded.includes(found)),
     affected,
     lostByAgent,
+    expired,
     notes: [
       ...reading.notes,
       ...superseded.map(({ file, offset, reason }) => `${file}, byte ${offset}: ${reason}; what was there is stored elsewhere`),
@@ -184,19 +187,27 @@ class Reading {
 async function affectedVersions(
   catalog: Catalog,
   whyBroken: (chunk: ChunkRef) => string | undefined,
-): Promise<{ affected: Affected[]; versions: number; lostByAgent: number }> {
+): Promise<Pick<CheckReport, 'affected' | 'versions' | 'lostByAgent' | 'expired'>> {
   const affected: Affected[] = []
   let versions = 0
   let lostByAgent = 0
+  let expired = 0
   for (const agent of await catalog.agents()) {
+    const mayBeAbsent = await catalog.hasAbsent(agent)
     for (const volume of await catalog.volumes(agent)) {
       for await (const { path, position, version } of catalog.allVersions(agent, volume.name)) {
         if (version === undefined) continue
         versions += 1
         if (version.kind !== 'file') continue
+        const absence = mayBeAbsent ? await absenceOfContent(catalog, agent, volume.name, { path, position }) : undefined
+        // Whether its content happens to be there still does not matter any more.
+        if (absence === 'expired') {
+          expired += 1
+          continue
+        }
         const reason = version.chunks.map((chunk) => whyBroken(chunk)).find((found) => found !== undefined)
         if (reason === undefined) continue
-        if (await isContentLost(catalog, agent, volume.name, { path, position })) lostByAgent += 1
+        if (absence === 'lost') lostByAgent += 1
         else
           affected.push({
             agent,
@@ -210,5 +221,5 @@ async function affectedVersions(
       }
     }
   }
-  return { affected, versions, lostByAgent }
+  return { affected, versions, lostByAgent, expired }
 }

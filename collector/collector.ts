@@ -19,14 +19,19 @@ import { Enrollment } from './enrollment.ts'
 import { History } from './history.ts'
 import { openIdentity } from './identity.ts'
 import { Ingest } from './ingest.ts'
+import { endOfLedger } from './ledger-view.ts'
 import { Overview } from './overview.ts'
+import { Prune } from './prune.ts'
 import { Receiver } from './receiver.ts'
 import { replay } from './replay.ts'
 import { Replica } from './replica.ts'
 import { DEFAULT_PARITY } from './repository/parity.ts'
 import { Repository } from './repository/repository.ts'
+import { policyOf, quarantineMs } from './retention.ts'
+import { RunningTime } from './running-time.ts'
 import { ScrubRounds, type ScrubRoundsParts } from './scrub-rounds.ts'
 import { ScrubThread } from './scrub-thread.ts'
+import { Ticks } from './ticks.ts'
 
 const DAY_MS = 24 * 3_600_000
 const BYTES_PER_MB = 1e6
@@ -74,12 +79,14 @@ export async function collect(
   const replica = config.replica
     ? new Replica({ directory: join(dataDir, 'replica'), catalog, history, log, special: config.replicaSpecial })
     : undefined
-  const ingest = new Ingest({ repository, catalog, cache, log, onCommit: (agents) => replica?.hint(agents) })
+  const age = new RunningTime(endOfLedger(catalog).ageMs)
+  const ingest = new Ingest({ repository, catalog, cache, log, age, onCommit: (agents) => replica?.hint(agents) })
 
   // Each part is stopped only when what feeds it has ended: the port, then ingest, then the replica.
   const replicaStop = new AbortController()
   const ingestStop = new AbortController()
   const scrubStop = new AbortController()
+  const ticksStop = new AbortController()
   const failed = new AbortController()
   const background = (work: Promise<void>, stop: AbortController): void => {
     work.catch((error: unknown) => failed.abort(error))
@@ -91,6 +98,10 @@ export async function collect(
   }
   if (replica !== undefined) background(replica.run(replicaStop.signal), replicaStop)
   background(ingest.run(ingestStop.signal), ingestStop)
+  const policy = policyOf(config.retention)
+  const ticks = new Ticks({ catalog, repository, ingest, policy })
+  background(ticks.run(ticksStop.signal), ticksStop)
+  const prune = new Prune({ catalog, repository, ingest, ticks, policy, age, quarantineMs: quarantineMs(config.retention), log })
   const healer = new ChunkHealer({ catalog, repository, ingest, replica })
   const scrub = scrubbing(options, { repository, damages, healer }, stack)
   if (scrub !== undefined) background(scrub.run(scrubStop.signal), scrubStop)
@@ -119,7 +130,7 @@ export async function collect(
   stack.use(
     await serveLocal(
       join(dataDir, 'admin.sock'),
-      adminRoutes({ overview, history, receiver, catalog, enrolled: identity.agents, replica }),
+      adminRoutes({ overview, history, receiver, catalog, enrolled: identity.agents, replica, prune }),
     ),
   )
   const { address, port } = receiver.address

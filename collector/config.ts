@@ -11,6 +11,7 @@ import { createFileDurably } from '../shared/files.ts'
 import { LOG_LEVELS } from '../shared/log.ts'
 import type { ParityShape } from './repository/parity.ts'
 import { STRIPE_BLOCKS_MAX } from './repository/reed-solomon.ts'
+import { RETENTION } from './retention.ts'
 
 export const DEFAULT_LISTEN = '0.0.0.0:7443'
 
@@ -39,6 +40,8 @@ const SCHEMA = z.strictObject({
   scrubDays: z.number().min(0).default(30),
   /** Read by scrubbing per second at most. */
   scrubMegabytesPerSecond: z.number().positive().default(50),
+  /** How long versions are kept; for ever without it. */
+  retention: RETENTION.optional(),
   logLevel: z.enum(LOG_LEVELS).default('info'),
 })
 

@@ -6,13 +6,14 @@ import type { Label, RelativePath } from '../shared/path.ts'
 import type { Position, RecordSummary, WatchMode } from '../shared/record.ts'
 import type { TreeEntry } from '../shared/tree.ts'
 import type { ChunkRef, Version } from '../shared/version.ts'
+import type { Absence } from './absent-content.ts'
 import type { Coverage, Damage, Gap } from './catalog.ts'
 import type { Point, PointRequest } from './point.ts'
 
 /** An entry of a tree at a point. */
 export interface ListedEntry extends TreeEntry {
-  /** Its content could not be kept by the agent until it was acknowledged: it cannot be restored. */
-  readonly lost: boolean
+  /** Why its content cannot be restored: the agent could not keep it until it was acknowledged, or it has expired. */
+  readonly absent: Absence | undefined
 }
 
 /** What can be restored of a volume. */
@@ -30,11 +31,11 @@ export interface Window {
   readonly coverage: readonly Coverage[]
 }
 
-/** One record of a log; `version` for a put, `lost` when its content is. */
+/** One record of a log; `version` for a put, and why its content is not there. */
 export interface LogEntry {
   readonly record: RecordSummary
   readonly version: Version | undefined
-  readonly lost: boolean
+  readonly absent: Absence | undefined
 }
 
 export interface LogQuery {

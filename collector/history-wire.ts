@@ -9,6 +9,7 @@ import { CHUNK_BYTES_MAX, PATH_BYTES_MAX, RECORD_BYTES_MAX } from '../shared/lim
 import { relativePath } from '../shared/path.ts'
 import { decodeSummary, encodeSummary } from '../shared/record.ts'
 import { decodeVersion, encodeVersion } from '../shared/version.ts'
+import type { Absence } from './absent-content.ts'
 import type { ChunkResult, ListedEntry, LogEntry } from './history-source.ts'
 
 /** Items gathered into one write. */
@@ -59,13 +60,16 @@ async function* unframed<Item>(stream: AsyncIterable<Buffer>, decode: (bytes: Bu
   if (have > 0) throw new PacsimileError('protocol', 'The answer was cut off')
 }
 
+const ABSENCES: readonly (Absence | undefined)[] = [undefined, 'lost', 'expired']
+
+function absenceNumber(absent: Absence | undefined): number {
+  return ABSENCES.indexOf(absent)
+}
+
 export function encodeEntries(entries: AsyncIterable<ListedEntry>): AsyncIterable<Uint8Array> {
   return framed(entries, (entry) => {
     const to = new ByteWriter(256)
-    to.string(entry.path)
-      .u64(entry.position.epoch)
-      .u64(entry.position.seq)
-      .u8(entry.lost ? 1 : 0)
+    to.string(entry.path).u64(entry.position.epoch).u64(entry.position.seq).u8(absenceNumber(entry.absent))
     encodeVersion(entry.version, to)
     return to.view()
   })
@@ -76,15 +80,15 @@ export function decodeEntries(stream: AsyncIterable<Buffer>): AsyncIterable<List
     const from = new ByteReader(bytes, 'Tree entry')
     const path = relativePath(from.string(PATH_BYTES_MAX))
     const position = { epoch: from.u64(), seq: from.u64() }
-    const lost = from.u8() === 1
-    return { path, position, lost, version: decodeVersion(from) }
+    const absent = ABSENCES[from.u8()]
+    return { path, position, absent, version: decodeVersion(from) }
   })
 }
 
 export function encodeLog(entries: AsyncIterable<LogEntry>): AsyncIterable<Uint8Array> {
   return framed(entries, (entry) => {
     const to = new ByteWriter(256)
-    to.u8(entry.lost ? 1 : 0).bytes(encodeSummary(entry.record))
+    to.u8(absenceNumber(entry.absent)).bytes(encodeSummary(entry.record))
     to.u8(entry.version === undefined ? 0 : 1)
     if (entry.version !== undefined) encodeVersion(entry.version, to)
     return to.view()
@@ -94,9 +98,9 @@ export function encodeLog(entries: AsyncIterable<LogEntry>): AsyncIterable<Uint8
 export function decodeLog(stream: AsyncIterable<Buffer>): AsyncIterable<LogEntry> {
   return unframed(stream, (bytes) => {
     const from = new ByteReader(bytes, 'Log entry')
-    const lost = from.u8() === 1
+    const absent = ABSENCES[from.u8()]
     const record = decodeSummary(from.bytes(RECORD_BYTES_MAX))
-    return { record, lost, version: from.u8() === 1 ? decodeVersion(from) : undefined }
+    return { record, absent, version: from.u8() === 1 ? decodeVersion(from) : undefined }
   })
 }
 

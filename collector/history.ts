@@ -9,10 +9,10 @@ import { PacsimileError, reasonOf } from '../shared/errors.ts'
 import { isWithin, type Label, type RelativePath } from '../shared/path.ts'
 import type { Position, RecordSummary } from '../shared/record.ts'
 import type { ChunkRef } from '../shared/version.ts'
+import { type Absence, absenceOfContent } from './absent-content.ts'
 import type { Catalog, Damage, VolumeFacts } from './catalog.ts'
 import type { ChunkCache } from './chunk-cache.ts'
 import type { ChunkResult, HistorySource, ListedEntry, LogEntry, LogQuery, Window } from './history-source.ts'
-import { isContentLost } from './lost-content.ts'
 import { includedUntil, type Point, type PointRequest } from './point.ts'
 import type { Repository } from './repository/repository.ts'
 
@@ -148,9 +148,9 @@ export class History implements HistorySource {
 
   async *tree(agent: Label, volume: Label, path: RelativePath, at: Position): AsyncGenerator<ListedEntry> {
     await this.#facts(agent, volume)
-    const mayBeLost = await this.#catalog.hasLost(agent)
+    const mayBeAbsent = await this.#catalog.hasAbsent(agent)
     for await (const entry of this.#catalog.treeAt(agent, volume, path, at))
-      yield { ...entry, lost: mayBeLost && (await isContentLost(this.#catalog, agent, volume, entry)) }
+      yield { ...entry, absent: mayBeAbsent ? await absenceOfContent(this.#catalog, agent, volume, entry) : undefined }
   }
 
   async lastWhole(agent: Label, volume: Label, path: RelativePath, at: Position): Promise<HybridTime | undefined> {
@@ -170,8 +170,13 @@ export class History implements HistorySource {
         (mayReach(record, volume, query.path) && this.#catalog.changed(agent, volume, query.path, position))
       if (!isConcerned) continue
       const version = record.kind === 'put' ? this.#catalog.versionBy(agent, volume, record.path, position) : undefined
-      yield { record, version, lost: record.kind === 'put' && this.#catalog.isLost(agent, position) }
+      yield { record, version, absent: record.kind === 'put' ? this.#absence(agent, position) : undefined }
     }
+  }
+
+  #absence(agent: Label, put: Position): Absence | undefined {
+    if (this.#catalog.isLost(agent, put)) return 'lost'
+    return this.#catalog.isExpired(agent, put) ? 'expired' : undefined
   }
 
   async window(agent: Label, volume: Label): Promise<Window> {

@@ -7,6 +7,7 @@
  * is folded again at start), never a hole. One loop commits for all sessions: while one commit is on its way to the disk
  * the next gathers, so the cost of an fsync is shared by whatever arrived meanwhile.
  */
+import { systemClock, type WallClock } from '../shared/clock.ts'
 import { type Digest, digestHex, digestOf } from '../shared/digest.ts'
 import { asPacsimileError, PacsimileError, reasonOf } from '../shared/errors.ts'
 import { COMMIT_BYTES_TARGET, RECORDS_PER_MESSAGE_MAX } from '../shared/limits.ts'
@@ -19,7 +20,9 @@ import type { Catalog } from './catalog.ts'
 import { CatalogBatch } from './catalog-batch.ts'
 import type { ChunkCache } from './chunk-cache.ts'
 import type { Payload } from './repository/frame.ts'
+import { encodeLedgerEntry, type LedgerBody, type LedgerEntry } from './repository/ledger-entry.ts'
 import type { RecordGroup, Repository } from './repository/repository.ts'
+import type { RunningTime } from './running-time.ts'
 
 export type ChunkMessage = Extract<Message, { kind: 'chunk' }>
 
@@ -37,6 +40,14 @@ type Item =
   | { readonly session: IngestSession; readonly chunk: ChunkMessage }
   | { readonly session: IngestSession; readonly records: readonly Uint8Array[] }
   | Rewrite
+  | LedgerWrite
+
+/** Entries of the ledger, made when everything before them is in the batch; they may change with it what they speak of. */
+interface LedgerWrite {
+  readonly ledger: (batch: CatalogBatch) => readonly LedgerBody[]
+  readonly resolve: () => void
+  readonly reject: (error: PacsimileError) => void
+}
 
 /** A chunk that is stored once more. */
 interface Rewrite {
@@ -56,6 +67,9 @@ export class Ingest {
   readonly #cache: ChunkCache
   readonly #log: Log
   readonly #onCommit: (agents: ReadonlySet<Label>) => void
+  readonly #age: RunningTime
+  readonly #wall: WallClock
+  readonly #naming = new Set<(name: Digest) => void>()
   #queue: Item[] = []
   #queuedBytes = 0
   /** Agent, NUL, digest -> how often: what one agent sends and spoils is no other's. */
@@ -63,6 +77,7 @@ export class Ingest {
   #wakeLoop: (() => void) | undefined
   readonly #wakeSenders: (() => void)[] = []
   #failure: PacsimileError | undefined
+  #isProven = false
 
   constructor(parts: {
     repository: Repository
@@ -70,17 +85,26 @@ export class Ingest {
     cache: ChunkCache
     log: Log
     onCommit: (agents: ReadonlySet<Label>) => void
+    age: RunningTime
+    wall?: WallClock
   }) {
     this.#repository = parts.repository
     this.#catalog = parts.catalog
     this.#cache = parts.cache
     this.#log = parts.log
     this.#onCommit = parts.onCommit
+    this.#age = parts.age
+    this.#wall = parts.wall ?? systemClock
   }
 
   /** Why nothing can be taken in at the moment; undefined when all is well. */
   get failure(): PacsimileError | undefined {
     return this.#failure
+  }
+
+  /** Whether the last commit went through, and there was one. */
+  get isProven(): boolean {
+    return this.#isProven
   }
 
   /** Whether a chunk is durable or on its way to be. */
@@ -107,11 +131,31 @@ export class Ingest {
 
   /** Stores a chunk once more, because its frame is damaged; resolves when it is read from the new one. @throws io, space */
   rewrite(name: Digest, plain: Buffer): Promise<void> {
+    return this.move({ digest: name, plainLength: plain.length, ...storedForm(plain, undefined) })
+  }
+
+  /** The same of what is stored somewhere. @throws io, space */
+  move({ digest, plainLength, filtered, compressed, bytes }: Payload): Promise<void> {
     return new Promise((resolve, reject) => {
-      const rewrite: ChunkMessage = { kind: 'chunk', digest: name, length: plain.length, ...storedForm(plain, undefined) }
+      const rewrite: ChunkMessage = { kind: 'chunk', digest, length: plainLength, filtered, compressed, bytes }
       // Whoever waits is told by the commit.
       void this.submit({ rewrite, resolve, reject })
     })
+  }
+
+  /** Entries of the ledger, durable when this resolves. `make` is called in the order of commits. @throws io, space */
+  note(make: (batch: CatalogBatch) => readonly LedgerBody[]): Promise<void> {
+    if (this.#failure !== undefined) return Promise.reject(this.#failure)
+    return new Promise((resolve, reject) => {
+      // Who writes the ledger waits for it, and is told by the commit.
+      void this.submit({ ledger: make, resolve, reject })
+    })
+  }
+
+  /** Tells of every chunk that a record names which is committed from now on, before it is; until the disposal. */
+  whileNaming(listen: (name: Digest) => void): Disposable {
+    this.#naming.add(listen)
+    return { [Symbol.dispose]: () => this.#naming.delete(listen) }
   }
 
   /** The commit loop; ends when the signal is given and what was submitted is committed. @throws io, space when the catalog fails */
@@ -165,8 +209,13 @@ export class Ingest {
     const groups: RecordGroup[] = []
     const heads = new Map<IngestSession, ChainHead>()
     const broken = new Map<IngestSession, PacsimileError>()
+    const ledger: Buffer[] = []
     try {
       for (const item of items) {
+        if ('ledger' in item) {
+          for (const body of item.ledger(batch)) ledger.push(await this.#addToLedger(body, batch))
+          continue
+        }
         if ('rewrite' in item) {
           this.#storeChunk(item.rewrite, batch)
           continue
@@ -180,8 +229,10 @@ export class Ingest {
           broken.set(item.session, new PacsimileError('protocol', `${item.session.agent}: ${error.message}`, { cause: error }))
         }
       }
-      await this.#repository.commit(groups)
+      await this.#repository.commit(groups, ledger)
     } catch (error) {
+      // Whether an entry that was being written is there, only who reads the repository anew can tell; the next one builds on it.
+      if (ledger.length > 0) throw asPacsimileError(error, 'Committing to the ledger')
       return this.#fail(asPacsimileError(error, 'Committing to the repository'), items)
     }
     try {
@@ -191,6 +242,7 @@ export class Ingest {
       // starts anew, and folds it again.
       throw asPacsimileError(error, 'Writing the catalog')
     }
+    this.#isProven = true
     if (this.#failure !== undefined) {
       this.#failure = undefined
       this.#log.info('the repository takes data again')
@@ -200,11 +252,19 @@ export class Ingest {
         (): void =>
           session.committed(head),
     )
-    for (const item of items) if ('rewrite' in item) words.push(item.resolve)
+    for (const item of items) if ('resolve' in item) words.push(item.resolve)
     for (const [session, error] of broken) words.push(() => session.failed(error))
     const agents = new Set([...heads.keys(), ...broken.keys()].map((session) => session.agent))
     words.push(() => this.#onCommit(agents))
     return words
+  }
+
+  async #addToLedger(body: LedgerBody, batch: CatalogBatch): Promise<Buffer> {
+    const { number, hash: previous } = batch.ledgerEnd
+    const entry: LedgerEntry = { previous, number: number + 1, wallMs: this.#wall.now(), ageMs: this.#age.ms, body }
+    const encoded = encodeLedgerEntry(entry)
+    await batch.addLedgerEntry(entry, encoded)
+    return encoded
   }
 
   #takeChunk(chunk: ChunkMessage, batch: CatalogBatch): void {
@@ -250,6 +310,7 @@ export class Ingest {
   #requireChunks(session: IngestSession, record: JournalRecord, batch: CatalogBatch): void {
     if (record.kind !== 'put' || record.version.kind !== 'file') return
     for (const chunk of record.version.chunks) {
+      for (const listen of this.#naming) listen(chunk.digest)
       const place = batch.chunk(chunk.digest)
       if (place === undefined && session.lost.has(chunk.digest)) continue
       const what = `record ${record.epoch}:${record.seq} names chunk ${digestHex(chunk.digest)}`
@@ -263,12 +324,13 @@ export class Ingest {
   async #fail(error: PacsimileError, items: readonly Item[]): Promise<(() => void)[]> {
     if (this.#failure === undefined) this.#log.error('the repository cannot take data', { code: error.code, reason: reasonOf(error) })
     this.#failure = error
+    this.#isProven = false
     this.#repository.abandonOpenFiles()
     await new Promise<void>((resolve) => {
       setTimeout(resolve, RETRY_MS)
     })
-    const sessions = new Set(items.flatMap((item) => ('rewrite' in item ? [] : [item.session])))
-    const rejections = items.flatMap((item) => ('rewrite' in item ? [(): void => item.reject(error)] : []))
+    const sessions = new Set(items.flatMap((item) => ('session' in item ? [item.session] : [])))
+    const rejections = items.flatMap((item) => ('reject' in item ? [(): void => item.reject(error)] : []))
     return [...rejections, ...[...sessions].map((session) => (): void => session.failed(error))]
   }
 }
@@ -297,6 +359,7 @@ function payloadOf({ digest, length, filtered, compressed, bytes }: ChunkMessage
 }
 
 function bytesOf(item: Item): number {
+  if ('ledger' in item) return 0
   if ('rewrite' in item) return item.rewrite.bytes.length
   return 'chunk' in item ? item.chunk.bytes.length : item.records.reduce((sum, record) => sum + record.length, 0)
 }

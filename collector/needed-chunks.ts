@@ -6,13 +6,13 @@
  */
 import type { Digest } from '../shared/digest.ts'
 import { PacsimileError } from '../shared/errors.ts'
+import { absenceOfContent } from './absent-content.ts'
 import type { Catalog, Damage } from './catalog.ts'
-import { isContentLost } from './lost-content.ts'
 import type { Repository } from './repository/repository.ts'
 
 /**
  * The chunks that versions name and the catalog does not know: their frames were damaged when it was made. Of which file they
- * were is not known. What an agent declared lost is not among them.
+ * were is not known. What an agent declared lost, or has expired, is not among them.
  */
 export async function unknownChunks(catalog: Catalog): Promise<Set<Digest>> {
   const unknown = new Set<Digest>()
@@ -21,7 +21,7 @@ export async function unknownChunks(catalog: Catalog): Promise<Set<Digest>> {
       for await (const { path, position, version } of catalog.allVersions(agent, volume.name)) {
         if (version?.kind !== 'file') continue
         const missing = version.chunks.filter(({ digest }) => !unknown.has(digest) && catalog.chunk(digest) === undefined)
-        if (missing.length === 0 || (await isContentLost(catalog, agent, volume.name, { path, position }))) continue
+        if (missing.length === 0 || (await absenceOfContent(catalog, agent, volume.name, { path, position })) !== undefined) continue
         for (const { digest } of missing) unknown.add(digest)
       }
     }

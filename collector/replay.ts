@@ -10,11 +10,15 @@ import { type HybridTime, millisecondsOf } from '../shared/clock.ts'
 import { PacsimileError, reasonOf } from '../shared/errors.ts'
 import type { Label } from '../shared/path.ts'
 import { type ChainEnd, decodeRecord, type JournalRecord } from '../shared/record.ts'
-import type { Catalog, Damage } from './catalog.ts'
+import type { Catalog, Damage, Operation } from './catalog.ts'
 import { CatalogBatch } from './catalog-batch.ts'
+import { keys, ranges } from './catalog-keys.ts'
+import { readChunkPlace } from './catalog-values.ts'
+import { retiredPacks } from './ledger-view.ts'
 import type { FrameFileKind } from './repository/file-header.ts'
 import { FRAME_OVERHEAD_BYTES } from './repository/frame.ts'
 import type { FoundFrame } from './repository/frame-file.ts'
+import { decodeLedgerEntry } from './repository/ledger-entry.ts'
 import { decodeRecordGroup, type ReadPosition, type Repository } from './repository/repository.ts'
 
 export interface ReplayResult {
@@ -59,6 +63,10 @@ export async function replay(repository: Repository, catalog: Catalog, onProgres
       records += added
       pending += added
     }
+    if (step.frame?.type === 'ledger') {
+      await addLedger(repository, batch, step.next.file, step.frame, damage)
+      pending += 1
+    }
     segments = step.next
     if (pending >= BATCH_RECORDS) {
       await flush()
@@ -68,6 +76,7 @@ export async function replay(repository: Repository, catalog: Catalog, onProgres
   for (const found of damage) batch.addDamage(found)
   pending += 1
   await flush()
+  if (catalog.get(keys.retiring) !== undefined) await dropRetired(catalog)
   return { chunks, records, damage }
 }
 
@@ -86,14 +95,15 @@ function* frames(
     try {
       const file = repository.file(kind, number)
       const sealed = from === 0 ? file.sealedIndex() : undefined
-      if (sealed !== undefined) {
+      // The index does not list what of the ledger is in a segment.
+      if (sealed !== undefined && kind === 'pack') {
         for (const frame of sealed) yield { frame, next }
         next = { file: number + 1, offset: 0 }
       } else {
         if (file.size < from)
           damage.push({ file: file.path, offset: file.size, reason: `it ends here, but was durable up to byte ${from}` })
         // Without an index nothing vouches for a body but itself.
-        for (const found of file.scan(from === 0 ? {} : { start: from })) {
+        for (const found of file.scan({ bodies: sealed === undefined, ...(from === 0 ? {} : { start: from }) })) {
           if (found.kind === 'damage') {
             // Nothing whole follows: an append that a crash or a full disk cut short, before anything of it was acknowledged.
             if (!found.tail) damage.push({ file: file.path, offset: found.offset, reason: found.reason })
@@ -113,6 +123,40 @@ function* frames(
     }
     yield { frame: undefined, next: isLast ? next : { file: number + 1, offset: 0 } }
   }
+}
+
+async function addLedger(
+  repository: Repository,
+  batch: CatalogBatch,
+  fileNumber: number,
+  frame: FoundFrame,
+  damage: Damage[],
+): Promise<void> {
+  const file = repository.file('segment', fileNumber)
+  try {
+    const encoded = file.read(frame.offset, frame.storedLength, frame.digest)
+    const entry = decodeLedgerEntry(encoded)
+    if (entry.number <= batch.ledgerEnd.number) return
+    const broken = await batch.addLedgerEntry(entry, encoded)
+    if (broken !== undefined) damage.push({ file: file.path, offset: frame.offset, reason: broken })
+    if (entry.body.kind === 'retired') batch.noteRetiring()
+  } catch (error) {
+    if (!(error instanceof PacsimileError) || (error.code !== 'damage' && error.code !== 'format-invalid')) throw error
+    damage.push({ file: file.path, offset: frame.offset, reason: reasonOf(error) })
+  }
+}
+
+/** Packs are read before it is known which of them are retired. */
+async function dropRetired(catalog: Catalog): Promise<void> {
+  const retired = await retiredPacks(catalog)
+  let operations: Operation[] = []
+  for await (const [key, value] of catalog.entries(ranges.chunks)) {
+    if (retired.has(readChunkPlace(value).file)) operations.push({ type: 'del', key })
+    if (operations.length < BATCH_RECORDS) continue
+    await catalog.write(operations)
+    operations = []
+  }
+  await catalog.write([...operations, { type: 'del', key: keys.retiring }])
 }
 
 /** Which records are missing before this one, and of which time. */

@@ -15,8 +15,8 @@ import { comparePositions, type Position, type RecordSummary } from '../shared/r
 import type { TreeEntry } from '../shared/tree.ts'
 import { type FileVersion, sameContent, type Version } from '../shared/version.ts'
 import { sameHoles } from '../shared/version-extensions.ts'
+import { absenceOfContent } from './absent-content.ts'
 import type { Catalog } from './catalog.ts'
-import { isContentLost } from './lost-content.ts'
 import type { Materializer } from './materialize.ts'
 import { MovedDirectories } from './moved-directories.ts'
 import type { ReplicaProblems } from './replica-problems.ts'
@@ -186,7 +186,7 @@ export class ReplicaVolume {
         this.#directories.add(path)
       } else {
         const shown = await this.#standIn(entry)
-        if (await isContentLost(this.#catalog, this.#agent, this.#volume, shown))
+        if ((await absenceOfContent(this.#catalog, this.#agent, this.#volume, shown)) !== undefined)
           throw new PacsimileError('incomplete', 'the agent could not keep this content until it was acknowledged')
         await this.#write(shown, basis)
       }

@@ -13,6 +13,7 @@ import { syncDirectory } from '../shared/files.ts'
 import { libc } from '../shared/libc.ts'
 import { childOf, type Label, nameOf, type RelativePath, ROOT, rebase, showPath } from '../shared/path.ts'
 import { type ChunkRef, hardLinkKey, type Version } from '../shared/version.ts'
+import type { Absence } from './absent-content.ts'
 import type { ChunkResult, HistorySource, ListedEntry } from './history-source.ts'
 import { Materializer, type Shortcoming } from './materialize.ts'
 import { type Point, showMoment } from './point.ts'
@@ -147,13 +148,16 @@ export async function restore(
   }
 }
 
-const LOST = 'the agent could not keep this content until it was acknowledged'
+const ABSENCES: Readonly<Record<Absence, string>> = {
+  lost: 'the agent could not keep this content until it was acknowledged',
+  expired: 'this content has expired: the retention did not ask for it any more',
+}
 const TORN = 'its content was torn when captured (parts of several moments); --torn restores it all the same'
 
 /** Why a path is not even tried; undefined where it is. */
 async function whyRefused(source: HistorySource, request: RestoreRequest, entry: ListedEntry): Promise<string | undefined> {
-  const { path, version, lost } = entry
-  if (lost) return LOST
+  const { path, version, absent } = entry
+  if (absent !== undefined) return ABSENCES[absent]
   if (isRefusedAsTorn(request, version)) {
     const whole = await source.lastWhole(request.agent, request.volume, path, entry.position)
     return whole === undefined ? TORN : `${TORN}; the last whole version is of ${showMoment(millisecondsOf(whole))}`
@@ -242,8 +246,8 @@ class Restoration {
   }
 
   async #writeBatch(batch: readonly ListedEntry[]): Promise<void> {
-    const refsOf = ({ version, lost }: ListedEntry): readonly ChunkRef[] =>
-      version.kind === 'file' && !lost && !isRefusedAsTorn(this.#request, version) && this.#linkFor(version) === undefined
+    const refsOf = ({ version, absent }: ListedEntry): readonly ChunkRef[] =>
+      version.kind === 'file' && absent === undefined && !isRefusedAsTorn(this.#request, version) && this.#linkFor(version) === undefined
         ? version.chunks
         : []
     const plan = batch.map((entry) => ({ entry, refs: refsOf(entry) }))

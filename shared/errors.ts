@@ -75,6 +75,11 @@ export const ERRORS = {
     retryable: false,
     advice: 'The peer speaks another major version of the protocol. Upgrade the older side.',
   },
+  'held': {
+    exit: 9,
+    retryable: true,
+    advice: 'A hold was set while something was being removed; nothing of it went. Run the command again.',
+  },
   'forked': {
     exit: 13,
     retryable: false,

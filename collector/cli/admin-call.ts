@@ -7,7 +7,9 @@
 import { join } from 'node:path'
 import { callLocal } from '../../shared/local-api.ts'
 
+type Question = 'status' | 'volumes' | 'wait' | 'prunePlan' | 'prune' | 'holds' | 'hold' | 'release'
+
 /** @throws collector-unreachable, or what the collector throws */
-export function askCollector(data: string, question: 'status' | 'volumes' | 'wait', body: object): Promise<unknown> {
+export function askCollector(data: string, question: Question, body: object): Promise<unknown> {
   return callLocal(join(data, 'admin.sock'), question, body, { unreachable: 'collector-unreachable' })
 }

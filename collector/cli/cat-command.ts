@@ -60,8 +60,10 @@ async function fileAt(source: HistorySource, place: Target, at: PointRequest): P
   for await (const entry of source.tree(place.agent, place.volume, place.path, point.position)) {
     const { version } = entry
     if (version.kind !== 'file') throw new PacsimileError('usage', `${showTarget(place)} was a ${version.kind} then, not a file`)
-    if (entry.lost)
+    if (entry.absent === 'lost')
       throw new PacsimileError('incomplete', `The agent could not keep that version of ${showTarget(place)} until it was acknowledged`)
+    if (entry.absent === 'expired')
+      throw new PacsimileError('incomplete', `That version of ${showTarget(place)} has expired: the retention did not ask for it any more`)
     return { ...entry, version }
   }
   throw await absenceOf(source, place, point.position)

@@ -39,8 +39,8 @@ export function entryRow(entry: ListedEntry, shownAs: string): string[] {
   return [showMode(version), `${version.uid}:${version.gid}`, size, showLocalTime(mtimeMs(version)), `${shownAs}${target}${doubtOf(entry)}`]
 }
 
-function doubtOf({ version, lost }: ListedEntry): string {
-  if (lost) return ' (content lost)'
+function doubtOf({ version, absent }: ListedEntry): string {
+  if (absent !== undefined) return absent === 'lost' ? ' (content lost)' : ' (expired)'
   return version.kind === 'file' && version.consistency !== 'stable' ? ` (${version.consistency})` : ''
 }
 
@@ -73,7 +73,8 @@ export function entryFields(entry: ListedEntry): object {
     ...versionFields(entry.version),
     epoch: entry.position.epoch,
     seq: entry.position.seq,
-    lost: entry.lost,
+    lost: entry.absent === 'lost',
+    expired: entry.absent === 'expired',
   }
 }
 

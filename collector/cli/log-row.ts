@@ -28,15 +28,20 @@ export function logLine(cells: readonly string[]): string {
 }
 
 /** What a record did, and to what. */
-export function logRow({ record, version, lost }: LogEntry): string[] {
+export function logRow({ record, version, absent }: LogEntry): string[] {
   return [
     showLocalTime(millisecondsOf(record.time)),
     `${record.epoch}:${record.seq}`,
     version === undefined ? record.kind : `${record.kind} ${version.kind}`,
     version?.kind === 'file' ? showBytes(version.size) : '-',
-    lost ? 'content lost' : version?.kind === 'file' ? version.consistency : '-',
+    stateOf(version, absent),
     `${subjectOf(record)}${version === undefined ? '' : originOf(version)}`,
   ]
+}
+
+function stateOf(version: Version | undefined, absent: LogEntry['absent']): string {
+  if (absent !== undefined) return absent === 'lost' ? 'content lost' : 'expired'
+  return version?.kind === 'file' ? version.consistency : '-'
 }
 
 /** Behind the path: who wrote the version, and whether the path itself was never seen. */
@@ -73,14 +78,14 @@ function subjectOf(record: RecordSummary): string {
   }
 }
 
-export function logFields({ record, version, lost }: LogEntry): object {
+export function logFields({ record, version, absent }: LogEntry): object {
   return {
     time: isoTime(millisecondsOf(record.time)),
     epoch: record.epoch,
     seq: record.seq,
     op: record.kind,
     ...changeFields(record),
-    ...(version === undefined ? {} : { version: versionFields(version), lost }),
+    ...(version === undefined ? {} : { version: versionFields(version), lost: absent === 'lost', expired: absent === 'expired' }),
   }
 }
 

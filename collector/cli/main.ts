@@ -13,10 +13,12 @@ import { checkCommand } from './check-command.ts'
 import { collectorCommand } from './collector-command.ts'
 import { reportError } from './command-error.ts'
 import { demoCommand } from './demo-command.ts'
+import { holdCommand } from './hold-command.ts'
 import { keysCommand } from './keys-command.ts'
 import { logCommand } from './log-command.ts'
 import { lsCommand } from './ls-command.ts'
 import { endQuietlyOnClosedPipe } from './output.ts'
+import { pruneCommand } from './prune-command.ts'
 import { rebuildCommand } from './rebuild-command.ts'
 import { restoreCommand } from './restore-command.ts'
 import { scrubCommand } from './scrub-command.ts'
@@ -40,6 +42,8 @@ const COMMANDS = [
   checkCommand,
   scrubCommand,
   rebuildCommand,
+  pruneCommand,
+  holdCommand,
   keysCommand,
 ]
 

@@ -41,13 +41,14 @@ import {
   labelKey,
   openFrame,
   openLabel,
+  openPayload,
   type Payload,
   packPayload,
   parityFrame,
   readFrameHeader,
   sealFrame,
 } from './frame.ts'
-import { decodeIndex, encodeFooter, encodeIndex, FOOTER_BYTES, type IndexedFrame, readFooter } from './frame-index.ts'
+import { decodeIndex, encodeFooter, encodeIndex, FOOTER_BYTES, type IndexedFrame, isIndexed, readFooter } from './frame-index.ts'
 
 const datasync = promisify(fdatasync)
 const fullSync = promisify(fsync)
@@ -142,7 +143,7 @@ export class FrameFile {
       if (found.type === 'parity') break
       const { type, offset, storedLength, plainLength, digest: name } = found
       // A frame that this release may pass over is not its to list: an index says what each frame is.
-      if (!isBare(type)) file.#index.push({ type, offset, storedLength, plainLength, digest: name })
+      if (isIndexed(type)) file.#index.push({ type, offset, storedLength, plainLength, digest: name })
       end = found.offset + FRAME_OVERHEAD_BYTES + found.storedLength
     }
     if (durable !== 'all' && end < durable) {
@@ -185,7 +186,7 @@ export class FrameFile {
     const offset = this.#end
     this.#queue.push(frame)
     this.#end += frame.length
-    if (type !== 'index')
+    if (isIndexed(type))
       this.#index.push({ type, offset, storedLength: payload.bytes.length, plainLength: payload.plainLength, digest: payload.digest })
     return { file: this.identity.number, offset, storedLength: payload.bytes.length }
   }
@@ -256,6 +257,15 @@ export class FrameFile {
 
   /** The plain content of the frame at a place. @throws damage, io */
   read(offset: number, storedLength: number, name: Digest): Buffer {
+    return this.#readFrame(offset, storedLength, (header, body) => openFrame(header, body, name, this.#dataKey))
+  }
+
+  /** The same as it is stored, verified. @throws damage, io */
+  readPayload(offset: number, storedLength: number, name: Digest): Payload {
+    return this.#readFrame(offset, storedLength, (header, body) => openPayload(header, body, name, this.#dataKey))
+  }
+
+  #readFrame<Opened>(offset: number, storedLength: number, open: (header: FrameHeader, body: Buffer) => Opened): Opened {
     const total = FRAME_OVERHEAD_BYTES + storedLength
     const bytes = Buffer.allocUnsafe(total)
     const got = this.#pread(bytes, offset)
@@ -263,7 +273,7 @@ export class FrameFile {
     if (header === undefined || header.storedLength !== storedLength)
       throw new PacsimileError('damage', `No whole frame at byte ${offset} of ${this.path}`)
     try {
-      return openFrame(header, bytes.subarray(FRAME_HEADER_BYTES), name, this.#dataKey)
+      return open(header, bytes.subarray(FRAME_HEADER_BYTES))
     } catch (error) {
       throw asPacsimileError(error, `Reading byte ${offset} of ${this.path}`)
     }

@@ -16,6 +16,10 @@ const INDEXED_TYPES = ['chunk', 'records'] as const
 /** More frames than a file of any size that is written has room for. */
 const FRAMES_MAX = 1 << 24
 
+export function isIndexed(type: string): type is (typeof INDEXED_TYPES)[number] {
+  return (INDEXED_TYPES as readonly string[]).includes(type)
+}
+
 export interface IndexedFrame {
   readonly type: (typeof INDEXED_TYPES)[number]
   readonly offset: number

@@ -15,7 +15,8 @@ import { PacsimileError } from '../../shared/errors.ts'
 import { FRAME_BYTES_MAX } from '../../shared/limits.ts'
 import { plainOf, type Stored, type StoredForm } from '../../shared/stored-form.ts'
 
-export const FRAME_TYPES = { chunk: 1, records: 2, index: 3 } as const
+/** A ledger frame may be passed over: what it says is of use to the collector alone. */
+export const FRAME_TYPES = { chunk: 1, records: 2, index: 3, ledger: 129 } as const
 export type FrameType = keyof typeof FRAME_TYPES
 const TYPE_NAMES = new Map<number, FrameType>(Object.entries(FRAME_TYPES).map(([name, number]) => [number, name as FrameType]))
 /** Frame types from here on may be passed over by a reader that does not know them. */
@@ -197,6 +198,16 @@ export function openLabel(header: FrameHeader, fileLabelKey: KeyObject): Digest 
 
 /** The plain content. `name` is the digest that it must have. @throws damage */
 export function openFrame(header: FrameHeader, body: Buffer, name: Digest, dataKey: KeyObject): Buffer {
+  return opened(header, body, name, dataKey).plain
+}
+
+/** The same as it is stored, for another file; it was verified. @throws damage */
+export function openPayload(header: FrameHeader, body: Buffer, name: Digest, dataKey: KeyObject): Payload {
+  const { plainLength, filtered, compressed } = header
+  return { digest: name, plainLength, filtered, compressed, bytes: opened(header, body, name, dataKey).stored }
+}
+
+function opened(header: FrameHeader, body: Buffer, name: Digest, dataKey: KeyObject): { readonly plain: Buffer; readonly stored: Buffer } {
   if (!isBodyWhole(header, body)) throw new PacsimileError('damage', 'A frame fails its CRC')
   let stored: Buffer
   try {
@@ -209,5 +220,5 @@ export function openFrame(header: FrameHeader, body: Buffer, name: Digest, dataK
   }
   const plain = plainOf({ ...header, bytes: stored }, header.plainLength)
   if (digestOf(plain) !== name) throw new PacsimileError('damage', 'A frame holds other content than its digest names')
-  return plain
+  return { plain, stored }
 }

@@ -254,8 +254,11 @@ export class Repository {
     return this.#pack.append('chunk', payload)
   }
 
-  /** The commit: chunks queued before become durable, then the given records are written and made durable. */
-  async commit(groups: readonly RecordGroup[]): Promise<void> {
+  /**
+   * The commit: chunks queued before become durable, then the given records are written and made durable, then the entries of the
+   * ledger, which stand behind all that they speak of.
+   */
+  async commit(groups: readonly RecordGroup[], ledger: readonly Uint8Array[] = []): Promise<void> {
     if (this.#pack !== undefined) await this.#pack.sync()
     if (groups.length > 0) {
       this.#segment ??= this.#begin('segment')
@@ -269,6 +272,11 @@ export class Repository {
         unsynced.add(group.agent)
         this.#segment.append('records', packPayload(encodeRecordGroup(group)))
       }
+      await this.#segment.sync()
+    }
+    if (ledger.length > 0) {
+      this.#segment ??= this.#begin('segment')
+      for (const entry of ledger) this.#segment.append('ledger', packPayload(entry))
       await this.#segment.sync()
     }
     this.#rollOver()
@@ -334,15 +342,23 @@ export class Repository {
   // ---- reading -----------------------------------------------------------------------------------------------------
 
   /** @throws damage, io */
-  readChunk(place: FramePlace, name: Digest): Buffer {
-    const read = (): Buffer => this.file('pack', place.file).read(place.offset, place.storedLength, name)
+  readChunk({ file, offset, storedLength }: FramePlace, name: Digest): Buffer {
+    return this.#readPack(file, (pack) => pack.read(offset, storedLength, name))
+  }
+
+  /** As it is stored, for another pack; verified. @throws damage, io */
+  readPayload({ file, offset, storedLength }: FramePlace, name: Digest): Payload {
+    return this.#readPack(file, (pack) => pack.readPayload(offset, storedLength, name))
+  }
+
+  #readPack<Content>(number: number, read: (pack: FrameFile) => Content): Content {
     try {
-      return read()
+      return read(this.file('pack', number))
     } catch (error) {
       if (!(error instanceof PacsimileError) || error.code !== 'damage') throw error
       // It may have been repaired since it was opened.
-      this.forget('pack', place.file)
-      return read()
+      this.forget('pack', number)
+      return read(this.file('pack', number))
     }
   }
 

@@ -7,7 +7,9 @@ import type { AgentScanReport, AgentStatus } from '../../agent/status.ts'
 import type { CheckReport } from '../../collector/check.ts'
 import { checkFields } from '../../collector/cli/check-command.ts'
 import { entryFields } from '../../collector/cli/entry-row.ts'
+import { holdFields } from '../../collector/cli/hold-command.ts'
 import { logFields } from '../../collector/cli/log-row.ts'
+import { pruneFields } from '../../collector/cli/prune-command.ts'
 import { rebuildFields } from '../../collector/cli/rebuild-command.ts'
 import { restoreFields } from '../../collector/cli/restore-command.ts'
 import { statusFields } from '../../collector/cli/status-command.ts'
@@ -17,7 +19,7 @@ import type { ScrubReport } from '../../collector/scrub.ts'
 import type { CollectorStatus } from '../../collector/status.ts'
 import { NO_DIGEST } from '../../shared/digest.ts'
 import { serveLocal } from '../../shared/local-api.ts'
-import { relativePath } from '../../shared/path.ts'
+import { label, relativePath } from '../../shared/path.ts'
 import type { Change } from '../../shared/record.ts'
 import type { Version } from '../../shared/version.ts'
 import { withAdditions } from '../../shared/version-extensions.ts'
@@ -58,7 +60,7 @@ const VERSIONS: Version[] = [
   { kind: 'symlink', ...METADATA, xattrs: [], target: 'to\xff' },
   { kind: 'block-device', ...METADATA, xattrs: [], device: 5n },
 ]
-const ENTRIES = VERSIONS.map((version) => ({ path: UNREADABLE, position: { epoch: 1, seq: 1 }, version, lost: false }))
+const ENTRIES = VERSIONS.map((version) => ({ path: UNREADABLE, position: { epoch: 1, seq: 1 }, version, absent: undefined }))
 const SPAN = { from: at(FIRST_MS), until: at(LAST_MS) }
 const GAP = { ...SPAN, cause: 'asleep' }
 
@@ -81,8 +83,8 @@ describe('docs/json.md names exactly the fields of', () => {
       { kind: 'mark', volume: IMAGES, name: 'before' },
     ]
     const header = { previous: NO_DIGEST, epoch: 1, seq: 1, time: at(FIRST_MS) }
-    const records = changes.map((change) => logFields({ record: { ...header, ...change }, version: undefined, lost: false }))
-    const put = logFields({ record: { ...header, kind: 'put', volume: IMAGES, path }, version: fileVersion('x'), lost: false })
+    const records = changes.map((change) => logFields({ record: { ...header, ...change }, version: undefined, absent: undefined }))
+    const put = logFields({ record: { ...header, kind: 'put', volume: IMAGES, path }, version: fileVersion('x'), absent: undefined })
     const found = fieldsOf(...records, put).filter((name) => !name.startsWith('version.'))
     expect(found).toEqual(documented('log').filter((name) => name !== 'version.…'))
     expect(put).toMatchObject({ version: { kind: 'file' } })
@@ -92,7 +94,7 @@ describe('docs/json.md names exactly the fields of', () => {
     const history = new FakeHistory()
     const version = fileVersion('x')
     for (const { digest } of version.chunks) history.contents.set(digest, Buffer.from('x'))
-    history.entries.push({ path: relativePath('a'), position: { epoch: 1, seq: 1 }, version, lost: false })
+    history.entries.push({ path: relativePath('a'), position: { epoch: 1, seq: 1 }, version, absent: undefined })
     const found = fieldsOf(await answer('cat', 'pacs1:images/a', '--data', await serveHistory(history)))
     expect(found.filter((name) => !documented('ls').includes(name))).toEqual(documented('cat'))
   })
@@ -141,6 +143,7 @@ describe('docs/json.md names exactly the fields of', () => {
       bytes: 1,
       seconds: 1,
       lostByAgent: 0,
+      expired: 0,
       damage: [{ file: 'f', offset: 1, reason: 'r' }],
       affected: [{ agent: PACS, volume: IMAGES, path: relativePath('a'), timeMs: 1, epoch: 1, seq: 1, reason: 'r' }],
       notes: ['n'],
@@ -270,6 +273,26 @@ describe('docs/json.md names exactly the fields of', () => {
     const damage = [{ file: 'f', offset: 1, reason: 'r' }]
     const report = { records: 1, chunks: 1, seconds: 1, damage, before: 'different', differences: 1, reason: '', setAside: '/c' } as const
     expect(fieldsOf(rebuildFields(report))).toEqual(documented('rebuild'))
+  })
+
+  it('prune', () => {
+    const kept = { current: 1, recent: 1, worm: 1, hourly: 1, daily: 1, monthly: 1, held: 1 }
+    const volumes = [{ agent: PACS, volume: IMAGES, isLimited: true, versions: 8, kept, expiring: 1, shared: 0 }]
+    const pack = { number: 1, bytes: 1 }
+    const plan = { volumes, packs: [{ ...pack, liveBytes: 1 }], deletable: [pack], quarantined: [pack], deadBytes: 1 }
+    const report = { plan, retired: 1, deleted: 1, freedBytes: 1, movedBytes: 1, kept: [{ pack: 1, reason: 'r' }] }
+    expect([...fieldsOf(pruneFields(report)), 'done'].sort()).toEqual(documented('prune'))
+  })
+
+  it('hold', async () => {
+    const name = label('trial', 'Hold')
+    const hold = { name, agent: PACS, volume: IMAGES, pattern: 'x\xff', fromMs: 1, untilMs: undefined }
+    expect(fieldsOf(holdFields(hold))).toEqual(documented('hold add'))
+    expect(fieldsOf({ holds: [holdFields(hold)] })).toEqual(documented('hold list'))
+    const routes = { holds: () => Promise.resolve([hold]), release: () => Promise.resolve() }
+    const data = await serveHistory(new FakeHistory(), routes)
+    expect(fieldsOf(await answer('hold', 'list', '--data', data))).toEqual(documented('hold list'))
+    expect(fieldsOf(await answer('hold', 'remove', 'trial', '--data', data))).toEqual(documented('hold remove'))
   })
 
   it('collector init, token create, keys and agent enroll', async () => {

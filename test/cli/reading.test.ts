@@ -15,8 +15,8 @@ import { at, FakeHistory, FIRST_MS, IMAGES, LAST_MS, serveHistory } from '../sup
 import { LAUNCHER, launch } from '../support/launcher.ts'
 import { scratchDirectory } from '../support/scratch.ts'
 
-function entry(path: string, version: Version, lost = false): ListedEntry {
-  return { path: relativePath(path), position: { epoch: 1, seq: 5 }, version, lost }
+function entry(path: string, version: Version, absent?: ListedEntry['absent']): ListedEntry {
+  return { path: relativePath(path), position: { epoch: 1, seq: 5 }, version, absent }
 }
 
 /** A file whose content can be had. */
@@ -112,7 +112,7 @@ describe('log', () => {
     const history = new FakeHistory()
     for (let seq = 2; seq < count + 2; seq++) {
       const record = { ...header, seq, time: at(FIRST_MS + seq), kind: 'put', path: relativePath(`${seq}.dcm`) } as const
-      history.records.push({ record, version: fileVersion('x'), lost: seq === 2 })
+      history.records.push({ record, version: fileVersion('x'), absent: seq === 2 ? 'lost' : undefined })
     }
     return history
   }
@@ -120,7 +120,7 @@ describe('log', () => {
   it('shows every record, and marks content that is lost', async () => {
     const history = records(2)
     const gap = { ...header, seq: 9, time: at(LAST_MS), kind: 'gap', from: at(FIRST_MS), until: at(LAST_MS), cause: 'asleep' } as const
-    history.records.push({ record: gap, version: undefined, lost: false })
+    history.records.push({ record: gap, version: undefined, absent: undefined })
     const data = await serveHistory(history)
     const { stdout } = await launch('log', 'pacs1:images', '--data', data)
     expect(stdout.split('\n').slice(0, -1)).toEqual([
@@ -139,7 +139,7 @@ describe('log', () => {
     const writer = { pid: 4711, uid: 104, executable: '/usr/sbin/Orthanc' }
     const put = (seq: number, path: string, version: Version): void => {
       const record = { ...header, seq, time: at(FIRST_MS + seq), kind: 'put', path: relativePath(path) } as const
-      history.records.push({ record, version, lost: false })
+      history.records.push({ record, version, absent: undefined })
     }
     const sparse = fileVersion('a sparse file', { consistency: 'crash-consistent' })
     put(2, 'a.dcm', withAdditions(sparse, { writer, holes: [{ offset: 2, length: 5 }] }))
@@ -195,14 +195,22 @@ describe('cat', () => {
     expect(JSON.parse(json.stdout)).toMatchObject({ size: 5, content: Buffer.from('bytes').toString('base64') })
   })
 
-  it('refuses a directory, and ends with 3 where the content is damaged, with 8 where it was lost', async () => {
+  it('refuses a directory, and ends with 3 where the content is damaged, with 8 where it was lost or has expired', async () => {
     const history = archive()
-    history.entries.push(entry('torn', fileVersion('nowhere')), entry('y', fileVersion('gone'), true))
+    history.entries.push(
+      entry('torn', fileVersion('nowhere')),
+      entry('y', fileVersion('gone'), 'lost'),
+      entry('z', fileVersion('old'), 'expired'),
+    )
     const data = await serveHistory(history)
     expect((await launch('cat', 'pacs1:images/study-01', '--data', data)).status).toBe(2)
     const damaged = await launch('cat', 'pacs1:images/torn', '--data', data)
     expect(damaged).toMatchObject({ status: 3, stdout: '', stderr: expect.stringContaining('the pack has a hole there') })
     expect((await launch('cat', 'pacs1:images/y', '--data', data)).status).toBe(8)
+    expect(await launch('cat', 'pacs1:images/z', '--data', data)).toMatchObject({
+      status: 8,
+      stderr: expect.stringContaining('has expired'),
+    })
   })
 })
 
@@ -222,11 +230,12 @@ describe('restore', () => {
   })
 
   it.each([
-    ['lost', true, 8],
-    ['damaged', false, 3],
-  ])('restores the rest of a %s file, lists it, and does not end well', async (_, lost, status) => {
+    ['lost', 'lost', 8],
+    ['expired', 'expired', 8],
+    ['damaged', undefined, 3],
+  ] as const)('restores the rest of a %s file, lists it, and does not end well', async (_, absent, status) => {
     const history = archive()
-    history.entries.push(entry('bad', fileVersion('nowhere'), lost))
+    history.entries.push(entry('bad', fileVersion('nowhere'), absent))
     const data = await serveHistory(history)
     const to = join(scratchDirectory(), 'new')
     const done = await launch('restore', 'pacs1:images', '--at', 'now', '--to', to, '--data', data)

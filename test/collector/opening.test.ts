@@ -50,7 +50,7 @@ describe('a damaged catalog', () => {
   it('gives its lock back where it cannot be walked', async () => {
     const store = await Store.open()
     await store.stop()
-    vi.spyOn(Catalog.prototype, 'findHole').mockRejectedValueOnce(new PacsimileError('format-invalid', 'a summary is malformed'))
+    vi.spyOn(Catalog.prototype, 'agents').mockRejectedValueOnce(new PacsimileError('format-invalid', 'a summary is malformed'))
     const catalog = await openCatalog(join(store.directory, 'catalog'), silentLog)
     await catalog.close()
     const [aside] = readdirSync(store.directory).filter((name) => name.startsWith('catalog.damaged-'))

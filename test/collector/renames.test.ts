@@ -338,7 +338,8 @@ describe('content that was lost', () => {
     await store.send(writer)
     const lost = async (): Promise<string[]> => {
       const found = []
-      for await (const entry of store.history.tree(writer.agent, VOLUME, ROOT, writer.end)) if (entry.lost) found.push(entry.path)
+      for await (const entry of store.history.tree(writer.agent, VOLUME, ROOT, writer.end))
+        if (entry.absent === 'lost') found.push(entry.path)
       return found
     }
     expect(await lost()).toEqual(['f/series/lost'])

@@ -9,6 +9,7 @@ import { FILE_HEADER_BYTES } from '../../collector/repository/file-header.ts'
 import { FRAME_HEADER_BYTES, FRAME_OVERHEAD_BYTES, FRAME_TYPES, labelKey } from '../../collector/repository/frame.ts'
 import { FrameFile } from '../../collector/repository/frame-file.ts'
 import { FOOTER_BYTES } from '../../collector/repository/frame-index.ts'
+import { decodeLedgerEntry, LEDGER_HEADER_BYTES } from '../../collector/repository/ledger-entry.ts'
 import { millisecondsOf } from '../../shared/clock.ts'
 import { digestHex, digestOf } from '../../shared/digest.ts'
 import { ERRORS } from '../../shared/errors.ts'
@@ -17,7 +18,7 @@ import { decodeRecord, EPOCH_REASONS, encodeRecord, RECORD_HEADER_BYTES, recordH
 import { CONSISTENCIES, FILE_KINDS } from '../../shared/version.ts'
 import { decodeMessage, ENROLL_PATH, encodeMessage, JOURNAL_PATH, type MessageKind, SUBPROTOCOL } from '../../shared/wire.ts'
 import { scratchDirectory } from '../support/scratch.ts'
-import { documentText, goldenItems, tableOf, workedExample } from './examples.ts'
+import { documentText, goldenItems, goldenLedger, tableOf, workedExample } from './examples.ts'
 
 const format = documentText('format.md')
 const protocol = documentText('protocol.md')
@@ -106,8 +107,18 @@ describe('the byte tables of docs/format.md', () => {
     expect(sizeOf(tableOf(format, 'offset', 'bytes', ''))).toBe(FRAME_HEADER_BYTES)
     expect(sizeOf(tableOf(format, 'offset', 'bytes', 'footer'))).toBe(FOOTER_BYTES)
     expect(sizeOf(tableOf(format, 'offset', 'bytes', 'record header'))).toBe(RECORD_HEADER_BYTES)
+    expect(sizeOf(tableOf(format, 'offset', 'bytes', 'ledger entry'))).toBe(LEDGER_HEADER_BYTES)
     expect(format).toContain(`A frame takes ${FRAME_OVERHEAD_BYTES} + *n* bytes`)
     expect(format).toContain(`u32 CRC of the ${SPOOL_FRAME_HEADER_BYTES - 4}\nbytes before`)
+  })
+
+  it('name the kinds of entries of the ledger in the order of their numbers', () => {
+    const rows = tableOf(format, 'kind', '', 'content').map(([number, kind]) => [Number(number), kind])
+    const at = 2 * (LEDGER_HEADER_BYTES - 1)
+    const inGolden = new Map(
+      goldenLedger().map(({ hex }) => [Number.parseInt(hex.slice(at, at + 2), 16), decodeLedgerEntry(Buffer.from(hex, 'hex')).body.kind]),
+    )
+    expect(rows).toEqual([...inGolden].sort(([a], [b]) => a - b))
   })
 
   it('name the kinds of records in the order of their numbers', () => {

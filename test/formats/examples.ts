@@ -15,6 +15,9 @@ export const GOLDEN_FILTER = join(import.meta.dirname, 'v1-filter')
 /** The same of sealed files with parity. */
 export const GOLDEN_PARITY = join(import.meta.dirname, 'v1-parity')
 
+/** The same of a ledger. */
+export const GOLDEN_LEDGER = join(import.meta.dirname, 'v1-ledger')
+
 export interface GoldenItem {
   readonly hex: string
   /** Of a record. */
@@ -54,6 +57,10 @@ export function goldenExtensions(): { records: GoldenItem[]; tree: readonly { re
 /** By path, in hex. */
 export function goldenFiltered(): Readonly<Record<string, string>> {
   return read('contents.json', GOLDEN_FILTER) as Record<string, string>
+}
+
+export function goldenLedger(): readonly { readonly hex: string; readonly value: Plain }[] {
+  return read('entries.json', GOLDEN_LEDGER) as { hex: string; value: Plain }[]
 }
 
 /** SHA-256 by path. */

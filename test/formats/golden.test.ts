@@ -7,6 +7,7 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { checkRepository } from '../../collector/check.ts'
 import { OfflineHistory } from '../../collector/offline-history.ts'
 import { openKeys, type RepositorySecret } from '../../collector/repository/keys.ts'
+import { decodeLedgerEntry, encodeLedgerEntry, LEDGER_START, ledgerBreak, ledgerEnd } from '../../collector/repository/ledger-entry.ts'
 import { DEFAULT_PARITY } from '../../collector/repository/parity.ts'
 import { Repository, readDescription } from '../../collector/repository/repository.ts'
 import { restore } from '../../collector/restore.ts'
@@ -21,14 +22,16 @@ import {
   GOLDEN,
   GOLDEN_EXTENSIONS,
   GOLDEN_FILTER,
+  GOLDEN_LEDGER,
   GOLDEN_PARITY,
   goldenExtensions,
   goldenFiltered,
   goldenItems,
+  goldenLedger,
   goldenRepository,
   goldenWithParity,
 } from './examples.ts'
-import { plain, plainAdditions, plainTree } from './plain.ts'
+import { plain, plainAdditions, plainEntry, plainTree } from './plain.ts'
 
 const REPOSITORY = join(GOLDEN, 'repository')
 const expected = goldenRepository()
@@ -113,6 +116,38 @@ describe('a golden chunk that is filtered', () => {
   })
 })
 
+describe('a golden ledger', () => {
+  it('is read, entry by entry, and encodes to the same bytes', () => {
+    const items = goldenLedger()
+    let end = LEDGER_START
+    for (const { hex, value } of items) {
+      const bytes = Buffer.from(hex, 'hex')
+      const entry = decodeLedgerEntry(bytes)
+      expect(plainEntry(entry)).toEqual(value)
+      expect(encodeLedgerEntry(entry).toString('hex')).toBe(hex)
+      expect(ledgerBreak(end, entry)).toBeUndefined()
+      end = ledgerEnd(entry, bytes)
+    }
+    const kinds = 'tick policy hold release expired retired deleted'.split(' ')
+    expect(new Set(items.map(({ hex }) => decodeLedgerEntry(Buffer.from(hex, 'hex')).body.kind))).toEqual(new Set(kinds))
+  })
+
+  it('says what of its repository has expired', async () => {
+    const directory = join(GOLDEN_LEDGER, 'repository')
+    const key = openKeys(directory, readDescription(directory).id, { kind: 'key-file', file: join(GOLDEN_LEDGER, 'repository.key') })
+    expect(await checkRepository(directory, key)).toMatchObject({ damage: [], affected: [], expired: 1 })
+    await using history = await OfflineHistory.open(directory, key)
+    const [agent, volume] = [label('pacs1', 'Agent'), label('images', 'Volume')]
+    for (const [seq, absent] of [
+      [4, 'expired'],
+      [5, undefined],
+    ] as const) {
+      const [, entry] = await Array.fromAsync(history.tree(agent, volume, ROOT, { epoch: 1, seq }))
+      expect(entry).toMatchObject({ path: 'a', position: { epoch: 1, seq }, absent })
+    }
+  })
+})
+
 describe('a golden file with parity', () => {
   it('is read, checked, and repaired to the same bytes', async () => {
     const directory = join(scratchDirectory(), 'repository')
@@ -187,7 +222,7 @@ describe('the golden repository', () => {
       const lost = new Set<string>()
       for await (const entry of history.tree(agent, volume, ROOT, byTime.position)) {
         entries.push(entry)
-        if (entry.lost) lost.add(`${entry.position.epoch}:${entry.position.seq}`)
+        if (entry.absent === 'lost') lost.add(`${entry.position.epoch}:${entry.position.seq}`)
       }
       expect(plainTree(entries, (epoch, seq) => lost.has(`${epoch}:${seq}`))).toEqual(point.tree)
     }
@@ -198,8 +233,8 @@ describe('the golden repository', () => {
     let files = 0
     for (const point of expected.points) {
       const [agent, volume] = [label(point.agent, 'Agent'), label(point.volume, 'Volume')]
-      for await (const { version, lost } of history.tree(agent, volume, ROOT, point)) {
-        if (version.kind !== 'file' || lost) continue
+      for await (const { version, absent } of history.tree(agent, volume, ROOT, point)) {
+        if (version.kind !== 'file' || absent !== undefined) continue
         const sha = createHash('sha256')
         for await (const chunk of history.chunks(version.chunks)) {
           if ('failure' in chunk) throw new Error(chunk.failure)

@@ -4,6 +4,7 @@
  * What was added to a message later is left out where it says nothing: the golden files know nothing of it.
  * A bigint is its decimal digits, bytes are `hex:` and their hex digits; so is a byte string, unless it is printable ASCII.
  */
+import type { LedgerEntry } from '../../collector/repository/ledger-entry.ts'
 import { digestHex } from '../../shared/digest.ts'
 import type { TreeEntry } from '../../shared/tree.ts'
 import { hardLinkKey, type Version } from '../../shared/version.ts'
@@ -70,4 +71,9 @@ export function plainTree(entries: Iterable<TreeEntry>, isLost: (epoch: number, 
       ...(sameAs !== undefined && { sameAs }),
     })
   })
+}
+
+/** An entry of the ledger as JSON tells it; what it leaves open is absent. */
+export function plainEntry(entry: LedgerEntry): unknown {
+  return JSON.parse(JSON.stringify({ ...entry, previous: digestHex(entry.previous) }))
 }

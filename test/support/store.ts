@@ -7,7 +7,9 @@ import { CatalogBatch } from '../../collector/catalog-batch.ts'
 import { ChunkCache } from '../../collector/chunk-cache.ts'
 import { History } from '../../collector/history.ts'
 import { Ingest, type IngestSession } from '../../collector/ingest.ts'
+import { endOfLedger } from '../../collector/ledger-view.ts'
 import { Repository } from '../../collector/repository/repository.ts'
+import { RunningTime } from '../../collector/running-time.ts'
 import { DEFAULT_CHUNK_SIZES } from '../../shared/chunker.ts'
 import type { Digest } from '../../shared/digest.ts'
 import type { PacsimileError } from '../../shared/errors.ts'
@@ -57,6 +59,11 @@ export class Store {
   ingest!: Ingest
   history!: History
   readonly committed: ReadonlySet<Label>[] = []
+  /** The collector's monotonic clock: time passes when a test says so. */
+  nowMs = 0
+  age!: RunningTime
+  /** Its wall clock, where a test sets it. */
+  wallMs: number | undefined
   #stop = new AbortController()
   #running: Promise<void> = Promise.resolve()
   readonly #sent = new Map<JournalWriter, number>()
@@ -79,7 +86,10 @@ export class Store {
     this.repository = Repository.openForAppending(this.repositoryDirectory, this.dataKey)
     const cache = new ChunkCache(1 << 20)
     this.history = new History(this.catalog, this.repository, { cache })
+    this.age = new RunningTime(endOfLedger(this.catalog).ageMs, () => this.nowMs)
     this.ingest = new Ingest({
+      age: this.age,
+      wall: { now: () => this.wallMs ?? Date.now() },
       repository: this.repository,
       catalog: this.catalog,
       cache,
