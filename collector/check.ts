@@ -38,6 +38,7 @@ export interface CheckReport {
   readonly agents: number
   readonly records: number
   readonly versions: number
+  /** Whole, where they are to be read from. */
   readonly chunks: number
   readonly packs: number
   readonly segments: number
@@ -70,9 +71,8 @@ export async function checkRepository(
   const repository = stack.adopt(Repository.open(directory, dataKey), (opened) => opened.close())
   const { catalog } = stack.use(await ScratchCatalog.open())
 
-  // Records first: the chunks of every record seen here were durable before it was written, also while a collector runs.
   const folded = await replay(repository, catalog)
-  const reading = new Reading(repository, onProgress)
+  const reading = new Reading(repository, catalog, onProgress)
   await reading.run()
   const { affected, versions, lostByAgent, expired } = await affectedVersions(catalog, reading.brokenChunks)
   const damage = unique([...folded.damage, ...reading.damage])
@@ -82,7 +82,7 @@ export async function checkRepository(
     agents: (await catalog.agents()).length,
     records: folded.records,
     versions,
-    chunks: reading.wholeChunks.size,
+    chunks: reading.chunks,
     packs: repository.numbers('pack').length,
     segments: repository.numbers('segment').length,
     bytes: reading.bytes,
@@ -106,24 +106,28 @@ function unique(damage: readonly Damage[]): Damage[] {
 class Reading {
   readonly damage: Damage[] = []
   readonly notes: string[] = []
-  /** Chunks that are whole somewhere, with their length. */
-  readonly wholeChunks = new Map<Digest, number>()
+  /** Those that do not open where they are to be read from. */
   readonly #badChunks = new Map<Digest, string>()
   readonly #repository: Repository
+  readonly #catalog: Catalog
   readonly #onProgress: (progress: CheckProgress) => void
   bytes = 0
+  chunks = 0
 
-  constructor(repository: Repository, onProgress: (progress: CheckProgress) => void) {
+  constructor(repository: Repository, catalog: Catalog, onProgress: (progress: CheckProgress) => void) {
     this.#repository = repository
+    this.#catalog = catalog
     this.#onProgress = onProgress
   }
 
   /** Why a chunk cannot be restored as it is named; undefined when it can. */
   brokenChunks = ({ digest, length }: ChunkRef): string | undefined => {
-    const found = this.wholeChunks.get(digest)
+    const bad = this.#badChunks.get(digest)
+    if (bad !== undefined) return bad
+    const found = this.#catalog.chunk(digest)?.plainLength
     if (found === length) return undefined
-    if (found !== undefined) return `chunk ${digestHex(digest).slice(0, 16)} has ${found} bytes, the record says ${length}`
-    return this.#badChunks.get(digest) ?? `chunk ${digestHex(digest).slice(0, 16)} is in no pack`
+    const chunk = `chunk ${digestHex(digest).slice(0, 16)}`
+    return found === undefined ? `${chunk} is in no pack` : `${chunk} has ${found} bytes, the record says ${length}`
   }
 
   async run(): Promise<void> {
@@ -176,11 +180,16 @@ class Reading {
   #openFrame(file: FrameFile, frame: Extract<ScannedFrame, { kind: 'frame' }>): void {
     try {
       file.read(frame.offset, frame.storedLength, frame.digest)
-      if (frame.type === 'chunk') this.wholeChunks.set(frame.digest, frame.plainLength)
+      if (frame.type === 'chunk' && this.#isReadFrom(file, frame)) this.chunks += 1
     } catch (error) {
       this.damage.push({ file: file.path, offset: frame.offset, reason: reasonOf(error) })
-      if (frame.type === 'chunk') this.#badChunks.set(frame.digest, reasonOf(error))
+      if (frame.type === 'chunk' && this.#isReadFrom(file, frame)) this.#badChunks.set(frame.digest, reasonOf(error))
     }
+  }
+
+  #isReadFrom({ identity }: FrameFile, { digest, offset }: Extract<ScannedFrame, { kind: 'frame' }>): boolean {
+    const place = this.#catalog.chunk(digest)
+    return place?.file === identity.number && place.offset === offset
   }
 }
 

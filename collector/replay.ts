@@ -33,6 +33,8 @@ const BATCH_RECORDS = 4096
 export async function replay(repository: Repository, catalog: Catalog, onProgress?: (records: number) => void): Promise<ReplayResult> {
   const damage: Damage[] = []
   const start = catalog.reflected()
+  // While a collector writes: what stands in the segments by now names only chunks that stand in the packs.
+  const until = endOfSegments(repository)
   let packs = start.packs
   let segments = start.segments
   let chunks = 0
@@ -57,7 +59,7 @@ export async function replay(repository: Repository, catalog: Catalog, onProgres
     packs = step.next
     if (pending >= BATCH_RECORDS) await flush()
   }
-  for (const step of frames(repository, 'segment', start.segments, damage)) {
+  for (const step of frames(repository, 'segment', start.segments, damage, until)) {
     if (step.frame?.type === 'records') {
       const added = await addGroup(repository, batch, step.next.file, step.frame, damage)
       records += added
@@ -80,14 +82,20 @@ export async function replay(repository: Repository, catalog: Catalog, onProgres
   return { chunks, records, damage }
 }
 
+function endOfSegments(repository: Repository): ReadPosition {
+  const file = repository.numbers('segment').at(-1) ?? 0
+  return { file, offset: repository.sizeOf('segment', file) }
+}
+
 /** The frames of a kind of file from a place on, each with the place behind it. */
 function* frames(
   repository: Repository,
   kind: FrameFileKind,
   start: ReadPosition,
   damage: Damage[],
+  until?: ReadPosition,
 ): Generator<{ frame: FoundFrame | undefined; next: ReadPosition }> {
-  const numbers = repository.numbers(kind).filter((number) => number >= start.file)
+  const numbers = repository.numbers(kind).filter((number) => number >= start.file && (until === undefined || number <= until.file))
   for (const number of numbers) {
     const from = number === start.file ? start.offset : 0
     const isLast = number === numbers.at(-1)
@@ -104,6 +112,7 @@ function* frames(
           damage.push({ file: file.path, offset: file.size, reason: `it ends here, but was durable up to byte ${from}` })
         // Without an index nothing vouches for a body but itself.
         for (const found of file.scan({ bodies: sealed === undefined, ...(from === 0 ? {} : { start: from }) })) {
+          if (number === until?.file && found.offset >= until.offset) break
           if (found.kind === 'damage') {
             // Nothing whole follows: an append that a crash or a full disk cut short, before anything of it was acknowledged.
             if (!found.tail) damage.push({ file: file.path, offset: found.offset, reason: found.reason })

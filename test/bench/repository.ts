@@ -1,0 +1,147 @@
+/**
+ * What a long history costs: a repository of 10^6 versions of 10^5 files, opened, folded anew, checked, and planned to be pruned.
+ *
+ *     node --disable-warning=ExperimentalWarning test/bench/repository.ts
+ *
+ * Not a test: nothing fails by time here. Each step is a process of its own, so that its peak of memory is its own; BENCH_VERSIONS and
+ * BENCH_FILES make it smaller. Beside reading (`check`) stands sha256sum over the same files, from the page cache like them.
+ */
+import { spawnSync } from 'node:child_process'
+import { randomFillSync } from 'node:crypto'
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { Catalog } from '../../collector/catalog.ts'
+import { openCatalog } from '../../collector/catalog-opening.ts'
+import { checkRepository } from '../../collector/check.ts'
+import { ChunkCache } from '../../collector/chunk-cache.ts'
+import { Ingest } from '../../collector/ingest.ts'
+import { endOfLedger } from '../../collector/ledger-view.ts'
+import { planPrune } from '../../collector/prune-plan.ts'
+import { rebuildCatalog } from '../../collector/rebuild.ts'
+import { replay } from '../../collector/replay.ts'
+import { Repository } from '../../collector/repository/repository.ts'
+import { RunningTime } from '../../collector/running-time.ts'
+import { DEFAULT_CHUNK_SIZES } from '../../shared/chunker.ts'
+import { silentLog } from '../../shared/log.ts'
+import { directoryVersion, JournalWriter } from '../support/journal-writer.ts'
+
+const VERSIONS = Number(process.env['BENCH_VERSIONS'] ?? 1_000_000)
+const FILES = Number(process.env['BENCH_FILES'] ?? 100_000)
+const PER_DIRECTORY = 1000
+const CONTENT_BYTES = 200
+const RECORDS_AT_ONCE = 2000
+const KEY = Buffer.alloc(32, 7)
+const MB = 1e6
+
+const repositoryOf = (directory: string): string => join(directory, 'repository')
+const pathOf = (file: number): string => `d${Math.floor(file / PER_DIRECTORY)}/f${file}`
+
+async function make(directory: string): Promise<object> {
+  const failures: unknown[] = []
+  Repository.create(repositoryOf(directory), { id: '00'.repeat(16), chunkSizes: DEFAULT_CHUNK_SIZES })
+  const catalog = await Catalog.open(join(directory, 'catalog'))
+  const repository = Repository.openForAppending(repositoryOf(directory), KEY)
+  const age = new RunningTime(0)
+  const ingest = new Ingest({ repository, catalog, cache: new ChunkCache(0), log: silentLog, age, onCommit() {} })
+  const stop = new AbortController()
+  const running = ingest.run(stop.signal)
+  const writer = new JournalWriter()
+  const session = { agent: writer.agent, lost: new Set<never>(), committed() {}, failed: (error: unknown) => void failures.push(error) }
+  const send = async (): Promise<void> => {
+    for (const digest of writer.chunks.keys()) await ingest.submit({ session, chunk: writer.chunkMessage(digest) })
+    await ingest.submit({ session, records: writer.written.map(({ bytes }) => bytes) })
+    writer.chunks.clear()
+    writer.written.length = 0
+  }
+  for (let d = 0; d < FILES / PER_DIRECTORY; d++) writer.put(`d${d}`, directoryVersion())
+  for (let i = 0; i < VERSIONS; i++) {
+    // A stride that meets every file, far apart.
+    writer.file(pathOf((i * 7919) % FILES), randomFillSync(Buffer.alloc(CONTENT_BYTES)))
+    if (writer.written.length < RECORDS_AT_ONCE) continue
+    await send()
+    if (i % (VERSIONS / 10) < RECORDS_AT_ONCE)
+      await ingest.note(() => [{ kind: 'tick', newestPack: repository.numbers('pack').at(-1) ?? 0 }])
+  }
+  await send()
+  stop.abort()
+  await running
+  await repository.sealed()
+  await catalog.close()
+  repository.close()
+  if (failures.length > 0) throw new Error(String(failures[0]))
+  return {
+    megabytes: Math.round(bytesBelow(repositoryOf(directory)) / MB),
+    catalogMegabytes: Math.round(bytesBelow(join(directory, 'catalog')) / MB),
+  }
+}
+
+async function open(directory: string): Promise<object> {
+  const catalog = await openCatalog(join(directory, 'catalog'), silentLog)
+  const repository = Repository.openForAppending(repositoryOf(directory), KEY, catalog.reflected())
+  const { records } = await replay(repository, catalog)
+  await catalog.close()
+  repository.close()
+  return { foldedRecords: records }
+}
+
+async function rebuild(directory: string): Promise<object> {
+  const { records, seconds, before } = await rebuildCatalog({
+    directory: join(directory, 'catalog'),
+    repositoryDirectory: repositoryOf(directory),
+    dataKey: KEY,
+  })
+  return { before, recordsPerMinute: Math.round((records / seconds) * 60) }
+}
+
+async function check(directory: string): Promise<object> {
+  const report = await checkRepository(repositoryOf(directory), KEY)
+  if (report.damage.length > 0 || report.affected.length > 0) throw new Error('the repository is damaged')
+  return {
+    versionsPerSecond: Math.round(report.versions / report.seconds),
+    megabytesPerSecond: Math.round(report.bytes / MB / report.seconds),
+  }
+}
+
+async function plan(directory: string): Promise<object> {
+  const catalog = await openCatalog(join(directory, 'catalog'), silentLog)
+  const repository = Repository.open(repositoryOf(directory), KEY)
+  const none = { all: 0, hourly: 0, daily: 0, monthly: 0, worm: 0 }
+  const nowMs = endOfLedger(catalog).ageMs + 1
+  const { volumes, packs } = await planPrune({ catalog, repository, policy: { others: none, volumes: {} }, nowMs, quarantineMs: 0 })
+  await catalog.close()
+  repository.close()
+  return { expiring: volumes[0]?.expiring, packs: packs.length }
+}
+
+function bytesBelow(directory: string): number {
+  return readdirSync(directory, { recursive: true, encoding: 'utf8' }).reduce((sum, name) => sum + statSync(join(directory, name)).size, 0)
+}
+
+const STEPS = { make, open, rebuild, check, plan } as const
+
+const [, program = '', step, at] = process.argv
+if (step === undefined) {
+  const directory = mkdtempSync(join(process.env['BENCH_DIRECTORY'] ?? tmpdir(), 'pacsimile-bench-'))
+  try {
+    mkdirSync(directory, { recursive: true })
+    for (const name of Object.keys(STEPS)) {
+      const { status } = spawnSync(process.execPath, ['--disable-warning=ExperimentalWarning', program, name, directory], {
+        stdio: 'inherit',
+      })
+      if (status !== 0) process.exit(status ?? 1)
+    }
+    const startedMs = performance.now()
+    spawnSync('sh', ['-c', `find ${repositoryOf(directory)} -type f -exec sha256sum {} + > /dev/null`])
+    process.stdout.write(`${JSON.stringify({ step: 'sha256sum', seconds: (performance.now() - startedMs) / 1000 })}\n`)
+  } finally {
+    rmSync(directory, { recursive: true })
+  }
+} else {
+  const run = STEPS[step as keyof typeof STEPS]
+  const startedMs = performance.now()
+  const found = await run(at ?? '')
+  const seconds = Math.round(performance.now() - startedMs) / 1000
+  const peakMegabytes = Math.round(process.resourceUsage().maxRSS / 1024)
+  process.stdout.write(`${JSON.stringify({ step, seconds, peakMegabytes, ...found })}\n`)
+}
