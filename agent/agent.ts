@@ -8,7 +8,7 @@
 import { join } from 'node:path'
 import { asPacsimileError, ERRORS, PacsimileError, reasonOf } from '../shared/errors.ts'
 import { makeDirectory } from '../shared/files.ts'
-import { SILENCE_MS_MAX, SPOOL_FULL_SOON_SECONDS } from '../shared/limits.ts'
+import { PATHS_LISTED_MAX, SILENCE_MS_MAX, SPOOL_FULL_SOON_SECONDS } from '../shared/limits.ts'
 import { type LocalServer, serveLocal } from '../shared/local-api.ts'
 import type { Log } from '../shared/log.ts'
 import { showPath } from '../shared/path.ts'
@@ -244,6 +244,11 @@ function alarmsOf({ journal, spool, volumes, clockSkewMs, clockLeadMs, forecast,
   else if ((forecast.fullInSeconds ?? Number.POSITIVE_INFINITY) < SPOOL_FULL_SOON_SECONDS)
     alarms.push(`the spool will be full in about ${Math.ceil((forecast.fullInSeconds ?? 0) / 60)} minutes`)
   for (const { name, phase, reason } of volumes.values()) if (phase === 'paused') alarms.push(`volume ${name} is not protected: ${reason}`)
+  for (const { name, rotten } of volumes.values())
+    if (rotten.length > 0)
+      alarms.push(
+        `volume ${name}: the content of ${rotten.length} ${rotten.length === 1 ? 'file' : 'files'} is not what was captured, though nothing says that anybody wrote to it: the disk may be failing`,
+      )
   for (const { name, watcher } of volumes.values()) {
     const silentMs = watcher?.silentMs ?? 0
     if (silentMs > SILENCE_MS_MAX)
@@ -273,6 +278,7 @@ function volumeStatus(volume: Volume, failure: PacsimileError | undefined): Agen
     unannounced,
     gaps,
     unreadable: unreadable.map(({ path, reason: why }) => ({ path: showPath(path), reason: why })),
+    rotten: volume.rotten.slice(0, PATHS_LISTED_MAX).map(({ path, foundMs }) => ({ path: showPath(path), foundMs })),
     foreign: foreign.map((path) => showPath(path)),
   }
 }

@@ -82,6 +82,8 @@ export type Outcome =
   | { readonly kind: 'pair'; readonly base: PairPart; readonly wal: PairPart; readonly durationMs: number }
   | { readonly kind: 'busy' }
   | { readonly kind: 'unreadable'; readonly reason: string }
+  /** Its content is not what was captured, and nothing says that it was written. */
+  | { readonly kind: 'rotten' }
   /** Another filesystem is mounted there or above. */
   | { readonly kind: 'foreign' }
   /** The volume's own directory is missing, unreadable or another one: nothing can be said of what is below. */

@@ -12,7 +12,8 @@ import { type HybridTime, hybridTime, TIME_ZERO } from '../shared/clock.ts'
 import { type Digest, digestFromHex, digestHex, NO_DIGEST } from '../shared/digest.ts'
 import { PacsimileError } from '../shared/errors.ts'
 import { readIfPresent, writeFileDurably } from '../shared/files.ts'
-import { EPOCH_REASONS, type EpochReason, NONCE_BYTES } from '../shared/record.ts'
+import type { Label } from '../shared/path.ts'
+import { type Change, EPOCH_REASONS, type EpochReason, NONCE_BYTES } from '../shared/record.ts'
 
 export interface Epoch {
   readonly epoch: number
@@ -84,4 +85,9 @@ export function beginEpoch(file: string, reason: EpochReason, above: number, end
   })
   writeFileDurably(file, `${text}\n`)
   return start
+}
+
+/** The first record of the epoch. */
+export function epochRecord(agent: Label, { reason, previousEpoch, previousHash, nonce }: Epoch): Change {
+  return { kind: 'epoch', agent, reason, previousEpoch, previousHash, nonce }
 }

@@ -95,6 +95,7 @@ export class Examiner {
       if (!isThat) return { kind: 'busy' }
       const outcome = this.#captureFile(job, { fd, stat: opened, isPinned: false }, isOnlyUnstable)
       if (isReadAgain && !isOnlyUnstable && hasStoredContent(outcome, job)) return { kind: 'same' }
+      if (isReadAgain && isRotten(outcome, job)) return { kind: 'rotten' }
       return isOnlyUnstable && outcome.kind === 'busy' ? { kind: 'still-open' } : outcome
     } finally {
       this.#calls.close(fd)
@@ -218,6 +219,12 @@ function describe(spot: Spot, stat: Stat): Version {
 
 function isQuiet({ mtimeNs }: Stat): boolean {
   return Date.now() - Number(mtimeNs / 1_000_000n) > UNLEASED_QUIET_MS
+}
+
+/** Whether it is another content than was captured, both read under a lease: then nobody opened it for writing between. */
+function isRotten(outcome: Outcome, { known }: ExamineJob): boolean {
+  const isStable = outcome.kind === 'version' && outcome.version.kind === 'file' && outcome.version.consistency === 'stable'
+  return isStable && known?.doubt === 'none'
 }
 
 /** Whether what was read is what was captured before. */

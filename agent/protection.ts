@@ -10,13 +10,13 @@ import { join } from 'node:path'
 import { HybridClock, millisecondsOf, startOfMillisecond, systemClock } from '../shared/clock.ts'
 import { PacsimileError } from '../shared/errors.ts'
 import type { Log } from '../shared/log.ts'
-import { byteString, type Label } from '../shared/path.ts'
+import { byteString, type Label, showPath } from '../shared/path.ts'
 import type { Change } from '../shared/record.ts'
 import type { ChainHead } from '../shared/wire.ts'
 import { Ballast } from './ballast.ts'
 import { Capture } from './capture.ts'
 import type { AgentConfig } from './config.ts'
-import type { Epoch } from './epoch.ts'
+import { type Epoch, epochRecord } from './epoch.ts'
 import { fetchChunk } from './fetch.ts'
 import { Forecast } from './forecast.ts'
 import type { Guard } from './guard.ts'
@@ -34,6 +34,7 @@ import { Pursuit } from './pursuit.ts'
 import { Recorder } from './recorder.ts'
 import { Renames } from './renames.ts'
 import { replay } from './replay.ts'
+import { RottenFiles } from './rotten-files.ts'
 import type { SessionParts } from './session.ts'
 import { Settle } from './settle.ts'
 import { Spool } from './spool.ts'
@@ -44,6 +45,7 @@ import { Thrift } from './thrift.ts'
 import { Upkeep } from './upkeep.ts'
 import { Uplink } from './uplink.ts'
 import { Volume } from './volume.ts'
+import { volumeReport } from './volume-report.ts'
 import { VolumeRoots } from './volume-roots.ts'
 import { ended, sleep, Waiters } from './waiting.ts'
 import { IgnoreRules, ignoredPaths } from './watch/ignore.ts'
@@ -105,10 +107,11 @@ export class Protection {
     this.ballast = opened.ballast
     this.#state = opened.state
     this.#terms = opened.terms
+    const rotten = new RottenFiles(join(stateDir, ROTTEN_FILE))
     this.volumes = new Map(
       config.volume.map(({ name, path, ignore }) => {
         const rules = new IgnoreRules({ paths: ignoredPaths(path, stateDir), patterns: ignore })
-        return [name, new Volume(name, byteString(path), rules)]
+        return [name, new Volume(name, byteString(path), rules, rotten)]
       }),
     )
     this.#capture = new Capture(log, () => this.#pursuit.wake())
@@ -142,6 +145,7 @@ export class Protection {
       recorder: this.#recorder,
       chunkSizes: () => this.#terms?.chunkSizes,
       onReplaced: ({ volume, path }) => this.#guardOf(volume)?.rescanWithin(path),
+      onRotten: ({ volume, path }) => log.error('the content of a file decayed on its disk', { volume, path: showPath(path) }),
       onFailure: (error) => this.#fail(error),
     })
     const guarding = {
@@ -284,7 +288,7 @@ export class Protection {
       head: journal.head.seq,
       pending: journal.head.seq - this.ackedSeq,
       spoolBytes: spool.bytes,
-      volumes: [...volumes.values()].map(({ name, mode, reason, phase }) => ({ name, mode, reason: reason.slice(0, 2000), state: phase })),
+      volumes: [...volumes.values()].map(volumeReport),
     }
   }
 
@@ -389,9 +393,6 @@ export class Protection {
 
 const TERMS_FILE = 'collector.json'
 const ROOTS_FILE = 'roots.json'
+const ROTTEN_FILE = 'rotten.json'
 const SKEW_MS_MAX = 1000
 const NEVER = new HybridClock(systemClock).last
-
-function epochRecord(agent: Label, { reason, previousEpoch, previousHash, nonce }: Epoch): Change {
-  return { kind: 'epoch', agent, reason, previousEpoch, previousHash, nonce }
-}

@@ -36,6 +36,8 @@ export interface PursuitParts {
   readonly chunkSizes: () => ChunkSizes | undefined
   /** Another directory is at this place than before: events of what went with that one named no place any more. */
   readonly onReplaced: (place: Place) => void
+  /** A file was found decayed that was not known to be. */
+  readonly onRotten: (place: Place) => void
   /** The journal is damaged or closed: nothing can be recorded any more. */
   readonly onFailure: (error: unknown) => void
 }
@@ -205,6 +207,7 @@ export class Pursuit {
       case 'same':
       case 'still-open':
         volume.noteReadable(look.path)
+        if (outcome.kind !== 'same' || look.isDeep) volume.noteSound(look.path)
         if (isIgnored(pursued, outcome)) break
         await this.#record(pursued, [{ basis, outcome }], outcome)
         return
@@ -216,6 +219,10 @@ export class Pursuit {
         throw new TypeError('only a pair job ends with a pair')
       case 'root-lost':
         volume.lose(outcome.reason)
+        break
+      case 'rotten':
+        volume.noteReadable(look.path)
+        if (volume.noteRotten(look.path)) this.#parts.onRotten(look)
         break
       case 'unreadable':
         volume.noteUnreadable(look.path, outcome.reason)

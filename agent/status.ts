@@ -62,6 +62,8 @@ export interface AgentVolumeStatus {
   readonly gaps: number
   /** At most 100 are listed. */
   readonly unreadable: readonly { readonly path: string; readonly reason: string }[]
+  /** Files whose content is not what was captured, though nothing says that they were written; at most 100 are listed. */
+  readonly rotten: readonly { readonly path: string; readonly foundMs: number }[]
   /** Mount points of other filesystems, which are not protected. */
   readonly foreign: readonly string[]
 }

@@ -9,6 +9,7 @@ import { PATHS_LISTED_MAX } from '../shared/limits.ts'
 import { type Label, type RelativePath, showPath } from '../shared/path.ts'
 import type { WatchMode } from '../shared/record.ts'
 import type { VolumeRoot } from './file-stat.ts'
+import type { RottenFile, RottenFiles } from './rotten-files.ts'
 import type { IgnoreRules } from './watch/ignore.ts'
 import type { Watcher } from './watch/watcher.ts'
 
@@ -47,8 +48,11 @@ export class Volume {
   #scan = 0
   #foreign: readonly RelativePath[] = []
 
-  constructor(name: Label, directory: ByteString, ignore: IgnoreRules) {
+  readonly #rotten: RottenFiles
+
+  constructor(name: Label, directory: ByteString, ignore: IgnoreRules, rotten: RottenFiles) {
     this.name = name
+    this.#rotten = rotten
     this.directory = directory
     this.ignore = ignore
   }
@@ -85,6 +89,21 @@ export class Volume {
 
   noteUnreadable(path: RelativePath, reason: string): void {
     if (this.#unreadable.size < PATHS_LISTED_MAX || this.#unreadable.has(path)) this.#unreadable.set(path, { reason, scan: this.#scan })
+  }
+
+  /** @returns whether that is news */
+  noteRotten(path: RelativePath): boolean {
+    return this.#rotten.note(this.name, path, Date.now())
+  }
+
+  /** It was changed, is gone, or was read as it was captured. */
+  noteSound(path: RelativePath): void {
+    this.#rotten.forget(this.name, path)
+  }
+
+  /** Files whose content decayed. */
+  get rotten(): readonly RottenFile[] {
+    return this.#rotten.of(this.name)
   }
 
   /** A full scan begins: it will come upon every unreadable path again. */

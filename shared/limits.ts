@@ -11,6 +11,8 @@ const MiB = 1024 * KiB
 
 /** Longest path below a volume's root, in bytes (Linux PATH_MAX). */
 export const PATH_BYTES_MAX = 4096
+/** Files of a volume that an agent remembers as decayed on their disk. */
+export const ROTTEN_PATHS_MAX = 1000
 /** Longest single name, in bytes (Linux NAME_MAX). */
 export const NAME_BYTES_MAX = 255
 /** Longest agent or volume name, in ASCII characters. */

@@ -179,9 +179,12 @@ function volumeRow({ name, state, mode, lastScan, gaps, unreadable, path }: Agen
   return [name, state, mode, scanned, String(gaps), String(unreadable.length), path]
 }
 
-function sayRemarks({ name, reason, unreadable, foreign }: AgentVolumeStatus): void {
+function sayRemarks({ name, reason, unreadable, rotten, foreign }: AgentVolumeStatus): void {
   if (reason !== '') say(paint('dim', `${name}: ${reason}`))
   for (const { path, reason } of unreadable.slice(0, UNREADABLE_LISTED_MAX)) say(paint('yellow', `${name}: ${path}: ${reason}`))
   if (unreadable.length > UNREADABLE_LISTED_MAX) say(`${name}: and ${unreadable.length - UNREADABLE_LISTED_MAX} more (--json lists them)`)
+  for (const { path, foundMs } of rotten.slice(0, UNREADABLE_LISTED_MAX))
+    say(paint('red', `${name}: ${path}: decayed, found ${showAge(foundMs)}; the version that was captured is in the history`))
+  if (rotten.length > UNREADABLE_LISTED_MAX) say(`${name}: and ${rotten.length - UNREADABLE_LISTED_MAX} more (--json lists them)`)
   for (const mount of foreign) say(paint('yellow', `${name}: ${mount} is another filesystem and not protected`))
 }

@@ -39,8 +39,12 @@ describe('a look at a file whose times say that it did not change', () => {
     expect(await look({ isDeep: true })).toEqual({ kind: 'same' })
   })
 
-  it('captures it when it is deep and the content is another', async () => {
-    const outcome = await look({ isDeep: true, storedDigests: digestOf(Buffer.from('CONTENT')) })
+  it('calls it decayed when it is deep and the content is another', async () => {
+    expect(await look({ isDeep: true, storedDigests: digestOf(Buffer.from('CONTENT')) })).toEqual({ kind: 'rotten' })
+  })
+
+  it('captures it when what is known of it was not stable', async () => {
+    const outcome = await look({ isDeep: true, storedDigests: digestOf(Buffer.from('CONTENT')) }, 'unstable')
     expect(outcome).toMatchObject({ kind: 'version', version: { digest: digestOf(Buffer.from('content')) } })
   })
 

@@ -217,6 +217,7 @@ describe('docs/json.md names exactly the fields of', () => {
           foreign: ['/srv/m'],
           lastScan: { endedMs: 1, durationMs: 1, differences: 0, unannounced: 0 },
           unreadable: [{ path: 'x', reason: 'EIO' }],
+          rotten: [{ path: 'x', foundMs: 1 }],
         },
       ],
     }

@@ -5,7 +5,7 @@
  * prevents a destructive test from harming the machine that runs it.
  */
 import { spawnSync } from 'node:child_process'
-import { mkdirSync, statSync, truncateSync, writeFileSync } from 'node:fs'
+import { closeSync, mkdirSync, openSync, readSync, statSync, truncateSync, writeFileSync, writeSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
@@ -70,6 +70,21 @@ export class ImageFilesystem {
     this.prove()
   }
 
+  /** Flips a bit of the only place of the disk that holds these bytes, as a failing disk does: behind the filesystem's back. */
+  decay(file: string, bytes: Buffer): void {
+    this.prove()
+    command('sync', '-f', file)
+    const image = openSync(this.#image, 'r+')
+    try {
+      const at = placeOf(image, bytes)
+      writeSync(image, Buffer.from([(bytes[0] ?? 0) ^ 1]), 0, 1, at)
+    } finally {
+      closeSync(image)
+    }
+    // Nothing of it in the page cache: the next read is of the disk.
+    command('dd', `if=${file}`, 'iflag=nocache', 'count=0', 'status=none')
+  }
+
   /** Gone from the tree of directories at once; from the machine when nobody uses it any more. */
   unmount(): void {
     if (!this.#isMounted) return
@@ -85,5 +100,16 @@ export class ImageFilesystem {
     const here = statSync(this.at).dev
     if (found !== expected || here === statSync(tmpdir()).dev || here === statSync(join(this.at, '..')).dev)
       throw new Error(`${this.at} is not the ${this.kind} filesystem that was made here`)
+  }
+}
+
+/** Where these bytes, which begin at a sector, are. */
+function placeOf(fd: number, bytes: Buffer): number {
+  const window = Buffer.alloc(1 << 20)
+  for (let base = 0; ; base += window.length) {
+    const got = readSync(fd, window, 0, window.length, base)
+    const at = window.subarray(0, got).indexOf(bytes)
+    if (at >= 0) return base + at
+    if (got < window.length) throw new Error('the disk does not hold these bytes')
   }
 }
