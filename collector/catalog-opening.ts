@@ -6,28 +6,41 @@
  * epoch, the catalog that this returns has every record up to its end. It prevents a restore that lacks files because an
  * index, which is not the truth, has lost them.
  */
-import { existsSync, renameSync } from 'node:fs'
+import { existsSync, renameSync, rmSync } from 'node:fs'
 import { asPacsimileError, type ErrorCode } from '../shared/errors.ts'
 import type { Log } from '../shared/log.ts'
 import { comparePositions, type Position } from '../shared/record.ts'
 import { Catalog } from './catalog.ts'
 import { keys, POSITION_BYTES, ranges, readPosition } from './catalog-keys.ts'
 
+/** @returns whether the directory holds the files of a catalog now; else it is not there */
+export type MakeFiles = (directory: string) => boolean
+
 /** What the system refuses says nothing about the files. */
 const SYSTEMS_FAULTS = new Set<ErrorCode>(['locked', 'space', 'io'])
 
-/** @throws locked, io, space */
-export async function openCatalog(directory: string, log: Log): Promise<Catalog> {
+/** `make` may make the files of a catalog where there are none. @throws locked, io, space */
+export async function openCatalog(directory: string, log: Log, make: MakeFiles = () => false): Promise<Catalog> {
+  if (!existsSync(directory)) return (await tryMaking(directory, make)) ?? Catalog.open(directory)
   const opened = await tryOpening(directory)
   if (opened instanceof Catalog) return opened
   const aside = `${directory}.damaged-${Date.now()}`
   log.error('the catalog is damaged; it is set aside and made anew from the repository', { reason: opened, aside })
   try {
-    if (existsSync(directory)) renameSync(directory, aside)
+    renameSync(directory, aside)
   } catch (error) {
     throw asPacsimileError(error, `Setting aside ${directory}`)
   }
-  return Catalog.open(directory)
+  return (await tryMaking(directory, make)) ?? Catalog.open(directory)
+}
+
+/** An older catalog, where its files can be had and make one. @throws io, space */
+export async function tryMaking(directory: string, make: MakeFiles): Promise<Catalog | undefined> {
+  if (!make(directory)) return undefined
+  const made = await tryOpening(directory)
+  if (made instanceof Catalog) return made
+  rmSync(directory, { recursive: true })
+  return undefined
 }
 
 /** @returns the catalog, or what is wrong with its files @throws what is no fault of its files: they are right as they are */

@@ -10,7 +10,8 @@ import { CHUNK_CACHE_BYTES } from '../shared/limits.ts'
 import { serveLocal } from '../shared/local-api.ts'
 import type { Log } from '../shared/log.ts'
 import { adminRoutes } from './admin.ts'
-import { openCatalog } from './catalog-opening.ts'
+import { type MakeFiles, openCatalog } from './catalog-opening.ts'
+import { Checkpoints, catalogFromCheckpoint, forgetForeignDamage } from './checkpoint.ts'
 import { ChunkCache } from './chunk-cache.ts'
 import { ChunkHealer } from './chunk-heal.ts'
 import { type CollectorConfig, parityShape, parseListen } from './config.ts'
@@ -51,7 +52,8 @@ export async function collect(
 ): Promise<void> {
   const { dataDir, config, log } = options
   await using stack = new AsyncDisposableStack()
-  const catalog = stack.adopt(await openCatalog(join(dataDir, 'catalog'), log), (opened) => opened.close())
+  const directory = join(dataDir, 'catalog')
+  const catalog = stack.adopt(await openCatalog(directory, log, fromCheckpoint(options)), (opened) => opened.close())
   const repository = stack.adopt(
     Repository.openForAppending(config.repository, options.dataKey, catalog.reflected(), {
       parity: parityShape(config),
@@ -62,6 +64,7 @@ export async function collect(
       opened.close()
     },
   )
+  await forgetForeignDamage(catalog, repository)
   const folded = await replay(repository, catalog)
   log.info('repository opened', { repository: repository.id, foldedRecords: folded.records, foldedChunks: folded.chunks })
   for (const damage of folded.damage)
@@ -87,6 +90,7 @@ export async function collect(
   const ingestStop = new AbortController()
   const scrubStop = new AbortController()
   const ticksStop = new AbortController()
+  const checkpointsStop = new AbortController()
   const failed = new AbortController()
   const background = (work: Promise<void>, stop: AbortController): void => {
     work.catch((error: unknown) => failed.abort(error))
@@ -101,6 +105,7 @@ export async function collect(
   const policy = policyOf(config.retention)
   const ticks = new Ticks({ catalog, repository, ingest, policy })
   background(ticks.run(ticksStop.signal), ticksStop)
+  background(new Checkpoints({ directory, catalog, repository, ingest, log }).run(checkpointsStop.signal), checkpointsStop)
   const prune = new Prune({ catalog, repository, ingest, ticks, policy, age, quarantineMs: quarantineMs(config.retention), log })
   const healer = new ChunkHealer({ catalog, repository, ingest, replica })
   const scrub = scrubbing(options, { repository, damages, healer }, stack)
@@ -143,6 +148,18 @@ export async function collect(
     if (signal.aborted) resolve()
   })
   if (failed.signal.aborted) throw failed.signal.reason
+}
+
+/** So that a catalog that is missing, or was set aside, costs the fold of a tail. */
+function fromCheckpoint({ config, dataKey }: CollectorOptions): MakeFiles {
+  return (directory) => {
+    const repository = Repository.open(config.repository, dataKey)
+    try {
+      return catalogFromCheckpoint(repository, directory)
+    } finally {
+      repository.close()
+    }
+  }
 }
 
 /** Undefined where it is switched off. */

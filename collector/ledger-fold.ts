@@ -80,6 +80,7 @@ export class LedgerFold {
           this.#put(keys.retiredPack(pack), new ByteWriter(16).u64(retiredBy).u64(number).take())
         }
         return
+      case 'checkpoint':
       case 'unknown':
     }
   }

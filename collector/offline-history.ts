@@ -1,10 +1,11 @@
 /**
  * History read from a bare repository with its key: no collector, no catalog. What remains when everything else is gone.
  *
- * Folds the repository into a catalog in a temporary directory, so that both ways of reading use the same code, and
- * writes nothing into the repository.
+ * Folds the repository into a catalog in a temporary directory, from the last checkpoint on, so that both ways of reading use the
+ * same code, and writes nothing into the repository.
  */
 import type { Catalog, Damage } from './catalog.ts'
+import { catalogFromCheckpoint } from './checkpoint.ts'
 import { History } from './history.ts'
 import { supersededBy } from './needed-chunks.ts'
 import { replay } from './replay.ts'
@@ -26,7 +27,7 @@ export class OfflineHistory extends History {
     const repository = Repository.open(repositoryDirectory, dataKey)
     let scratch: ScratchCatalog | undefined
     try {
-      scratch = await ScratchCatalog.open()
+      scratch = await ScratchCatalog.open((directory) => catalogFromCheckpoint(repository, directory))
       const { damage } = await replay(repository, scratch.catalog, onProgress)
       const superseded = await supersededBy(scratch.catalog, repository, damage)
       return new OfflineHistory(

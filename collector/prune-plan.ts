@@ -14,6 +14,7 @@ import { absenceOfContent, putOf } from './absent-content.ts'
 import type { Catalog } from './catalog.ts'
 import { ranges } from './catalog-keys.ts'
 import { readChunkPlace } from './catalog-values.ts'
+import { checkpoints } from './checkpoint.ts'
 import { DigestSet } from './digest-set.ts'
 import { type BindingRetention, KEEP_REASONS, Keeping, type KeepReason, Timeline } from './keeping.ts'
 import { endOfLedger, headsAt, holdsOf, ledgerEntries, type Retirement, retiredPacks } from './ledger-view.ts'
@@ -80,6 +81,8 @@ export async function planPrune(parts: PlanParts, needed = new DigestSet()): Pro
   const { catalog, repository, nowMs, quarantineMs } = parts
   const entries = [...(await Array.fromAsync(ledgerEntries(catalog))), tickNow(parts)]
   const volumes = await keepings(parts, entries)
+  for (const { body } of await checkpoints(catalog))
+    if (body.kind === 'checkpoint') for (const { chunks } of body.files) for (const { digest } of chunks) needed.add(digest)
   const kept = new Map<Keeping, Record<KeepReason, number>>()
   for (const { agent, volume, keeping } of volumes) kept.set(keeping, await gatherNeeded(catalog, agent, volume, keeping, needed))
   const expiring = new Map<Label, Position[]>()

@@ -9,6 +9,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { asPacsimileError } from '../shared/errors.ts'
 import { Catalog } from './catalog.ts'
+import { type MakeFiles, tryMaking } from './catalog-opening.ts'
 
 /** 128 + the signal's number. */
 const EXIT_BY_SIGNAL = { SIGINT: 130, SIGTERM: 143 } as const
@@ -26,8 +27,8 @@ export class ScratchCatalog implements AsyncDisposable {
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, exitBySignal)
   }
 
-  /** @throws io, space */
-  static async open(): Promise<ScratchCatalog> {
+  /** `make` may make the files of an older catalog. @throws io, space */
+  static async open(make: MakeFiles = () => false): Promise<ScratchCatalog> {
     let directory: string
     try {
       directory = mkdtempSync(join(tmpdir(), 'pacsimile-catalog-'))
@@ -36,7 +37,8 @@ export class ScratchCatalog implements AsyncDisposable {
     }
     const remove = (): void => rmSync(directory, { recursive: true, force: true })
     try {
-      return new ScratchCatalog(await Catalog.open(join(directory, 'catalog')), directory, remove)
+      const at = join(directory, 'catalog')
+      return new ScratchCatalog((await tryMaking(at, make)) ?? (await Catalog.open(at)), directory, remove)
     } catch (error) {
       remove()
       throw error

@@ -7,7 +7,7 @@
 import { isUtf8 } from 'node:buffer'
 import { ByteReader, ByteWriter } from '../../shared/bytes.ts'
 import { DIGEST_BYTES, type Digest, digest, digestOf, NO_DIGEST } from '../../shared/digest.ts'
-import { LABEL_MAX, PATH_BYTES_MAX } from '../../shared/limits.ts'
+import { CHUNK_BYTES_MAX, LABEL_MAX, NAME_BYTES_MAX, PATH_BYTES_MAX } from '../../shared/limits.ts'
 import { type Label, label } from '../../shared/path.ts'
 import type { Position } from '../../shared/record.ts'
 
@@ -23,6 +23,20 @@ export interface Hold {
   readonly untilMs: number | undefined
 }
 
+export interface CheckpointFile {
+  /** Without a directory. */
+  readonly name: string
+  /** Its content, in order. */
+  readonly chunks: readonly CheckpointChunk[]
+}
+
+export interface CheckpointChunk {
+  readonly digest: Digest
+  readonly length: number
+  /** Where it stood then. */
+  readonly place: { readonly file: number; readonly offset: number; readonly storedLength: number }
+}
+
 export type LedgerBody =
   /** Time has passed. What every agent had sent by now is a point that retention may keep. */
   | { readonly kind: 'tick'; readonly newestPack: number }
@@ -36,6 +50,8 @@ export type LedgerBody =
   | { readonly kind: 'retired'; readonly packs: readonly number[] }
   /** These are removed. */
   | { readonly kind: 'deleted'; readonly packs: readonly number[] }
+  /** The files of a catalog that reflected less than stands before this entry, as chunks; made while that segment was written. */
+  | { readonly kind: 'checkpoint'; readonly segment: number; readonly files: readonly CheckpointFile[] }
   /** Of a newer release. */
   | { readonly kind: 'unknown' }
 
@@ -59,10 +75,12 @@ export const LEDGER_START: LedgerEnd = { number: 0, hash: NO_DIGEST, ageMs: 0 }
 /** Positions or packs of one entry. */
 export const LEDGER_ITEMS_MAX = 65_536
 const TEXT_MAX = 65_536
+/** Nothing that could lead elsewhere. */
+const FILE_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]*$/
 /** Everything before the body. */
 export const LEDGER_HEADER_BYTES = DIGEST_BYTES + 3 * 8 + 1
 
-const KINDS = { tick: 1, policy: 2, hold: 3, release: 4, expired: 5, retired: 6, deleted: 7 } as const
+const KINDS = { tick: 1, policy: 2, hold: 3, release: 4, expired: 5, retired: 6, deleted: 7, checkpoint: 8 } as const
 const KIND_NAMES = new Map<number, keyof typeof KINDS>(Object.entries(KINDS).map(([name, number]) => [number, name as keyof typeof KINDS]))
 
 export function encodeLedgerEntry({ previous, number, wallMs, ageMs, body }: LedgerEntry): Buffer {
@@ -85,6 +103,10 @@ export function encodeLedgerEntry({ previous, number, wallMs, ageMs, body }: Led
     case 'expired':
       to.string(body.agent)
       encodePositions(body.positions, to)
+      break
+    case 'checkpoint':
+      to.u64(body.segment).varint(body.files.length)
+      for (const file of body.files) encodeFile(file, to)
       break
     case 'retired':
     case 'deleted':
@@ -163,12 +185,31 @@ function decodeKind(kind: keyof typeof KINDS, from: ByteReader): LedgerBody {
       return { kind, name: readLabel(from) }
     case 'expired':
       return { kind, agent: readLabel(from), positions: decodePositions(from) }
+    case 'checkpoint':
+      return { kind, segment: from.u64(), files: Array.from({ length: from.varint(LEDGER_ITEMS_MAX) }, () => decodeFile(from)) }
     case 'retired':
     case 'deleted': {
       let pack = 0
       return { kind, packs: Array.from({ length: from.varint(LEDGER_ITEMS_MAX) }, () => (pack += from.varint())) }
     }
   }
+}
+
+function encodeFile({ name, chunks }: CheckpointFile, to: ByteWriter): void {
+  to.string(name).varint(chunks.length)
+  for (const { digest: of, length, place } of chunks)
+    to.rawString(of).varint(length).varint(place.file).varint(place.offset).varint(place.storedLength)
+}
+
+function decodeFile(from: ByteReader): CheckpointFile {
+  const name = from.string(NAME_BYTES_MAX)
+  if (!FILE_NAME.test(name)) from.fail('no name of a file')
+  const chunks = Array.from({ length: from.varint(LEDGER_ITEMS_MAX) }, (): CheckpointChunk => {
+    const of = digest(from.rawString(DIGEST_BYTES))
+    const length = from.varint(CHUNK_BYTES_MAX)
+    return { digest: of, length, place: { file: from.varint(), offset: from.varint(), storedLength: from.varint() } }
+  })
+  return { name, chunks }
 }
 
 function readLabel(from: ByteReader): Label {

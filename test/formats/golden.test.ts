@@ -128,7 +128,7 @@ describe('a golden ledger', () => {
       expect(ledgerBreak(end, entry)).toBeUndefined()
       end = ledgerEnd(entry, bytes)
     }
-    const kinds = 'tick policy hold release expired retired deleted'.split(' ')
+    const kinds = 'tick policy hold release expired retired deleted checkpoint'.split(' ')
     expect(new Set(items.map(({ hex }) => decodeLedgerEntry(Buffer.from(hex, 'hex')).body.kind))).toEqual(new Set(kinds))
   })
 

@@ -53,6 +53,17 @@ const bodies: LedgerBody[] = [
   { kind: 'retired', packs: [2, 300] },
   { kind: 'release', name },
   { kind: 'deleted', packs: [2] },
+  {
+    kind: 'checkpoint',
+    segment: 1,
+    files: [
+      {
+        name: 'CURRENT',
+        chunks: [{ digest: digestOf(Buffer.from('not stored')), length: 10, place: { file: 2, offset: 96, storedLength: 9 } }],
+      },
+      { name: '000005.ldb', chunks: [] },
+    ],
+  },
   { kind: 'tick', newestPack: 3 },
 ]
 let last = LEDGER_START

@@ -75,5 +75,9 @@ export function plainTree(entries: Iterable<TreeEntry>, isLost: (epoch: number, 
 
 /** An entry of the ledger as JSON tells it; what it leaves open is absent. */
 export function plainEntry(entry: LedgerEntry): unknown {
-  return JSON.parse(JSON.stringify({ ...entry, previous: digestHex(entry.previous) }))
+  return JSON.parse(
+    JSON.stringify({ ...entry, previous: digestHex(entry.previous) }, (name, value: unknown) =>
+      name === 'digest' && typeof value === 'string' ? Buffer.from(value, 'latin1').toString('hex') : value,
+    ),
+  )
 }
