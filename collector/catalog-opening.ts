@@ -8,6 +8,7 @@
  */
 import { existsSync, renameSync, rmSync } from 'node:fs'
 import { asPacsimileError, type ErrorCode } from '../shared/errors.ts'
+import { readIfPresent, writeFileDurably } from '../shared/files.ts'
 import type { Log } from '../shared/log.ts'
 import { comparePositions, type Position } from '../shared/record.ts'
 import { Catalog } from './catalog.ts'
@@ -21,17 +22,28 @@ const SYSTEMS_FAULTS = new Set<ErrorCode>(['locked', 'space', 'io'])
 
 /** `make` may make the files of a catalog where there are none. @throws locked, io, space */
 export async function openCatalog(directory: string, log: Log, make: MakeFiles = () => false): Promise<Catalog> {
+  const distrusted = readIfPresent(distrustFile(directory))?.toString('utf8')
   if (!existsSync(directory)) return (await tryMaking(directory, make)) ?? Catalog.open(directory)
-  const opened = await tryOpening(directory)
+  const opened = distrusted ?? (await tryOpening(directory))
   if (opened instanceof Catalog) return opened
   const aside = `${directory}.damaged-${Date.now()}`
   log.error('the catalog is damaged; it is set aside and made anew from the repository', { reason: opened, aside })
   try {
     renameSync(directory, aside)
+    rmSync(distrustFile(directory), { force: true })
   } catch (error) {
     throw asPacsimileError(error, `Setting aside ${directory}`)
   }
   return (await tryMaking(directory, make)) ?? Catalog.open(directory)
+}
+
+/** The next time that the catalog is opened it is set aside, whatever it looks like. @throws io, space */
+export function distrust(directory: string, reason: string): void {
+  writeFileDurably(distrustFile(directory), reason)
+}
+
+function distrustFile(directory: string): string {
+  return `${directory}.distrusted`
 }
 
 /** An older catalog, where its files can be had and make one. @throws io, space */

@@ -13,7 +13,7 @@ import type { Label, RelativePath } from '../shared/path.ts'
 import type { ChunkRef } from '../shared/version.ts'
 import { absenceOfContent } from './absent-content.ts'
 import type { Catalog, Damage } from './catalog.ts'
-import { supersededBy } from './needed-chunks.ts'
+import { brokenChunks, supersededBy } from './needed-chunks.ts'
 import { replay } from './replay.ts'
 import type { FrameFileKind } from './repository/file-header.ts'
 import { FRAME_HEADER_BYTES, isBare } from './repository/frame.ts'
@@ -108,6 +108,8 @@ class Reading {
   readonly notes: string[] = []
   /** Those that do not open where they are to be read from. */
   readonly #badChunks = new Map<Digest, string>()
+  /** Packs in which bytes are no frames: of which frames they were, only the catalog knows. */
+  readonly #damagedPacks = new Set<number>()
   readonly #repository: Repository
   readonly #catalog: Catalog
   readonly #onProgress: (progress: CheckProgress) => void
@@ -146,6 +148,9 @@ class Reading {
         setImmediate(resolve)
       })
     }
+    for (const pack of this.#damagedPacks)
+      for (const name of await brokenChunks(this.#catalog, this.#repository, pack))
+        if (!this.#badChunks.has(name)) this.#badChunks.set(name, `chunk ${digestHex(name).slice(0, 16)} cannot be read from its pack`)
   }
 
   #sizeOf(kind: FrameFileKind, number: number): number {
@@ -166,7 +171,10 @@ class Reading {
           this.notes.push(
             `${file.path}: the last ${found.length} bytes hold no whole frame: an append that was cut short${isLast ? ', or is under way' : ''}. Had it been acknowledged, the collector says so when it starts`,
           )
-        else this.damage.push({ file: file.path, offset: found.offset, reason: found.reason })
+        else {
+          this.damage.push({ file: file.path, offset: found.offset, reason: found.reason })
+          if (kind === 'pack') this.#damagedPacks.add(number)
+        }
         continue
       }
       this.bytes += found.storedLength + FRAME_HEADER_BYTES

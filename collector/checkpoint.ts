@@ -18,6 +18,7 @@ import type { Log } from '../shared/log.ts'
 import { storedForm } from '../shared/stored-form.ts'
 import type { Catalog } from './catalog.ts'
 import { keys } from './catalog-keys.ts'
+import { faultOfTable } from './catalog-tables.ts'
 import type { Ingest } from './ingest.ts'
 import { ledgerEntries } from './ledger-view.ts'
 import type { FramePlace } from './repository/frame-file.ts'
@@ -80,7 +81,11 @@ export class Checkpoints {
       const names = await linkTables(directory, links)
       const segment = repository.end('segment').file
       const files: CheckpointFile[] = []
-      for (const name of names) files.push({ name, chunks: await this.#store(join(links, name)) })
+      for (const name of names) {
+        const fault = name.endsWith('.ldb') ? faultOfTable(join(links, name)) : undefined
+        if (fault !== undefined) throw new PacsimileError('damage', `The catalog's table ${name} is damaged: ${fault}`)
+        files.push({ name, chunks: await this.#store(join(links, name)) })
+      }
       await ingest.note(() => [{ kind: 'checkpoint', segment, files }])
       log.info('a checkpoint of the catalog is made', { files: names.length, seconds: (performance.now() - startedMs) / 1000 })
     } finally {

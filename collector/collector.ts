@@ -6,6 +6,7 @@
  */
 import { join } from 'node:path'
 import { HybridClock, millisecondsOf, systemClock } from '../shared/clock.ts'
+import type { PacsimileError } from '../shared/errors.ts'
 import { CHUNK_CACHE_BYTES } from '../shared/limits.ts'
 import { serveLocal } from '../shared/local-api.ts'
 import type { Log } from '../shared/log.ts'
@@ -108,7 +109,8 @@ export async function collect(
   background(new Checkpoints({ directory, catalog, repository, ingest, log }).run(checkpointsStop.signal), checkpointsStop)
   const prune = new Prune({ catalog, repository, ingest, ticks, policy, age, quarantineMs: quarantineMs(config.retention), log })
   const healer = new ChunkHealer({ catalog, repository, ingest, replica })
-  const scrub = scrubbing(options, { repository, damages, healer }, stack)
+  const onCatalogDamage = (error: PacsimileError): void => failed.abort(error)
+  const scrub = scrubbing(options, { repository, damages, healer, catalogDirectory: directory, onCatalogDamage }, stack)
   if (scrub !== undefined) background(scrub.run(scrubStop.signal), scrubStop)
 
   const identity = openIdentity(dataDir)
@@ -165,7 +167,7 @@ function fromCheckpoint({ config, dataKey }: CollectorOptions): MakeFiles {
 /** Undefined where it is switched off. */
 function scrubbing(
   { dataDir, config, dataKey, log }: CollectorOptions,
-  parts: Pick<ScrubRoundsParts, 'repository' | 'damages' | 'healer'>,
+  parts: Omit<ScrubRoundsParts, 'dataDir' | 'thread' | 'roundMs' | 'log'>,
   stack: AsyncDisposableStack,
 ): ScrubRounds | undefined {
   const { scrubDays, scrubMegabytesPerSecond } = config

@@ -5,14 +5,16 @@
  * round only after it was read in it. It prevents a collector that is restarted every night from verifying the same files for ever,
  * and calling that a coverage.
  */
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { setTimeout } from 'node:timers/promises'
+import { setImmediate, setTimeout } from 'node:timers/promises'
 import { z } from 'zod'
-import { asPacsimileError, errnoOf } from '../shared/errors.ts'
+import { asPacsimileError, errnoOf, PacsimileError } from '../shared/errors.ts'
 import { writeFileDurably } from '../shared/files.ts'
 import type { Log } from '../shared/log.ts'
 import type { Damage } from './catalog.ts'
+import { distrust } from './catalog-opening.ts'
+import { faultOfTable } from './catalog-tables.ts'
 import type { ChunkHealer } from './chunk-heal.ts'
 import type { Damages } from './damages.ts'
 import type { FrameFileKind } from './repository/file-header.ts'
@@ -50,6 +52,10 @@ export interface ScrubRoundsParts {
   readonly thread: ScrubThread
   readonly damages: Damages
   readonly healer: ChunkHealer
+  /** Of the catalog. */
+  readonly catalogDirectory: string
+  /** The catalog cannot be believed: it is made anew when the collector starts again. */
+  readonly onCatalogDamage: (error: PacsimileError) => void
   /** What a round takes. */
   readonly roundMs: number
   readonly log: Log
@@ -140,6 +146,7 @@ export class ScrubRounds {
       return
     }
     if (next === undefined) {
+      await this.#verifyCatalog(signal)
       this.#endRound()
       return
     }
@@ -196,6 +203,23 @@ export class ScrubRounds {
     return true
   }
 
+  async #verifyCatalog(signal: AbortSignal): Promise<void> {
+    const { catalogDirectory, onCatalogDamage, log } = this.#parts
+    for (const name of readdirSync(catalogDirectory).filter((table) => table.endsWith('.ldb'))) {
+      if (signal.aborted) return
+      const fault = faultOfTableIfThere(join(catalogDirectory, name))
+      if (fault === undefined) {
+        // A table takes some milliseconds.
+        await setImmediate()
+        continue
+      }
+      log.error('the catalog is damaged; the collector starts anew, and makes it from the repository', { table: name, reason: fault })
+      distrust(catalogDirectory, `table ${name}: ${fault}`)
+      onCatalogDamage(new PacsimileError('damage', `Table ${name} of the catalog is damaged: ${fault}`))
+      return
+    }
+  }
+
   #endRound(): void {
     const { roundStartedMs, repaired } = this.#state
     this.#parts.log.info('every file of the repository was scrubbed', { since: new Date(roundStartedMs).toISOString() })
@@ -206,6 +230,16 @@ export class ScrubRounds {
   #keep(state: State): void {
     this.#state = state
     writeFileDurably(stateFile(this.#parts.dataDir), `${JSON.stringify(state)}\n`)
+  }
+}
+
+/** Undefined also where it was replaced by others meanwhile. */
+function faultOfTableIfThere(path: string): string | undefined {
+  try {
+    return faultOfTable(path)
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return undefined
+    throw asPacsimileError(error, `Verifying ${path}`)
   }
 }
 

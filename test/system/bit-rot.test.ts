@@ -34,11 +34,9 @@ describe.skipIf(!canMount)('a file that decays on the disk of the protected host
       volumes: [{ rotten: [{ path: 'study.dcm' }], unreadable: [] }],
     })
     expect(installation.run('agent', 'status', '--state', state).stdout).toContain('images: study.dcm: decayed, found ')
-    await until('the collector to be told', 20, () =>
-      (installation.json('status', '--data', installation.data) as CollectorStatus).agents[0]?.volumes[0]?.reason.includes(
-        'not what was captured',
-      ),
-    )
+    const toldReason = (): string | undefined =>
+      (installation.json('status', '--data', installation.data) as CollectorStatus).agents[0]?.volumes[0]?.reason
+    await until('the collector to be told', 20, () => (toldReason()?.includes('not what was captured') === true ? true : undefined))
     await site.wait()
     const puts = site.log({ since: before }).filter(({ op }) => op === 'put')
     expect(puts).toEqual([])

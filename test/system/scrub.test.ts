@@ -1,4 +1,4 @@
-import { chmodSync, closeSync, mkdirSync, openSync, readFileSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs'
+import { chmodSync, closeSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { beforeEach, describe, expect, it } from 'vitest'
 import { parityPayloads } from '../../collector/repository/frame.ts'
@@ -207,6 +207,42 @@ describe('a full pack that is damaged in many places', () => {
     expect(missing.length).toBeGreaterThan(FILES / 10)
     expect(missing.length).toBeLessThan(FILES * 0.8)
     expect(new Set(differences(truth, walkTree(to)))).toEqual(new Set(missing))
+  })
+})
+
+describe('a catalog with a flipped bit in one of its tables', () => {
+  it('is found by the collector, set aside, and made anew, with nothing missing', async () => {
+    installation = await Installation.make()
+    const source = join(installation.directory, 'source')
+    await startCollector()
+    installation.enroll('pacs1', source)
+    for (let i = 0; i < 50; i++) writeFileSync(join(source, `${i}.dcm`), new Random(i).bytes(5000))
+    truth = walkTree(source)
+    installation.startAgent('pacs1')
+    await installation.wait('pacs1')
+    await installation.kill('pacs1', 'SIGTERM')
+    const catalog = join(installation.data, 'catalog')
+    const tables = (): string[] => readdirSync(catalog).filter((name) => name.endsWith('.ldb'))
+    // What is opened again becomes a table.
+    await installation.kill('collector', 'SIGTERM')
+    await startCollector()
+    await installation.kill('collector', 'SIGTERM')
+    const [table = ''] = tables()
+    const bytes = readFileSync(join(catalog, table))
+    damage(join(catalog, table), 500, Buffer.from([(bytes[500] ?? 0) ^ 1]))
+    const config = join(installation.data, 'collector.toml')
+    writeFileSync(config, readFileSync(config, 'utf8').replace('scrubDays = 30', 'scrubDays = 0.00001'))
+    installation.startCollector()
+    await until('the collector to end', SCRUB_SECONDS_MAX, () => (installation.isRunning('collector') ? undefined : true))
+    expect(installation.log('collector')).toContain('the catalog is damaged; the collector starts anew')
+    writeFileSync(config, readFileSync(config, 'utf8').replace('scrubDays = 0.00001', 'scrubDays = 30'))
+    await startCollector()
+    expect(readdirSync(installation.data).some((name) => name.startsWith('catalog.damaged-'))).toBe(true)
+    const to = join(installation.directory, 'after')
+    installation.run('restore', 'pacs1:images', '--at', 'now', '--to', to, '--data', installation.data)
+    expect(differences(truth, walkTree(to))).toEqual([])
+    await installation.kill('collector', 'SIGTERM')
+    expect(installation.json('rebuild', '--data', installation.data)).toMatchObject({ before: 'equal' })
   })
 })
 
