@@ -32,6 +32,8 @@ export interface ExamineJob extends Side {
   readonly asIs: boolean
   /** Read its content even if nothing says that it changed. */
   readonly isDeep: boolean
+  /** What is known of it was read under a lease: nobody had it open for writing. */
+  readonly wasStable: boolean
   /**
    * Open for reading: the file to capture, whatever the path names by now and even if it has no name any more. Whoever
    * makes the job closes it after the outcome. Of anything but a regular file it is not heeded.

@@ -32,6 +32,8 @@ import type { Stat } from './system-calls.ts'
 /** Where there are no leases only the times tell of a writer: files that changed this recently are left alone. */
 const UNLEASED_QUIET_MS = 250
 
+const NS_PER_SECOND = 1_000_000_000n
+
 /** A file that is open for reading. */
 interface Opened {
   readonly fd: number
@@ -221,10 +223,13 @@ function isQuiet({ mtimeNs }: Stat): boolean {
   return Date.now() - Number(mtimeNs / 1_000_000n) > UNLEASED_QUIET_MS
 }
 
-/** Whether it is another content than was captured, both read under a lease: then nobody opened it for writing between. */
-function isRotten(outcome: Outcome, { known }: ExamineJob): boolean {
+/**
+ * Whether it is another content than was captured, both read under a lease: then nobody opened it for writing between. Where times are whole
+ * seconds, somebody may have, within one.
+ */
+function isRotten(outcome: Outcome, { known, wasStable }: ExamineJob): boolean {
   const isStable = outcome.kind === 'version' && outcome.version.kind === 'file' && outcome.version.consistency === 'stable'
-  return isStable && known?.doubt === 'none'
+  return isStable && wasStable && known?.doubt === 'none' && known.ctimeNs % NS_PER_SECOND !== 0n
 }
 
 /** Whether what was read is what was captured before. */

@@ -19,7 +19,8 @@ const WAL_SUFFIX = '-wal'
 
 export function examineRequest(look: Due, known: Known | undefined, held: Held, pin: number | undefined): CaptureRequest {
   const { asIs, isDeep, origin } = look
-  return { kind: 'examine', ...sideOf(look, known, held, origin), asIs, isDeep, pin }
+  const wasStable = known?.version.kind === 'file' && known.version.consistency === 'stable'
+  return { kind: 'examine', ...sideOf(look, known, held, origin), asIs, isDeep, wasStable, pin }
 }
 
 /** A database, and its write-ahead log. */

@@ -3,7 +3,8 @@
  *
  * What was captured under a lease was final; writing it needs a new open, which changes the times. So another content behind equal times
  * is the disk's doing, or of whoever wrote past the filesystem. In one small file that is written durably. Invariant: what is noted
- * here is not recorded as a version, and stays noted until the path is changed, is gone, or was read as it was captured.
+ * here was not recorded as a version when it was found, and stays noted until the path is changed (if only its mode), is gone, or was
+ * read as it was captured.
  * It prevents a decayed image from taking the place of the good one in replica and history.
  */
 import { z } from 'zod'

@@ -45,6 +45,7 @@ const HOLD = z.object({
   fromMs: count.optional(),
   untilMs: count.optional(),
 })
+const PRUNE = z.object({ isDespiteDoubts: z.boolean() })
 const RELEASE = z.object({ name })
 const WAIT = z.object({ agent: name.optional(), volume: name.optional(), timeoutMs: count })
 
@@ -88,7 +89,7 @@ export function adminRoutes(parts: AdminParts): LocalRoutes {
       return encodeChunks(history.chunks(parse(CHUNKS, body).chunks))
     },
     prunePlan: () => parts.prune.plan(),
-    prune: () => parts.prune.run(),
+    prune: (body) => parts.prune.run({ isDespiteDoubts: parse(PRUNE, body).isDespiteDoubts }),
     holds: () => parts.prune.holds(),
     async hold(body) {
       const { fromMs, untilMs, ...hold } = parse(HOLD, body)

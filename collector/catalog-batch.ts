@@ -59,6 +59,11 @@ export class CatalogBatch {
     )
   }
 
+  /** Of operations. */
+  get size(): number {
+    return this.#operations.length
+  }
+
   get isEmpty(): boolean {
     return this.#operations.length === 0
   }

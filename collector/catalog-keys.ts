@@ -17,6 +17,8 @@
  *     y AGENT 00 EPOCH SEQ                           the content of what that record put has expired
  *     t AGENT 00 NUMBER                              the end of the agent's chain at that entry of the ledger, where it was another one before
  *     k NUMBER                                       an entry of the ledger, without its lists
+ *     b NUMBER                                       an entry of the ledger that does not continue it
+ *     u NUMBER                                       one of the two newest checkpoints, whole
  *     n NAME                                         a hold
  *     r PACK                                         a pack from which nothing is to be read: by which entries it was retired and deleted
  *     j                                              end of the ledger
@@ -101,6 +103,8 @@ export const keys = {
   retiredPack: (pack: number): Buffer => key(`r${numberBytes(pack)}`),
   ledgerEnd: key('j'),
   retiring: key('q'),
+  ledgerBreak: (number: number): Buffer => key(`b${numberBytes(number)}`),
+  checkpoint: (number: number): Buffer => key(`u${numberBytes(number)}`),
   reflected: key('m'),
 } as const
 
@@ -113,6 +117,9 @@ export const ranges = {
   expired: (agent: Label): KeyRange => prefixRange(`y${agent}\0`),
   headsAt: (agent: Label): KeyRange => prefixRange(`t${agent}\0`),
   ledger: prefixRange('k'),
+  ledgerBreaks: prefixRange('b'),
+  checkpoints: prefixRange('u'),
+  interruptions: prefixRange('x'),
   holds: prefixRange('n'),
   retiredPacks: prefixRange('r'),
   epochs: (agent: Label): KeyRange => prefixRange(`e${agent}\0`),

@@ -166,7 +166,7 @@ export class Catalog {
     if (version === undefined)
       throw new PacsimileError(
         'io',
-        `The catalog has lost a version of ${agent}:${volume}; stop the collector and delete its catalog directory, it is rebuilt from the repository`,
+        `The catalog has lost a version of ${agent}:${volume}; stop the collector and run \`pacsimile rebuild\`, which makes it anew from the repository`,
       )
     return version
   }
@@ -281,7 +281,7 @@ export class Catalog {
   }
 
   /**
-   * The path as it last was a file whose content was neither torn nor lost, at or before a position and since it is a file;
+   * The path as it last was a file whose content was neither torn nor lost nor expired, at or before a position and since it is a file;
    * undefined where it was not.
    */
   async lastWhole(agent: Label, volume: Label, path: RelativePath, at: Position): Promise<TreeEntry | undefined> {
@@ -291,7 +291,8 @@ export class Catalog {
       if (comparePositions(position, at) > 0) continue
       const version = readVersion(value)
       if (version?.kind !== 'file') return undefined
-      if (version.consistency !== 'torn' && !this.isLost(agent, position)) return { path, position, version }
+      if (version.consistency !== 'torn' && !this.isLost(agent, position) && !this.isExpired(agent, position))
+        return { path, position, version }
     }
     return undefined
   }

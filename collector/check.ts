@@ -13,6 +13,7 @@ import type { Label, RelativePath } from '../shared/path.ts'
 import type { ChunkRef } from '../shared/version.ts'
 import { absenceOfContent } from './absent-content.ts'
 import type { Catalog, Damage } from './catalog.ts'
+import { retirementOf } from './ledger-view.ts'
 import { brokenChunks, supersededBy } from './needed-chunks.ts'
 import { replay } from './replay.ts'
 import type { FrameFileKind } from './repository/file-header.ts'
@@ -140,6 +141,7 @@ class Reading {
       try {
         this.#readFile(kind, number, isLast)
       } catch (error) {
+        if (this.#isRetiredAndGone(kind, number)) continue
         if (!(error instanceof PacsimileError) || error.code !== 'damage') throw error
         this.damage.push({ file: this.#repository.pathOf(kind, number), offset: 0, reason: error.message })
       }
@@ -151,6 +153,11 @@ class Reading {
     for (const pack of this.#damagedPacks)
       for (const name of await brokenChunks(this.#catalog, this.#repository, pack))
         if (!this.#badChunks.has(name)) this.#badChunks.set(name, `chunk ${digestHex(name).slice(0, 16)} cannot be read from its pack`)
+  }
+
+  /** A prune beside this may have removed it: nothing was to be read from it for the whole quarantine. */
+  #isRetiredAndGone(kind: FrameFileKind, number: number): boolean {
+    return kind === 'pack' && this.#repository.sizeOf(kind, number) === 0 && retirementOf(this.#catalog, number) !== undefined
   }
 
   #sizeOf(kind: FrameFileKind, number: number): number {

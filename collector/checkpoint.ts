@@ -8,11 +8,12 @@
  * made from one is walked like any catalog that is opened, and where anything is wrong with it everything is folded. `check` and `rebuild` do not
  * look at it. It prevents a fault of the catalog from outliving the catalog.
  */
-import { linkSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
-import { setTimeout } from 'node:timers/promises'
+import { linkSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { setImmediate, setTimeout } from 'node:timers/promises'
 import { type Digest, digestOf } from '../shared/digest.ts'
 import { asPacsimileError, PacsimileError, reasonOf } from '../shared/errors.ts'
+import { syncDirectory } from '../shared/files.ts'
 import { CHUNK_BYTES_MAX } from '../shared/limits.ts'
 import type { Log } from '../shared/log.ts'
 import { storedForm } from '../shared/stored-form.ts'
@@ -20,7 +21,7 @@ import type { Catalog } from './catalog.ts'
 import { keys } from './catalog-keys.ts'
 import { faultOfTable } from './catalog-tables.ts'
 import type { Ingest } from './ingest.ts'
-import { ledgerEntries } from './ledger-view.ts'
+import { checkpointsOf, gapsInCatalog } from './ledger-view.ts'
 import type { FramePlace } from './repository/frame-file.ts'
 import { type CheckpointChunk, type CheckpointFile, decodeLedgerEntry, type LedgerEntry } from './repository/ledger-entry.ts'
 import type { Repository } from './repository/repository.ts'
@@ -30,8 +31,8 @@ const SEGMENT_BYTES = 64 << 20
 const LOOK_MS = 60_000
 const LINK_ATTEMPTS_MAX = 20
 const LINK_PAUSE_MS = 100
-/** The one before the last is kept as well: of the last one something may be damaged. */
-const CHECKPOINTS_KEPT = 2
+/** Older ones may lead to tables that are gone. */
+const CHECKPOINTS_TRIED = 2
 
 export interface CheckpointsParts {
   /** Of the catalog. */
@@ -44,6 +45,8 @@ export interface CheckpointsParts {
 
 export class Checkpoints {
   readonly #parts: CheckpointsParts
+  /** By inode: what tables of the last checkpoint were stored as. A table is never written again. */
+  #stored: ReadonlyMap<number, readonly CheckpointChunk[]> = new Map()
 
   constructor(parts: CheckpointsParts) {
     this.#parts = parts
@@ -66,7 +69,7 @@ export class Checkpoints {
   /** Bytes of segments that were written since the last one. */
   async #bytesBehind(): Promise<number> {
     const { catalog, repository } = this.#parts
-    const last = (await checkpoints(catalog)).at(-1)
+    const last = (await checkpointsOf(catalog)).at(-1)
     const numbers = repository.numbers('segment')
     const since = last?.body.kind === 'checkpoint' ? last.body.segment : 0
     return numbers.filter((number) => number > since).reduce((sum, number) => sum + repository.sizeOf('segment', number), 0)
@@ -74,19 +77,27 @@ export class Checkpoints {
 
   /** @throws io, space */
   async make(): Promise<void> {
-    const { directory, ingest, repository, log } = this.#parts
+    const { directory, catalog, ingest, repository, log } = this.#parts
+    // What the catalog lacks now it would lack for everybody who begins here.
+    const [gap] = await gapsInCatalog(catalog)
+    if (gap !== undefined) throw new PacsimileError('damage', `The catalog may lack something: ${gap}`)
     const links = `${directory}.links`
     const startedMs = performance.now()
     try {
       const names = await linkTables(directory, links)
       const segment = repository.end('segment').file
       const files: CheckpointFile[] = []
+      const stored = new Map<number, readonly CheckpointChunk[]>()
       for (const name of names) {
-        const fault = name.endsWith('.ldb') ? faultOfTable(join(links, name)) : undefined
+        const path = join(links, name)
+        const fault = name.endsWith('.ldb') ? faultOfTable(path) : undefined
         if (fault !== undefined) throw new PacsimileError('damage', `The catalog's table ${name} is damaged: ${fault}`)
-        files.push({ name, chunks: await this.#store(join(links, name)) })
+        const chunks = await this.#store(path)
+        files.push({ name, chunks })
+        if (name.endsWith('.ldb')) stored.set(statSync(path).ino, chunks)
       }
       await ingest.note(() => [{ kind: 'checkpoint', segment, files }])
+      this.#stored = stored
       log.info('a checkpoint of the catalog is made', { files: names.length, seconds: (performance.now() - startedMs) / 1000 })
     } finally {
       rmSync(links, { recursive: true, force: true })
@@ -94,8 +105,13 @@ export class Checkpoints {
   }
 
   /** What is stored already is not stored again. */
-  async #store(path: string): Promise<CheckpointChunk[]> {
+  async #store(path: string): Promise<readonly CheckpointChunk[]> {
     const { catalog, ingest } = this.#parts
+    const { ino } = statSync(path)
+    const known = this.#stored.get(ino)
+    if (known !== undefined) return known
+    // One table after the other, with time for everything else.
+    await setImmediate()
     const bytes = readFileSync(path)
     const chunks: CheckpointChunk[] = []
     for (let at = 0; at < bytes.length; at += CHUNK_BYTES_MAX) {
@@ -108,13 +124,6 @@ export class Checkpoints {
     }
     return chunks
   }
-}
-
-/** Those that are kept, oldest first. */
-export async function checkpoints(catalog: Catalog): Promise<LedgerEntry[]> {
-  const found: LedgerEntry[] = []
-  for await (const entry of ledgerEntries(catalog)) if (entry.body.kind === 'checkpoint') found.push(entry)
-  return found.slice(-CHECKPOINTS_KEPT)
 }
 
 /** Links to what makes one state of the catalog, and copies of what grows. @returns their names */
@@ -166,10 +175,11 @@ export function catalogFromCheckpoint(repository: Repository, directory: string)
     if (body.kind !== 'checkpoint') continue
     if (writeFiles(repository, body.files, partial)) {
       renameSync(partial, directory)
+      syncDirectory(dirname(directory))
       return true
     }
     tried += 1
-    if (tried === CHECKPOINTS_KEPT) return false
+    if (tried === CHECKPOINTS_TRIED) return false
   }
   return false
 }
@@ -185,7 +195,8 @@ function writeFiles(repository: Repository, files: readonly CheckpointFile[], di
   mkdirSync(directory, { mode: 0o700 })
   const read = chunkReader(repository, files)
   try {
-    for (const { name, chunks } of files) writeFileSync(join(directory, name), Buffer.concat(chunks.map(read)))
+    for (const { name, chunks } of files) writeFileSync(join(directory, name), Buffer.concat(chunks.map(read)), { flush: true })
+    syncDirectory(directory)
     return true
   } catch (error) {
     rmSync(directory, { recursive: true, force: true })

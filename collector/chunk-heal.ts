@@ -9,10 +9,9 @@ import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
 import { type Digest, digestOf } from '../shared/digest.ts'
 import { errnoOf } from '../shared/errors.ts'
 import { byteString, type Label, pathBuffer, type RelativePath, ROOT } from '../shared/path.ts'
-import type { Catalog, Operation } from './catalog.ts'
-import { keys } from './catalog-keys.ts'
-import { chunkValue } from './catalog-values.ts'
+import type { Catalog } from './catalog.ts'
 import type { Ingest } from './ingest.ts'
+import { retirementOf } from './ledger-view.ts'
 import { brokenChunks, unknownChunks } from './needed-chunks.ts'
 import type { Replica } from './replica.ts'
 import type { Repository } from './repository/repository.ts'
@@ -63,13 +62,17 @@ export class ChunkHealer {
 
   /** Brings into the catalog what it lacks of a pack, because that was damaged when the catalog was made. */
   async fold(pack: number): Promise<void> {
-    const operations: Operation[] = []
-    for (const found of this.#repository.file('pack', pack).scan({ bodies: false })) {
-      if (found.kind !== 'frame' || found.type !== 'chunk' || this.#catalog.chunk(found.digest) !== undefined) continue
-      const { digest, offset, storedLength, plainLength } = found
-      operations.push({ type: 'put', key: keys.chunk(digest), value: chunkValue({ file: pack, offset, storedLength, plainLength }) })
-    }
-    await this.#catalog.write(operations)
+    const frames = [...this.#repository.file('pack', pack).scan({ bodies: false })]
+    // In the order of commits: it may be retired meanwhile, and what stands in a retired pack is not there.
+    await this.#ingest.note((batch) => {
+      if (retirementOf(this.#catalog, pack) !== undefined) return []
+      for (const found of frames) {
+        if (found.kind !== 'frame' || found.type !== 'chunk' || batch.chunk(found.digest) !== undefined) continue
+        const { digest, offset, storedLength, plainLength } = found
+        batch.addChunk(digest, { file: pack, offset, storedLength, plainLength })
+      }
+      return []
+    })
   }
 
   /** Where the newest versions have these chunks. */

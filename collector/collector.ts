@@ -107,10 +107,20 @@ export async function collect(
   const ticks = new Ticks({ catalog, repository, ingest, policy })
   background(ticks.run(ticksStop.signal), ticksStop)
   background(new Checkpoints({ directory, catalog, repository, ingest, log }).run(checkpointsStop.signal), checkpointsStop)
-  const prune = new Prune({ catalog, repository, ingest, ticks, policy, age, quarantineMs: quarantineMs(config.retention), log })
+  const prune = new Prune({
+    catalog,
+    repository,
+    ingest,
+    ticks,
+    policy,
+    age,
+    quarantineMs: quarantineMs(config.retention),
+    log,
+    onDeleted: (path) => damages.forget(path),
+  })
   const healer = new ChunkHealer({ catalog, repository, ingest, replica })
   const onCatalogDamage = (error: PacsimileError): void => failed.abort(error)
-  const scrub = scrubbing(options, { repository, damages, healer, catalogDirectory: directory, onCatalogDamage }, stack)
+  const scrub = scrubbing(options, { repository, catalog, damages, healer, catalogDirectory: directory, onCatalogDamage }, stack)
   if (scrub !== undefined) background(scrub.run(scrubStop.signal), scrubStop)
 
   const identity = openIdentity(dataDir)

@@ -53,6 +53,11 @@ export class Damages {
     await this.#replace(file, left.length === 0 ? outdated : [...found, ...met])
   }
 
+  /** The file was removed, and nothing is to be read from it. */
+  forget(file: string): Promise<void> {
+    return this.#replace(file, [])
+  }
+
   async #replace(file: string, damage: readonly Damage[]): Promise<void> {
     const before = this.#list.filter((known) => known.file === file)
     if (before.length === 0 && damage.length === 0) return

@@ -7,6 +7,7 @@
  * is folded again at start), never a hole. One loop commits for all sessions: while one commit is on its way to the disk
  * the next gathers, so the cost of an fsync is shared by whatever arrived meanwhile.
  */
+import { statfsSync } from 'node:fs'
 import { systemClock, type WallClock } from '../shared/clock.ts'
 import { type Digest, digestHex, digestOf } from '../shared/digest.ts'
 import { asPacsimileError, PacsimileError, reasonOf } from '../shared/errors.ts'
@@ -19,6 +20,7 @@ import type { ChainHead, Message } from '../shared/wire.ts'
 import type { Catalog } from './catalog.ts'
 import { CatalogBatch } from './catalog-batch.ts'
 import type { ChunkCache } from './chunk-cache.ts'
+import { ChunkPromises } from './chunk-promises.ts'
 import type { Payload } from './repository/frame.ts'
 import { encodeLedgerEntry, type LedgerBody, type LedgerEntry } from './repository/ledger-entry.ts'
 import type { RecordGroup, Repository } from './repository/repository.ts'
@@ -58,6 +60,7 @@ interface Rewrite {
 
 /** Received bytes that may wait for a commit before senders are held back. */
 const QUEUE_BYTES_MAX = 8 * COMMIT_BYTES_TARGET
+const LEDGER_ROOM_BYTES = 1 << 20
 /** Pause before files are begun anew after the disk failed. */
 const RETRY_MS = 1000
 
@@ -70,6 +73,7 @@ export class Ingest {
   readonly #age: RunningTime
   readonly #wall: WallClock
   readonly #naming = new Set<(name: Digest) => void>()
+  readonly #promises: ChunkPromises
   #queue: Item[] = []
   #queuedBytes = 0
   /** Agent, NUL, digest -> how often: what one agent sends and spoils is no other's. */
@@ -94,6 +98,7 @@ export class Ingest {
     this.#log = parts.log
     this.#onCommit = parts.onCommit
     this.#age = parts.age
+    this.#promises = new ChunkPromises(() => parts.age.ms)
     this.#wall = parts.wall ?? systemClock
   }
 
@@ -109,7 +114,15 @@ export class Ingest {
 
   /** Whether a chunk is durable or on its way to be. */
   hasChunk(agent: Label, name: Digest): boolean {
-    return this.#queuedChunks.has(`${agent}\0${name}`) || this.#catalog.chunk(name) !== undefined
+    const isThere = this.#queuedChunks.has(`${agent}\0${name}`) || this.#catalog.chunk(name) !== undefined
+    // Who is told so does not send it, and its record is on its way.
+    if (isThere) this.#promises.add(name)
+    return isThere
+  }
+
+  /** Whether somebody was told not long ago that the chunk is there. */
+  isPromised(name: Digest): boolean {
+    return this.#promises.has(name)
   }
 
   /** Whether senders should hold back. */
@@ -146,6 +159,11 @@ export class Ingest {
   /** Entries of the ledger, durable when this resolves. `make` is called in the order of commits. @throws io, space */
   note(make: (batch: CatalogBatch) => readonly LedgerBody[]): Promise<void> {
     if (this.#failure !== undefined) return Promise.reject(this.#failure)
+    try {
+      requireRoom(this.#repository.directory)
+    } catch (error) {
+      return Promise.reject(asPacsimileError(error, 'Writing to the ledger'))
+    }
     return new Promise((resolve, reject) => {
       // Who writes the ledger waits for it, and is told by the commit.
       void this.submit({ ledger: make, resolve, reject })
@@ -190,6 +208,8 @@ export class Ingest {
       if (count > 0 && bytes >= COMMIT_BYTES_TARGET) break
       bytes += bytesOf(item)
       count += 1
+      // What an entry of the ledger speaks of stands before it, and nothing else.
+      if ('ledger' in item) break
     }
     const items = this.#queue.slice(0, count)
     this.#queue = this.#queue.slice(count)
@@ -333,6 +353,12 @@ export class Ingest {
     const rejections = items.flatMap((item) => ('reject' in item ? [(): void => item.reject(error)] : []))
     return [...rejections, ...[...sessions].map((session) => (): void => session.failed(error))]
   }
+}
+
+/** An entry of the ledger that fails costs a restart: none is begun without room. @throws space, io */
+function requireRoom(directory: string): void {
+  const { bavail, bsize } = statfsSync(directory)
+  if (bavail * bsize < LEDGER_ROOM_BYTES) throw new PacsimileError('space', `Less than 1 MiB is free for ${directory}`)
 }
 
 /** Records of one agent share a frame as far as it takes them; those of several agents need no order among them. */

@@ -8,7 +8,7 @@ import { ByteWriter } from '../shared/bytes.ts'
 import type { Label } from '../shared/path.ts'
 import { type ChainEnd, comparePositions, type Position } from '../shared/record.ts'
 import type { Catalog } from './catalog.ts'
-import { keys, positionBytes } from './catalog-keys.ts'
+import { keys, positionBytes, ranges } from './catalog-keys.ts'
 import { ledgerEndValue } from './catalog-values.ts'
 import { endOfLedger, lastHeadAt, retirementOf } from './ledger-view.ts'
 import {
@@ -21,12 +21,16 @@ import {
   ledgerEnd,
 } from './repository/ledger-entry.ts'
 
+/** With the one before the last. */
+const CHECKPOINTS_KEPT = 2
+
 export class LedgerFold {
   readonly #catalog: Catalog
   readonly #put: (key: Buffer, value: Buffer) => void
   readonly #delete: (key: Buffer) => void
   readonly #heads = new Map<Label, Position>()
   readonly #retired = new Map<number, number>()
+  readonly #checkpoints = new Set<number>()
   #end: LedgerEnd | undefined
 
   constructor(catalog: Catalog, put: (key: Buffer, value: Buffer) => void, remove: (key: Buffer) => void) {
@@ -42,6 +46,7 @@ export class LedgerFold {
   /** `heads`: what of every agent stands before it. @returns why it is not the next one */
   async add(entry: LedgerEntry, encoded: Uint8Array, heads: ReadonlyMap<Label, ChainEnd | undefined>): Promise<string | undefined> {
     const broken = ledgerBreak(this.end, entry)
+    if (broken !== undefined) this.#put(keys.ledgerBreak(entry.number), Buffer.from(broken))
     await this.#take(entry, heads)
     if (entry.body.kind !== 'unknown')
       this.#put(keys.ledgerEntry(entry.number), encodeLedgerEntry({ ...entry, body: withoutLists(entry.body) }))
@@ -50,7 +55,8 @@ export class LedgerFold {
     return broken
   }
 
-  async #take({ number, body }: LedgerEntry, heads: ReadonlyMap<Label, ChainEnd | undefined>): Promise<void> {
+  async #take(entry: LedgerEntry, heads: ReadonlyMap<Label, ChainEnd | undefined>): Promise<void> {
+    const { number, body } = entry
     switch (body.kind) {
       case 'tick':
       case 'policy':
@@ -81,7 +87,20 @@ export class LedgerFold {
         }
         return
       case 'checkpoint':
+        await this.#keepNewest(number)
+        this.#put(keys.checkpoint(number), encodeLedgerEntry(entry))
+        return
       case 'unknown':
+    }
+  }
+
+  /** Of the checkpoints before, one is kept: of the last one something may be damaged. */
+  async #keepNewest(number: number): Promise<void> {
+    for await (const [key] of this.#catalog.entries(ranges.checkpoints)) this.#checkpoints.add(Number(key.readBigUInt64BE(1)))
+    this.#checkpoints.add(number)
+    for (const old of [...this.#checkpoints].sort((a, b) => a - b).slice(0, -CHECKPOINTS_KEPT)) {
+      this.#checkpoints.delete(old)
+      this.#delete(keys.checkpoint(old))
     }
   }
 
@@ -102,6 +121,8 @@ function withoutLists(body: LedgerBody): LedgerBody {
     case 'retired':
     case 'deleted':
       return { ...body, packs: [] }
+    case 'checkpoint':
+      return { ...body, files: [] }
     default:
       return body
   }

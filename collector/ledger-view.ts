@@ -29,6 +29,25 @@ export async function* ledgerEntries(catalog: Catalog): AsyncGenerator<LedgerEnt
   for await (const [, value] of catalog.entries(ranges.ledger)) yield decodeLedgerEntry(value)
 }
 
+/** The newest checkpoints, oldest first. */
+export async function checkpointsOf(catalog: Catalog): Promise<LedgerEntry[]> {
+  const found: LedgerEntry[] = []
+  for await (const [, value] of catalog.entries(ranges.checkpoints)) found.push(decodeLedgerEntry(value))
+  return found
+}
+
+/**
+ * Why the catalog may lack a part of what the repository was given, and with it what would be needed, held or kept; empty
+ * where nothing is known.
+ */
+export async function gapsInCatalog(catalog: Catalog): Promise<string[]> {
+  const found = (await catalog.damage()).map(({ file, offset, reason }) => `${file} at byte ${offset}: ${reason}`)
+  for await (const [, value] of catalog.entries(ranges.ledgerBreaks)) found.push(`the ledger is broken: ${value.toString('utf8')}`)
+  for await (const _ of catalog.entries(ranges.interruptions, { limit: 1 }))
+    found.push('records of an agent could not be read when the catalog was made')
+  return found
+}
+
 export async function holdsOf(catalog: Catalog): Promise<Hold[]> {
   const found: Hold[] = []
   for await (const [, value] of catalog.entries(ranges.holds)) found.push(decodeHold(new ByteReader(value, 'Hold')))

@@ -9,15 +9,14 @@ import { millisecondsOf } from '../shared/clock.ts'
 import type { Digest } from '../shared/digest.ts'
 import type { Label, RelativePath } from '../shared/path.ts'
 import { comparePositions, type Position } from '../shared/record.ts'
-import type { Version } from '../shared/version.ts'
+import type { ChunkRef } from '../shared/version.ts'
 import { absenceOfContent, putOf } from './absent-content.ts'
 import type { Catalog } from './catalog.ts'
 import { ranges } from './catalog-keys.ts'
 import { readChunkPlace } from './catalog-values.ts'
-import { checkpoints } from './checkpoint.ts'
 import { DigestSet } from './digest-set.ts'
 import { type BindingRetention, KEEP_REASONS, Keeping, type KeepReason, Timeline } from './keeping.ts'
-import { endOfLedger, headsAt, holdsOf, ledgerEntries, type Retirement, retiredPacks } from './ledger-view.ts'
+import { checkpointsOf, endOfLedger, gapsInCatalog, headsAt, holdsOf, ledgerEntries, type Retirement, retiredPacks } from './ledger-view.ts'
 import { FRAME_OVERHEAD_BYTES } from './repository/frame.ts'
 import type { LedgerEntry } from './repository/ledger-entry.ts'
 import type { Repository } from './repository/repository.ts'
@@ -54,6 +53,8 @@ export interface PrunePlan {
   readonly quarantined: readonly { readonly number: number; readonly bytes: number }[]
   /** In packs that stay as they are: more of each is needed than not. */
   readonly deadBytes: number
+  /** Why what is needed is not known for sure; then nothing is removed. */
+  readonly doubts: readonly string[]
 }
 
 /** A plan with what it takes to carry it out. */
@@ -81,10 +82,15 @@ export async function planPrune(parts: PlanParts, needed = new DigestSet()): Pro
   const { catalog, repository, nowMs, quarantineMs } = parts
   const entries = [...(await Array.fromAsync(ledgerEntries(catalog))), tickNow(parts)]
   const volumes = await keepings(parts, entries)
-  for (const { body } of await checkpoints(catalog))
+  for (const { body } of await checkpointsOf(catalog))
     if (body.kind === 'checkpoint') for (const { chunks } of body.files) for (const { digest } of chunks) needed.add(digest)
   const kept = new Map<Keeping, Record<KeepReason, number>>()
-  for (const { agent, volume, keeping } of volumes) kept.set(keeping, await gatherNeeded(catalog, agent, volume, keeping, needed))
+  let unknown = 0
+  for (const { agent, volume, keeping } of volumes) {
+    const gathered = await gatherNeeded(catalog, agent, volume, keeping, needed)
+    kept.set(keeping, gathered.counts)
+    unknown += gathered.unknown
+  }
   const expiring = new Map<Label, Position[]>()
   const plans: VolumePlan[] = []
   for (const { agent, volume, isLimited, keeping } of volumes) {
@@ -103,7 +109,7 @@ export async function planPrune(parts: PlanParts, needed = new DigestSet()): Pro
     .filter(({ bytes }) => bytes > 0)
   const agesOf = new Map(entries.map(({ number, ageMs }) => [number, ageMs]))
   const isDue = ({ number, retirement }: (typeof left)[number]): boolean =>
-    retirement.deletedBy > 0 || (!used.has(number) && (agesOf.get(retirement.retiredBy) ?? nowMs) <= nowMs - quarantineMs)
+    !used.has(number) && (retirement.deletedBy > 0 || (agesOf.get(retirement.retiredBy) ?? nowMs) <= nowMs - quarantineMs)
   const sized = ({ number, bytes }: (typeof left)[number]): { number: number; bytes: number } => ({ number, bytes })
   return {
     volumes: plans,
@@ -111,6 +117,10 @@ export async function planPrune(parts: PlanParts, needed = new DigestSet()): Pro
     deletable: left.filter((pack) => isDue(pack)).map(sized),
     quarantined: left.filter((pack) => !isDue(pack)).map(sized),
     deadBytes,
+    doubts: [
+      ...(await gapsInCatalog(catalog)),
+      ...(unknown === 0 ? [] : [`${unknown} chunks that versions name are in no pack that is known`]),
+    ],
     expiring,
     needed,
   }
@@ -161,44 +171,60 @@ async function keepings({ catalog, policy, nowMs }: PlanParts, entries: readonly
   return found
 }
 
-interface PathVersion {
+/** A version, or the end of one, without what would make many of them large. */
+interface Change {
   readonly position: Position
-  readonly version: Version | undefined
+  readonly kind: 'whole' | 'torn' | 'other'
+  readonly hasContent: boolean
+}
+
+interface Lived extends Change {
   readonly until: Position | undefined
 }
 
 /** The lives of one path after the other. */
-async function* lives(catalog: Catalog, agent: Label, volume: Label): AsyncGenerator<{ path: RelativePath; versions: PathVersion[] }> {
+async function* lives(catalog: Catalog, agent: Label, volume: Label): AsyncGenerator<{ path: RelativePath; changes: readonly Lived[] }> {
   let path: RelativePath | undefined
-  let changes: { position: Position; version: Version | undefined }[] = []
-  const ended = (): PathVersion[] => changes.map((change, i) => ({ ...change, until: changes[i + 1]?.position }))
+  let changes: Change[] = []
+  const ended = (): Lived[] => changes.map((change, i) => ({ ...change, until: changes[i + 1]?.position }))
   for await (const { path: at, position, version } of catalog.allVersions(agent, volume)) {
     if (path !== undefined && at !== path) {
-      yield { path, versions: ended() }
+      yield { path, changes: ended() }
       changes = []
     }
     path = at
-    changes.push({ position, version })
+    const isFile = version?.kind === 'file'
+    const kind = isFile ? (version.consistency === 'torn' ? 'torn' : 'whole') : 'other'
+    changes.push({ position, kind, hasContent: isFile && version.chunks.length > 0 })
   }
-  if (path !== undefined) yield { path, versions: ended() }
+  if (path !== undefined) yield { path, changes: ended() }
 }
 
-/** Why each of a path's versions is kept; of those that stand in for a torn one, why that is. */
-function reasons(path: RelativePath, versions: readonly PathVersion[], keeping: Keeping): (KeepReason | undefined)[] {
-  const found = versions.map(({ position: from, version, until }) =>
-    version?.kind === 'file' ? keeping.why({ path, from, until }) : undefined,
-  )
-  for (const [i, { version }] of versions.entries()) {
-    if (found[i] === undefined || version?.kind !== 'file' || version.consistency !== 'torn') continue
+/** Why each of a path's versions is kept; of one that stands in for a torn one (`Catalog.lastWhole`), why that is. */
+function reasons(
+  catalog: Catalog,
+  agent: Label,
+  path: RelativePath,
+  changes: readonly Lived[],
+  keeping: Keeping,
+): (KeepReason | undefined)[] {
+  const found = changes.map(({ position: from, kind, until }) => (kind === 'other' ? undefined : keeping.why({ path, from, until })))
+  for (const [i, { kind }] of changes.entries()) {
+    if (found[i] === undefined || kind !== 'torn') continue
     for (let at = i - 1; at >= 0; at--) {
-      const before = versions[at]?.version
-      if (before?.kind !== 'file') break
-      if (before.consistency === 'torn') continue
+      const before = changes[at]
+      if (before === undefined || before.kind === 'other') break
+      if (before.kind === 'torn' || catalog.isLost(agent, before.position) || catalog.isExpired(agent, before.position)) continue
       found[at] ??= found[i]
       break
     }
   }
   return found
+}
+
+function chunksOf(catalog: Catalog, agent: Label, volume: Label, path: RelativePath, position: Position): readonly ChunkRef[] {
+  const version = catalog.versionBy(agent, volume, path, position)
+  return version?.kind === 'file' ? version.chunks : []
 }
 
 function noCounts(): Record<KeepReason, number> {
@@ -211,19 +237,24 @@ async function gatherNeeded(
   volume: Label,
   keeping: Keeping,
   needed: DigestSet,
-): Promise<Record<KeepReason, number>> {
+): Promise<{ counts: Record<KeepReason, number>; unknown: number }> {
   const counts = noCounts()
-  for await (const { path, versions } of lives(catalog, agent, volume)) {
-    const found = reasons(path, versions, keeping)
-    for (const [i, { version, position }] of versions.entries()) {
+  let unknown = 0
+  for await (const { path, changes } of lives(catalog, agent, volume)) {
+    const found = reasons(catalog, agent, path, changes, keeping)
+    for (const [i, { hasContent, position }] of changes.entries()) {
       const reason = found[i]
-      if (reason === undefined || version?.kind !== 'file' || version.chunks.length === 0) continue
-      if ((await absenceOfContent(catalog, agent, volume, { path, position })) === 'expired') continue
+      if (reason === undefined || !hasContent) continue
+      const absence = await absenceOfContent(catalog, agent, volume, { path, position })
+      if (absence === 'expired') continue
       counts[reason] += 1
-      for (const { digest } of version.chunks) needed.add(digest)
+      for (const { digest } of chunksOf(catalog, agent, volume, path, position)) {
+        needed.add(digest)
+        if (absence === undefined && catalog.chunk(digest) === undefined) unknown += 1
+      }
     }
   }
-  return counts
+  return { counts, unknown }
 }
 
 async function gatherExpiring(
@@ -235,14 +266,13 @@ async function gatherExpiring(
 ): Promise<{ positions: Position[]; versions: number; shared: number }> {
   const positions: Position[] = []
   let [expiring, shared] = [0, 0]
-  for await (const { path, versions } of lives(catalog, agent, volume)) {
-    const found = reasons(path, versions, keeping)
-    for (const [i, { version, position }] of versions.entries()) {
-      if (found[i] !== undefined || version?.kind !== 'file' || version.chunks.length === 0) continue
+  for await (const { path, changes } of lives(catalog, agent, volume)) {
+    const found = reasons(catalog, agent, path, changes, keeping)
+    for (const [i, { hasContent, position }] of changes.entries()) {
+      if (found[i] !== undefined || !hasContent) continue
       if ((await absenceOfContent(catalog, agent, volume, { path, position })) !== undefined) continue
-      const put = version.chunks.every(({ digest }) => needed.has(digest))
-        ? undefined
-        : await putOf(catalog, agent, volume, { path, position })
+      const isShared = chunksOf(catalog, agent, volume, path, position).every(({ digest }) => needed.has(digest))
+      const put = isShared ? undefined : await putOf(catalog, agent, volume, { path, position })
       if (put === undefined) {
         shared += 1
         continue
@@ -280,9 +310,11 @@ async function planPacks(
   const packs: PackPlan[] = []
   let deadBytes = 0
   const open = repository.end('pack').file
-  for (const number of repository.numbers('pack')) {
+  const numbers = repository.numbers('pack')
+  for (const number of numbers) {
     const { live, dead } = usage.get(number) ?? { live: 0, dead: 0 }
-    const isOld = number <= about.youngest && number < open && !about.retired.has(number)
+    // The pack that was the newest at that age may have grown since; and while the highest number stays, none is given out again.
+    const isOld = number < about.youngest && number < open && number !== numbers.at(-1) && !about.retired.has(number)
     // What nothing leads to is dead as well: frames that were stored again elsewhere.
     const bytes = repository.sizeOf('pack', number)
     if (isOld && live <= bytes * (1 - DEAD_SHARE_MIN)) packs.push({ number, bytes, liveBytes: live })

@@ -22,7 +22,7 @@ import { DigestSet } from './digest-set.ts'
 import type { Ingest } from './ingest.ts'
 import { holdsOf, retirementOf } from './ledger-view.ts'
 import { type PrunePlan, planPrune, type WorkingPlan } from './prune-plan.ts'
-import type { Pruning } from './pruning.ts'
+import type { PruneOptions, Pruning } from './pruning.ts'
 import { type Hold, LEDGER_ITEMS_MAX } from './repository/ledger-entry.ts'
 import type { Repository } from './repository/repository.ts'
 import type { RetentionPolicy } from './retention.ts'
@@ -52,7 +52,7 @@ export interface PruneParts {
   readonly quarantineMs: number
   readonly log: Log
   /** A pack's file is gone here. */
-  readonly onDeleted?: (pack: number) => void
+  readonly onDeleted?: (path: string) => Promise<void>
 }
 
 /** Packs whose chunks are looked up together, and chunks that are moved in one commit. */
@@ -81,6 +81,8 @@ export class Prune implements Pruning {
   }
 
   async hold(hold: Hold): Promise<void> {
+    if (this.#parts.catalog.volume(hold.agent, hold.volume) === undefined)
+      throw new PacsimileError('not-found', `Nothing was ever received of ${hold.agent}:${hold.volume}`)
     if ((await this.holds()).some(({ name }) => name === hold.name))
       throw new PacsimileError('already-exists', `There is a hold ${hold.name} already`)
     this.#holds += 1
@@ -96,7 +98,7 @@ export class Prune implements Pruning {
     return holdsOf(this.#parts.catalog)
   }
 
-  async run(): Promise<PruneReport> {
+  async run({ isDespiteDoubts = false }: PruneOptions = {}): Promise<PruneReport> {
     if (this.#isRunning) throw new PacsimileError('locked', 'Another prune is running')
     this.#isRunning = true
     const needed = new DigestSet()
@@ -108,6 +110,9 @@ export class Prune implements Pruning {
       await this.#parts.ticks.tick()
       const holds = this.#holds
       const plan = await this.#plan(needed)
+      const [doubt] = plan.doubts
+      if (doubt !== undefined && !isDespiteDoubts)
+        throw new PacsimileError('damage', `What is needed is not known for sure, so nothing is removed: ${doubt}`)
       const run = new PruneRun(this.#parts, plan, () => this.#holds !== holds)
       return await run.report()
     } finally {
@@ -116,8 +121,8 @@ export class Prune implements Pruning {
   }
 }
 
-function shownOf({ volumes, packs, deletable, quarantined, deadBytes }: WorkingPlan): PrunePlan {
-  return { volumes, packs, deletable, quarantined, deadBytes }
+function shownOf({ volumes, packs, deletable, quarantined, deadBytes, doubts }: WorkingPlan): PrunePlan {
+  return { volumes, packs, deletable, quarantined, deadBytes, doubts }
 }
 
 class PruneRun {
@@ -156,7 +161,8 @@ class PruneRun {
   }
 
   #stopIfOutdated(): void {
-    if (this.#isOutdated()) throw new PacsimileError('held', 'A hold was set while prune was running; it stopped, and can be run again')
+    if (this.#isOutdated())
+      throw new PacsimileError('held', 'A hold was set while prune was running, and it stopped; what had expired by then stays expired')
   }
 
   async #expire(): Promise<void> {
@@ -188,7 +194,7 @@ class PruneRun {
       }
       this.#deleted += 1
       this.#freedBytes += bytes
-      onDeleted?.(number)
+      await onDeleted?.(path)
       log.info('a pack from which nothing is read any more was deleted', { file: path, bytes })
     }
   }
@@ -205,13 +211,17 @@ class PruneRun {
     return found
   }
 
+  /** By what is kept, by a record that came since, or by one that is on its way. */
+  #isNeeded(name: Digest): boolean {
+    return this.#plan.needed.has(name) || this.#parts.ingest.isPromised(name)
+  }
+
   /** Stores what is needed of a pack once more, and leaves it. */
   async #leave(pack: number, names: readonly Digest[]): Promise<void> {
-    const { needed } = this.#plan
     for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
       const failure = await this.#move(
         pack,
-        names.filter((name) => needed.has(name)),
+        names.filter((name) => this.#isNeeded(name)),
       )
       if (failure !== undefined) {
         this.#kept.push({ pack, reason: failure })
@@ -255,7 +265,7 @@ class PruneRun {
     let isLeft = false
     await this.#parts.ingest.note((batch) => {
       const here = names.filter((name) => batch.chunk(name)?.file === pack)
-      if (this.#isOutdated() || here.some((name) => this.#plan.needed.has(name))) return []
+      if (this.#isOutdated() || here.some((name) => this.#isNeeded(name))) return []
       for (const name of here) batch.dropChunk(name)
       isLeft = true
       return [{ kind: 'retired', packs: [pack] }]

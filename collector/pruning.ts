@@ -23,13 +23,18 @@ import { Ticks } from './ticks.ts'
 export interface Pruning {
   /** What a run would do now. Changes nothing. */
   plan(): Promise<PrunePlan>
-  /** @throws locked while another one runs; held, io, space: what was done by then is whole */
-  run(): Promise<PruneReport>
-  /** Whatever has not expired by now, and is of it, is kept until it is released. @throws already-exists, io, space */
+  /** @throws damage where something is damaged; locked while another one runs; held, io, space: what was done by then is whole */
+  run(options?: PruneOptions): Promise<PruneReport>
+  /** Whatever has not expired by now, and is of it, is kept until it is released. @throws already-exists, not-found, io, space */
   hold(hold: Hold): Promise<void>
   /** @throws not-found, io, space */
   release(name: Label): Promise<void>
   holds(): Promise<Hold[]>
+}
+
+export interface PruneOptions {
+  /** Although something is damaged, and what only damaged records name goes with it. */
+  readonly isDespiteDoubts?: boolean
 }
 
 export interface PruningParts {

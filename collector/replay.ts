@@ -7,6 +7,7 @@
  */
 
 import { type HybridTime, millisecondsOf } from '../shared/clock.ts'
+import { digestOf } from '../shared/digest.ts'
 import { PacsimileError, reasonOf } from '../shared/errors.ts'
 import type { Label } from '../shared/path.ts'
 import { type ChainEnd, decodeRecord, type JournalRecord } from '../shared/record.ts'
@@ -28,7 +29,7 @@ export interface ReplayResult {
 }
 
 /** Operations gathered before a write. */
-const BATCH_RECORDS = 4096
+const BATCH_OPERATIONS = 16_384
 
 export async function replay(repository: Repository, catalog: Catalog, onProgress?: (records: number) => void): Promise<ReplayResult> {
   const damage: Damage[] = []
@@ -42,13 +43,14 @@ export async function replay(repository: Repository, catalog: Catalog, onProgres
   let batch = new CatalogBatch(catalog)
   let pending = 0
   const flush = async (): Promise<void> => {
-    if (pending === 0) return
+    if (pending === 0 && batch.isEmpty) return
     await batch.write({ packs, segments })
     batch = new CatalogBatch(catalog)
     pending = 0
   }
 
-  for (const step of frames(repository, 'pack', start.packs, damage)) {
+  const retired = await retiredBy(repository, catalog, start.segments, until)
+  for (const step of frames(repository, 'pack', start.packs, damage, { retired })) {
     if (step.frame?.type === 'chunk') {
       const { digest, offset, storedLength, plainLength } = step.frame
       // One that stands twice was sent again after a failed commit, or stored again because its first frame is damaged.
@@ -57,9 +59,9 @@ export async function replay(repository: Repository, catalog: Catalog, onProgres
       chunks += 1
     }
     packs = step.next
-    if (pending >= BATCH_RECORDS) await flush()
+    if (batch.size >= BATCH_OPERATIONS) await flush()
   }
-  for (const step of frames(repository, 'segment', start.segments, damage, until)) {
+  for (const step of frames(repository, 'segment', start.segments, damage, { until })) {
     if (step.frame?.type === 'records') {
       const added = await addGroup(repository, batch, step.next.file, step.frame, damage)
       records += added
@@ -70,7 +72,7 @@ export async function replay(repository: Repository, catalog: Catalog, onProgres
       pending += 1
     }
     segments = step.next
-    if (pending >= BATCH_RECORDS) {
+    if (batch.size >= BATCH_OPERATIONS) {
       await flush()
       onProgress?.(records)
     }
@@ -93,13 +95,17 @@ function* frames(
   kind: FrameFileKind,
   start: ReadPosition,
   damage: Damage[],
-  until?: ReadPosition,
+  { until, retired }: { readonly until?: ReadPosition; readonly retired?: ReadonlySet<number> },
 ): Generator<{ frame: FoundFrame | undefined; next: ReadPosition }> {
   const numbers = repository.numbers(kind).filter((number) => number >= start.file && (until === undefined || number <= until.file))
   for (const number of numbers) {
     const from = number === start.file ? start.offset : 0
     const isLast = number === numbers.at(-1)
     let next: ReadPosition = { file: number, offset: from }
+    if (retired?.has(number) === true) {
+      yield { frame: undefined, next: isLast ? next : { file: number + 1, offset: 0 } }
+      continue
+    }
     try {
       const file = repository.file(kind, number)
       const sealed = from === 0 ? file.sealedIndex() : undefined
@@ -145,7 +151,7 @@ async function addLedger(
   try {
     const encoded = file.read(frame.offset, frame.storedLength, frame.digest)
     const entry = decodeLedgerEntry(encoded)
-    if (entry.number <= batch.ledgerEnd.number) return
+    if (digestOf(encoded) === batch.ledgerEnd.hash) return
     const broken = await batch.addLedgerEntry(entry, encoded)
     if (broken !== undefined) damage.push({ file: file.path, offset: frame.offset, reason: broken })
     if (entry.body.kind === 'retired') batch.noteRetiring()
@@ -155,13 +161,29 @@ async function addLedger(
   }
 }
 
-/** Packs are read before it is known which of them are retired. */
+/** The packs from which nothing is to be read, by the catalog and by what of the ledger is not folded yet. */
+async function retiredBy(repository: Repository, catalog: Catalog, start: ReadPosition, until: ReadPosition): Promise<ReadonlySet<number>> {
+  const retired = new Set((await retiredPacks(catalog)).keys())
+  // Whatever is damaged there is met again, and told, when it is folded.
+  for (const { frame, next } of frames(repository, 'segment', start, [], { until })) {
+    if (frame?.type !== 'ledger') continue
+    try {
+      const { body } = decodeLedgerEntry(repository.file('segment', next.file).read(frame.offset, frame.storedLength, frame.digest))
+      if (body.kind === 'retired') for (const pack of body.packs) retired.add(pack)
+    } catch (error) {
+      if (!(error instanceof PacsimileError) || (error.code !== 'damage' && error.code !== 'format-invalid')) throw error
+    }
+  }
+  return retired
+}
+
+/** What was folded from packs before they were retired. */
 async function dropRetired(catalog: Catalog): Promise<void> {
   const retired = await retiredPacks(catalog)
   let operations: Operation[] = []
   for await (const [key, value] of catalog.entries(ranges.chunks)) {
     if (retired.has(readChunkPlace(value).file)) operations.push({ type: 'del', key })
-    if (operations.length < BATCH_RECORDS) continue
+    if (operations.length < BATCH_OPERATIONS) continue
     await catalog.write(operations)
     operations = []
   }

@@ -12,11 +12,12 @@ import { z } from 'zod'
 import { asPacsimileError, errnoOf, PacsimileError } from '../shared/errors.ts'
 import { writeFileDurably } from '../shared/files.ts'
 import type { Log } from '../shared/log.ts'
-import type { Damage } from './catalog.ts'
+import type { Catalog, Damage } from './catalog.ts'
 import { distrust } from './catalog-opening.ts'
 import { faultOfTable } from './catalog-tables.ts'
 import type { ChunkHealer } from './chunk-heal.ts'
 import type { Damages } from './damages.ts'
+import { retirementOf } from './ledger-view.ts'
 import type { FrameFileKind } from './repository/file-header.ts'
 import type { Repository } from './repository/repository.ts'
 import { noteReplicaHeal, SCRUBBED_KINDS, scrubOne } from './scrub.ts'
@@ -49,6 +50,7 @@ type State = z.output<typeof STATE>
 export interface ScrubRoundsParts {
   readonly dataDir: string
   readonly repository: Repository
+  readonly catalog: Catalog
   readonly thread: ScrubThread
   readonly damages: Damages
   readonly healer: ChunkHealer
@@ -153,6 +155,10 @@ export class ScrubRounds {
     const { kind, number } = next
     const roundStartedMs = this.#state.kind === undefined ? Date.now() : this.#state.roundStartedMs
     const totalBytes = files.reduce((sum, { bytes }) => sum + bytes, 0)
+    if (repository.sizeOf(kind, number) === 0 && this.#isDeleted(kind, number)) {
+      this.#keep({ ...this.#state, roundStartedMs, kind, number })
+      return
+    }
     try {
       const { scrubbed, heal } = await scrubOne(repository, thread, kind, number)
       if (heal !== undefined)
@@ -181,6 +187,11 @@ export class ScrubRounds {
       await this.#parts.damages.scrubbed(file, [{ file, offset: 0, reason: `it could not be scrubbed: ${message}` }], true)
     }
     this.#attempts = 0
+  }
+
+  /** Whether prune has removed it since the files were looked for. */
+  #isDeleted(kind: FrameFileKind, number: number): boolean {
+    return kind === 'pack' && (retirementOf(this.#parts.catalog, number)?.deletedBy ?? 0) > 0
   }
 
   /** @returns what concerns something still */

@@ -78,7 +78,7 @@ export const ERRORS = {
   'held': {
     exit: 9,
     retryable: true,
-    advice: 'A hold was set while something was being removed; nothing of it went. Run the command again.',
+    advice: 'A hold was set while prune was running, and it stopped. What had expired by then stays so. Run the command again.',
   },
   'forked': {
     exit: 13,

@@ -1,7 +1,7 @@
 /**
  * `pacsimile prune`: removes what the retention does not keep, after showing what that is.
  *
- * Invariant: nothing is removed that was not shown and agreed to, by a person or by --yes. It prevents a mistyped span in the
+ * Invariant: nothing is removed before what goes was shown and agreed to, by a person or by --yes. It prevents a mistyped span in the
  * configuration from costing a history before anybody has seen a number.
  */
 import { resolve } from 'node:path'
@@ -25,6 +25,7 @@ const COLUMNS: readonly Column[] = [
   { title: 'THINNED', align: 'right' },
   { title: 'WORM', align: 'right' },
   { title: 'HELD', align: 'right' },
+  { title: 'SHARED', align: 'right' },
   { title: 'EXPIRE', align: 'right' },
 ]
 
@@ -37,23 +38,28 @@ export function pruneCommand(yargs: Argv): Argv {
         jsonOption(dataOption(options))
           .option('key-file', { type: 'string', describe: 'Key file of the repository, where no collector runs', requiresArg: true })
           .option('dry-run', { type: 'boolean', describe: 'Show the plan and change nothing', default: false })
+          .option('despite-damage', {
+            type: 'boolean',
+            describe: 'Although something is damaged: what only damaged records name goes',
+            default: false,
+          })
           .option('yes', { type: 'boolean', describe: 'Do not ask', default: false }),
         'prune --dry-run',
         'prune --yes --json',
       ),
-    async ({ data, keyFile, json, dryRun, yes }) => {
+    async ({ data, keyFile, json, dryRun, despiteDamage, yes }) => {
       await usePruning({ data: resolve(data), keyFile }, async (pruning) => {
         if (dryRun || !yes) {
           const plan = await pruning.plan()
           if (dryRun && json) sayJson({ plan: planFields(plan), done: null })
           else sayPlan(plan)
-          if (dryRun || isNothing(plan)) return
+          if (dryRun || isNothing(plan) || (plan.doubts.length > 0 && !despiteDamage)) return
           if (!(await isAgreed())) {
             note('Nothing was changed.')
             return
           }
         }
-        const report = await pruning.run()
+        const report = await pruning.run({ isDespiteDoubts: despiteDamage })
         if (json) sayJson(pruneFields(report))
         else sayReport(report)
       })
@@ -80,8 +86,8 @@ export function pruneFields({ plan, ...done }: PruneReport): object {
   return { plan: planFields(plan), done }
 }
 
-function planFields({ volumes, packs, deletable, quarantined, deadBytes }: PrunePlan): object {
-  return { volumes, packs, deletable, quarantined, deadBytes }
+function planFields({ volumes, packs, deletable, quarantined, deadBytes, doubts }: PrunePlan): object {
+  return { volumes, packs, deletable, quarantined, deadBytes, doubts }
 }
 
 function sayPlan(plan: PrunePlan): void {
@@ -103,15 +109,23 @@ function sayPlan(plan: PrunePlan): void {
       `${showCount(plan.deletable.length, 'pack')} of ${showBytes(sum(plan.deletable.map(({ bytes }) => bytes)))} will be deleted: nothing has led to them for the quarantine.`,
     )
   if (plan.deadBytes > 0) say(paint('dim', `${showBytes(plan.deadBytes)} that nothing needs stay in packs of which more is needed.`))
-  if (isNothing(plan)) say('There is nothing to remove.')
+  for (const doubt of plan.doubts) warn(doubt)
+  if (plan.doubts.length > 0)
+    say(
+      paint(
+        'yellow',
+        'Nothing is removed while that is so: see `pacsimile scrub` and `pacsimile rebuild`; --despite-damage does it all the same.',
+      ),
+    )
+  else if (isNothing(plan)) say('There is nothing to remove.')
 }
 
 function volumeRow({ agent, volume, isLimited, versions, kept, expiring, shared }: VolumePlan): string[] {
   const thinned = kept.hourly + kept.daily + kept.monthly
-  // Of what nothing keeps but others share there is nothing to remove.
-  const recent = kept.recent + shared
   const name = `${agent}:${volume}${isLimited ? '' : ' (all kept)'}`
-  return [name, versions, kept.current, recent, thinned, kept.worm, kept.held, expiring].map((cell) => cell.toLocaleString('en'))
+  return [name, versions, kept.current, kept.recent, thinned, kept.worm, kept.held, shared, expiring].map((cell) =>
+    cell.toLocaleString('en'),
+  )
 }
 
 function sayReport({ plan, retired, deleted, freedBytes, movedBytes, kept }: PruneReport): void {

@@ -3,7 +3,7 @@ import { PacsimileError } from '../../shared/errors.ts'
 import type { Label } from '../../shared/path.ts'
 import type { PruneReport } from '../prune.ts'
 import type { PrunePlan } from '../prune-plan.ts'
-import type { Pruning } from '../pruning.ts'
+import type { PruneOptions, Pruning } from '../pruning.ts'
 import type { Hold } from '../repository/ledger-entry.ts'
 import { askCollector } from './admin-call.ts'
 import { note } from './output.ts'
@@ -50,8 +50,8 @@ class RemotePruning implements Pruning {
     return (await askCollector(this.#data, 'prunePlan', {})) as PrunePlan
   }
 
-  async run(): Promise<PruneReport> {
-    return (await askCollector(this.#data, 'prune', {})) as PruneReport
+  async run({ isDespiteDoubts = false }: PruneOptions = {}): Promise<PruneReport> {
+    return (await askCollector(this.#data, 'prune', { isDespiteDoubts })) as PruneReport
   }
 
   async hold(hold: Hold): Promise<void> {

@@ -117,7 +117,9 @@ describe('paths beneath a volume', () => {
       await setTimeout(LONG_MS)
     }
     const names = ['d/large', 'd/f', ...Array<string>(6).fill('absent')]
-    const requests = names.map((name): CaptureRequest => ({ kind: 'examine', ...side(name), asIs: false, isDeep: false, pin: undefined }))
+    const requests = names.map(
+      (name): CaptureRequest => ({ kind: 'examine', ...side(name), asIs: false, isDeep: false, wasStable: true, pin: undefined }),
+    )
     const [large, file] = await site.requestAll(requests, () => {
       replaced ??= replace()
       return replaced

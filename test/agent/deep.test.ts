@@ -31,7 +31,9 @@ describe('a look at a file whose times say that it did not change', () => {
     const { promise, resolve } = Promise.withResolvers<Outcome>()
     const examined = { kind: 'examine', path: path('f'), known, storedDigests: digestOf(Buffer.from('content')), asIs: false } as const
     const client = { taken: (): undefined => undefined, ended: resolve }
-    capture.dispatch(root, DEFAULT_CHUNK_SIZES, [[{ ...examined, isDeep: false, pin: undefined, shipBytesMax: 1000, ...job }, client]])
+    capture.dispatch(root, DEFAULT_CHUNK_SIZES, [
+      [{ ...examined, isDeep: false, wasStable: true, pin: undefined, shipBytesMax: 1000, ...job }, client],
+    ])
     return promise
   }
 
@@ -43,8 +45,8 @@ describe('a look at a file whose times say that it did not change', () => {
     expect(await look({ isDeep: true, storedDigests: digestOf(Buffer.from('CONTENT')) })).toEqual({ kind: 'rotten' })
   })
 
-  it('captures it when what is known of it was not stable', async () => {
-    const outcome = await look({ isDeep: true, storedDigests: digestOf(Buffer.from('CONTENT')) }, 'unstable')
+  it.each(['unstable', 'none'] as const)('captures it when what is known of it was not read under a lease (%s)', async (doubt) => {
+    const outcome = await look({ isDeep: true, wasStable: false, storedDigests: digestOf(Buffer.from('CONTENT')) }, doubt)
     expect(outcome).toMatchObject({ kind: 'version', version: { digest: digestOf(Buffer.from('content')) } })
   })
 

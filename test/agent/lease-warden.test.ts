@@ -89,10 +89,13 @@ describe('a writer', () => {
     for (let i = 0; i < 5; i++) {
       let waited: Promise<number> | undefined
       // The capture cannot end before the writer has opened it: more is to be shipped than may be under way.
-      const captured = await site.request({ kind: 'examine', ...side('f'), asIs: false, isDeep: false, pin: undefined }, () => {
-        waited ??= openForWriting()
-        return waited.then(() => undefined)
-      })
+      const captured = await site.request(
+        { kind: 'examine', ...side('f'), asIs: false, isDeep: false, wasStable: true, pin: undefined },
+        () => {
+          waited ??= openForWriting()
+          return waited.then(() => undefined)
+        },
+      )
       expect(captured.outcome).toEqual({ kind: 'busy' })
       waitedMs.push((await waited) ?? Number.NaN)
     }

@@ -3,7 +3,8 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import type { Catalog } from '../../collector/catalog.ts'
 import { openCatalog } from '../../collector/catalog-opening.ts'
-import { Checkpoints, catalogFromCheckpoint, checkpoints } from '../../collector/checkpoint.ts'
+import { Checkpoints, catalogFromCheckpoint } from '../../collector/checkpoint.ts'
+import { checkpointsOf } from '../../collector/ledger-view.ts'
 import { OfflineHistory } from '../../collector/offline-history.ts'
 import { rebuildCatalog } from '../../collector/rebuild.ts'
 import { replay } from '../../collector/replay.ts'
@@ -101,7 +102,7 @@ describe('a catalog that is gone', () => {
   it('is made from the one before where the last one is damaged, and from all of history where both are', async () => {
     const found = await history()
     const { store } = found
-    const places = (await checkpoints(store.catalog)).map(({ body }) =>
+    const places = (await checkpointsOf(store.catalog)).map(({ body }) =>
       body.kind === 'checkpoint' ? body.files.flatMap(({ chunks }) => chunks.map(({ place }) => place)) : [],
     )
     const own = (places[1] ?? []).find(({ file }) => !(places[0] ?? []).some((other) => other.file === file))
@@ -140,12 +141,12 @@ describe('a catalog that is gone', () => {
     const found = await history()
     const { store } = found
     const { catalog, repository, ingest } = store
-    for (const { body } of await checkpoints(catalog))
+    for (const { body } of await checkpointsOf(catalog))
       for (const { chunks } of body.kind === 'checkpoint' ? body.files : [])
         for (const { digest, place } of chunks) {
           await ingest.move(repository.readPayload(place, digest))
         }
-    const packs = (await checkpoints(catalog)).flatMap(({ body }) =>
+    const packs = (await checkpointsOf(catalog)).flatMap(({ body }) =>
       body.kind === 'checkpoint' ? body.files.flatMap(({ chunks }) => chunks.map(({ place }) => place.file)) : [],
     )
     await store.stop()
@@ -173,18 +174,28 @@ describe('a checkpoint', () => {
   it('stores a table once, and keeps the two newest', async () => {
     const found = await history()
     const { store } = found
-    const before = store.repository.sizeOf('pack', store.repository.numbers('pack').at(-1) ?? 0)
-    await makeCheckpoint(found)
-    const tables = (await checkpoints(store.catalog)).map(({ body }) =>
-      body.kind === 'checkpoint' ? body.files.map(({ name }) => name) : [],
-    )
-    expect(tables.length).toBe(2)
-    const [, last] = tables
-    expect(last?.filter((name) => name.endsWith('.ldb')).length).toBeGreaterThan(0)
-    expect(last).toContain('CURRENT')
-    await makeCheckpoint(found)
-    expect((await checkpoints(store.catalog)).length).toBe(2)
-    expect(before).toBeGreaterThan(0)
+    const tables = async (): Promise<Map<string, number>[]> =>
+      (await checkpointsOf(store.catalog)).map(
+        ({ body }) => new Map(body.kind === 'checkpoint' ? body.files.map(({ name, chunks }) => [name, chunks[0]?.place.file ?? 0]) : []),
+      )
+    for (let i = 0; i < 2; i++) await makeCheckpoint(found)
+    const [first, second, ...more] = await tables()
+    expect(more).toEqual([])
+    const shared = [...(first?.keys() ?? [])].filter((name) => name.endsWith('.ldb'))
+    expect(shared.length).toBeGreaterThan(0)
+    // Each checkpoint was made with a pack of its own, but what was there before is where it was.
+    for (const name of shared) expect(second?.get(name)).toBe(first?.get(name))
+    expect(second?.has('CURRENT')).toBe(true)
+  })
+
+  it('is not made of a catalog that may lack something', async () => {
+    const found = await history()
+    const { store } = found
+    await store.stop()
+    damage(store.repository.pathOf('segment', 1))
+    rmSync(found.directory, { recursive: true })
+    await store.start()
+    await expect(makeCheckpoint(found)).rejects.toMatchObject({ code: 'damage' })
   })
 
   it('is a whole state also where it is made while much is written', async () => {

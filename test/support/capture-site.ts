@@ -41,7 +41,7 @@ export class CaptureSite {
   }
 
   look(name: string, options: ExamineOptions = {}): Promise<Captured> {
-    return this.request({ kind: 'examine', ...side(name), asIs: false, isDeep: false, pin: undefined, ...options })
+    return this.request({ kind: 'examine', ...side(name), asIs: false, isDeep: false, wasStable: true, pin: undefined, ...options })
   }
 
   /** What `onChunk` returns is waited for before much more is captured. */

@@ -8,6 +8,7 @@ import { ChunkCache } from '../../collector/chunk-cache.ts'
 import { History } from '../../collector/history.ts'
 import { Ingest, type IngestSession } from '../../collector/ingest.ts'
 import { endOfLedger } from '../../collector/ledger-view.ts'
+import { replay } from '../../collector/replay.ts'
 import { Repository } from '../../collector/repository/repository.ts'
 import { RunningTime } from '../../collector/running-time.ts'
 import { DEFAULT_CHUNK_SIZES } from '../../shared/chunker.ts'
@@ -83,7 +84,9 @@ export class Store {
 
   async start(): Promise<void> {
     this.catalog = await Catalog.open(join(this.directory, 'catalog'))
-    this.repository = Repository.openForAppending(this.repositoryDirectory, this.dataKey)
+    // As a collector begins.
+    this.repository = Repository.openForAppending(this.repositoryDirectory, this.dataKey, this.catalog.reflected())
+    await replay(this.repository, this.catalog)
     const cache = new ChunkCache(1 << 20)
     this.history = new History(this.catalog, this.repository, { cache })
     this.age = new RunningTime(endOfLedger(this.catalog).ageMs, () => this.nowMs)
