@@ -7,7 +7,7 @@ import { type HybridTime, millisecondsOf, TIME_ZERO } from '../shared/clock.ts'
 import { type Digest, digestHex } from '../shared/digest.ts'
 import { PacsimileError, reasonOf } from '../shared/errors.ts'
 import { isWithin, type Label, type RelativePath } from '../shared/path.ts'
-import type { Position, RecordSummary } from '../shared/record.ts'
+import { BEFORE_ALL, type Position, type RecordSummary } from '../shared/record.ts'
 import type { ChunkRef } from '../shared/version.ts'
 import { type Absence, absenceOfContent } from './absent-content.ts'
 import type { Catalog, Damage, VolumeFacts } from './catalog.ts'
@@ -15,8 +15,6 @@ import type { ChunkCache } from './chunk-cache.ts'
 import type { ChunkResult, HistorySource, ListedEntry, LogEntry, LogQuery, Window } from './history-source.ts'
 import { includedUntil, type Point, type PointRequest } from './point.ts'
 import type { Repository } from './repository/repository.ts'
-
-const BEFORE_ALL: Position = { epoch: 0, seq: 0 }
 
 export class History implements HistorySource {
   readonly #damage: () => readonly Damage[]

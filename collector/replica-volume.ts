@@ -11,7 +11,7 @@ import { errnoOf, PacsimileError, reasonOf } from '../shared/errors.ts'
 import { TEMPORARY_PREFIX } from '../shared/files.ts'
 import type { Log } from '../shared/log.ts'
 import { childOf, isWithin, type Label, parentOf, type RelativePath, ROOT, showPath } from '../shared/path.ts'
-import { comparePositions, type Position, type RecordSummary } from '../shared/record.ts'
+import { BEFORE_ALL, comparePositions, type Position, type RecordSummary } from '../shared/record.ts'
 import type { TreeEntry } from '../shared/tree.ts'
 import { type FileVersion, sameContent, type Version } from '../shared/version.ts'
 import { sameHoles } from '../shared/version-extensions.ts'
@@ -56,6 +56,11 @@ export class ReplicaVolume {
    * what `applied` says.
    */
   readonly #ahead = new Map<RelativePath, Position>()
+  /**
+   * Hard links that were written as files of their own, for the other names are those of records beyond their round, and the
+   * end of that round: the next one links them.
+   */
+  readonly #apart = new Map<RelativePath, Position>()
   /** Of the round: directories that were written into, and paths that are up to date. */
   #directories = new Set<RelativePath>()
   #done = new Set<RelativePath>()
@@ -84,6 +89,7 @@ export class ReplicaVolume {
   /** Brings what the records touched up to date. @throws when the disk fails as a whole, or it is time to stop */
   async apply(records: readonly RecordSummary[], basis: RoundBasis): Promise<void> {
     this.#begin()
+    for (const path of this.#apart.keys()) this.#touched.addPath(path)
     for (const record of records) {
       const isMoved = record.kind === 'rename' && (await this.#moveOnDisk(record, basis))
       this.#touched.add(record, isMoved)
@@ -104,14 +110,16 @@ export class ReplicaVolume {
     if (!basis.trusted) for (const directory of this.#directories) this.#guarded(directory, () => this.#removeTemporaries(directory))
     this.#finishDirectories()
     for (const [path, position] of this.#ahead) if (comparePositions(position, basis.until) <= 0) this.#ahead.delete(path)
+    for (const [path, until] of this.#apart) if (comparePositions(until, basis.until) < 0) this.#apart.delete(path)
   }
 
   /** Makes the whole volume equal the newest tree: writes every path of it, removes every other. */
   async compare(until: Position): Promise<void> {
     this.#begin()
     this.#ahead.clear()
+    this.#apart.clear()
     this.#problems.forget(this.#agent, this.#volume)
-    const basis = { applied: until, until, trusted: false }
+    const basis = { applied: BEFORE_ALL, until, trusted: false }
     for await (const entry of this.#catalog.treeAt(this.#agent, this.#volume, ROOT, until)) await this.#bring(entry.path, basis)
     await this.#removeOthers(ROOT, basis)
     this.#finishDirectories()
@@ -229,10 +237,14 @@ export class ReplicaVolume {
 
   /** Makes the path a hard link of another name of the same file that is up to date. */
   async #linkToSibling(path: RelativePath, version: Version, basis: RoundBasis): Promise<boolean> {
+    let isApart = false
     for (const other of await this.#catalog.hardLinks(this.#agent, this.#volume, version)) {
       const sibling = other === path ? undefined : this.#newest(other)
       if (sibling === undefined || isTorn(sibling.version) || this.#problems.mayConcern(this.#agent, this.#volume, other)) continue
-      if (!this.#isUpToDate(sibling, basis)) continue
+      if (!this.#isUpToDate(sibling, basis)) {
+        isApart ||= comparePositions(sibling.position, basis.until) > 0
+        continue
+      }
       try {
         this.#files.link(other, path)
         return true
@@ -240,11 +252,17 @@ export class ReplicaVolume {
         if (errnoOf(error) !== 'ENOENT') throw error
       }
     }
+    // Whoever brings the other name may only rename its directory.
+    if (isApart) this.#apart.set(path, basis.until)
     return false
   }
 
-  #isUpToDate({ path, position }: TreeEntry, { trusted, applied }: RoundBasis): boolean {
-    if (this.#done.has(path) || (trusted && comparePositions(position, applied) <= 0)) return true
+  /**
+   * Whether the files hold the entry. What is as it was when the last round ended they do, also where they are ahead of that
+   * round: whatever was written since is of records behind it, and those have made its entry another one.
+   */
+  #isUpToDate({ path, position }: TreeEntry, { applied }: RoundBasis): boolean {
+    if (this.#done.has(path) || comparePositions(position, applied) <= 0) return true
     return this.#moved.isOf(position) && !this.#touched.covers(path)
   }
 

@@ -14,7 +14,7 @@ import { makeDirectory } from '../shared/files.ts'
 import { libc } from '../shared/libc.ts'
 import type { Log } from '../shared/log.ts'
 import type { Label, RelativePath } from '../shared/path.ts'
-import { comparePositions, type Position, type RecordSummary } from '../shared/record.ts'
+import { BEFORE_ALL, comparePositions, type Position, type RecordSummary } from '../shared/record.ts'
 import type { Catalog } from './catalog.ts'
 import { Follow } from './follow.ts'
 import type { History } from './history.ts'
@@ -33,15 +33,13 @@ const CURSOR_MS = 1000
 const RETRY_PROBLEMS_MS = 60_000
 const RETRY_MS = 5000
 
-const BEFORE_ALL: Position = { epoch: 0, seq: 0 }
-
 interface AgentReplica {
   /** Everything up to here is in the files. */
   applied: Position
   /** Everything up to here is in the files durably, as the cursor file says. */
   durable: Position
   durableAt: number
-  /** After a start or a failure, files may be ahead of the cursor: nothing about them is believed until the head is reached. */
+  /** After a start or a failure, files may be ahead of the cursor: of what was touched since, nothing is believed until the head is reached. */
   trusted: boolean
   /** What is on disk is not known: everything is compared before the next round. */
   needsWhole: boolean

@@ -63,6 +63,9 @@ export interface Position {
   readonly seq: number
 }
 
+/** Where every history begins. */
+export const BEFORE_ALL: Position = { epoch: 0, seq: 0 }
+
 export function comparePositions(a: Position, b: Position): number {
   return a.epoch - b.epoch || a.seq - b.seq
 }
