@@ -61,9 +61,9 @@ export class ReplicaVolume {
    * end of that round: the next one links them.
    */
   readonly #apart = new Map<RelativePath, Position>()
-  /** Of the round: directories that were written into, and paths that are up to date. */
+  /** Of the round: directories that were written into, and paths that were brought, each as which record made it. */
   #directories = new Set<RelativePath>()
-  #done = new Set<RelativePath>()
+  #done = new Map<RelativePath, Position>()
   /** Of the round: what was renamed on disk, and what else its records touched. */
   #moved = new MovedDirectories()
   #touched = this.#nothingTouched()
@@ -140,7 +140,7 @@ export class ReplicaVolume {
 
   #begin(): void {
     this.#directories = new Set()
-    this.#done = new Set()
+    this.#done = new Map()
     this.#moved = new MovedDirectories()
     this.#touched = this.#nothingTouched()
   }
@@ -198,7 +198,7 @@ export class ReplicaVolume {
           throw new PacsimileError('incomplete', 'the agent could not keep this content until it was acknowledged')
         await this.#write(shown, basis)
       }
-      this.#done.add(path)
+      if (entry !== undefined) this.#done.set(path, entry.position)
       this.#problems.clear(this.#agent, this.#volume, path, entry?.version.kind !== 'directory')
       if (entry !== undefined && comparePositions(entry.position, basis.until) > 0) this.#ahead.set(path, entry.position)
     } catch (error) {
@@ -259,10 +259,13 @@ export class ReplicaVolume {
 
   /**
    * Whether the files hold the entry. What is as it was when the last round ended they do, also where they are ahead of that
-   * round: whatever was written since is of records behind it, and those have made its entry another one.
+   * round: whatever was written since is of records behind it, and those have made its entry another one. What this round
+   * brought may be another one as well by now.
    */
   #isUpToDate({ path, position }: TreeEntry, { applied }: RoundBasis): boolean {
-    if (this.#done.has(path) || comparePositions(position, applied) <= 0) return true
+    const done = this.#done.get(path)
+    if (done !== undefined && comparePositions(position, done) === 0) return true
+    if (comparePositions(position, applied) <= 0) return true
     return this.#moved.isOf(position) && !this.#touched.covers(path)
   }
 

@@ -3,6 +3,7 @@ import { lstatSync } from 'node:fs'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
+import type { FileVersion } from '../../shared/version.ts'
 import { directoryVersion, JournalWriter, symlinkVersion, VOLUME } from '../support/journal-writer.ts'
 import { RunningReplica, restoredHead } from '../support/running-replica.ts'
 import { scratchDirectory } from '../support/scratch.ts'
@@ -139,6 +140,27 @@ describe('hard links in the replica', () => {
     writer.rename('b', 'd')
     await site.reach()
     expect(site.inodeOf('d/f')).toBe(site.inodeOf('c/f'))
+  })
+
+  it('are as they were put last when one is put again while its round is under way', async () => {
+    const site = await Site.open()
+    const { store, writer } = site
+    const linked = (mode: number): FileVersion => writer.fileVersion(Buffer.from('linked'), { links: 2, inode: 4711n, mode })
+    writer.put('a', linked(0o644))
+    writer.put('c', linked(0o600))
+    const hardLinks = store.catalog.hardLinks.bind(store.catalog)
+    let count = 0
+    store.catalog.hardLinks = async (...about) => {
+      if (++count === 2) {
+        writer.put('a', linked(0o600))
+        await site.send()
+      }
+      return hardLinks(...about)
+    }
+    await site.reach()
+    expect(lstatSync(join(site.root, 'a')).mode & 0o777).toBe(0o600)
+    expect(lstatSync(join(site.root, 'c')).mode & 0o777).toBe(0o600)
+    expect(site.inodeOf('c')).toBe(site.inodeOf('a'))
   })
 
   it('are those of a restore after any renames of their directories, however rounds and starts fall between', async () => {
