@@ -1,8 +1,9 @@
 /**
  * Subtrees that are to be scanned because of events.
  *
- * Invariant: a subtree that waits is scanned by itself or with one that holds it. It prevents a thousand new directories,
- * each below the other, from being walked a thousand times.
+ * Invariant: a subtree that waits is scanned, by itself or with one that holds it, wherever it has been moved by then. It
+ * prevents a thousand new directories, each below the other, from being walked a thousand times, and one that leaves the
+ * others from being forgotten.
  */
 import { isWithin, type RelativePath, ROOT, rebase } from '../shared/path.ts'
 import { Alarm, Waiters } from './waiting.ts'
@@ -58,16 +59,15 @@ export class Rescans {
   }
 
   /**
-   * A directory has another name: what was to be found below the old one is to be found below the new one. What the scan
-   * under way finds from now on under the old name leads nowhere, so that part is scanned again.
+   * A directory has another name: what was to be found below the old one is to be found below the new one. A scan that holds
+   * the old one, waiting or under way, does not come upon the directory any more, so that part is scanned where it is now.
    */
   renamed(from: RelativePath, to: RelativePath): void {
-    const below = this.#waiting.filter(({ path }) => isWithin(path, from))
+    const scans = [...this.#waiting, ...(this.#underWay === undefined ? [] : [this.#underWay])]
+    const below = scans.filter(({ path }) => isWithin(path, from))
+    const isAbove = scans.some(({ path, isShallow }) => !isShallow && path !== from && isWithin(from, path))
     for (const { path, isShallow } of below) this.add({ path: rebase(path, from, to), isShallow })
-    const current = this.#underWay
-    if (current === undefined) return
-    if (isWithin(current.path, from)) this.add({ path: rebase(current.path, from, to), isShallow: current.isShallow })
-    else if (isWithin(from, current.path)) this.add({ path: to, isShallow: false })
+    if (isAbove) this.add({ path: to, isShallow: false })
   }
 
   done(): void {
