@@ -48,7 +48,7 @@ export function guardOf(parts: GuardingParts, volume: Volume, { acceptRoot, acce
   const { config, openWatcher, clock, settle, pursuit, state, recorder, pins, renames, roots, volumesNoted, lookAt, log, signal } = parts
   const { name } = volume
   const shared = { settle, suspects: new Suspects(), rescans: new Rescans(), pursuit, state, volume, log }
-  const scanner = new Scanner(shared)
+  const scanner = new Scanner({ ...shared, renames })
   const everyMs = { 'best-effort': config.scan.everySeconds * 1000, 'complete': config.scan.reconcileSeconds * 1000 }
   const rounds = new Rounds({ ...shared, scanner, everyMs, recorder, clock, onVerified: () => coverage.verify() })
   const coverage: Coverage = new Coverage({

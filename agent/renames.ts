@@ -14,7 +14,7 @@ export interface Rename {
   to: RelativePath
   /** A record says so. */
   isRecorded: boolean
-  /** Of something below its old name it was taken that it is gone, which may be below the new one: that is to be scanned. */
+  /** Something below its old name was taken as gone, or not seen by a scan, that may be below the new one: it is to be scanned. */
   isDoubted: boolean
 }
 
@@ -67,6 +67,11 @@ export class Renames {
   /** What was at the place is taken as gone, though it may be where one of these has brought it. */
   doubt(place: Place): void {
     for (const rename of this.#from.atOrAbove(place)) rename.isDoubted = true
+  }
+
+  /** A scan of what is at and below the place has ended: what these have moved may have gone before it came there. */
+  scanned(place: Place): void {
+    for (const rename of [...this.#from.atOrAbove(place), ...this.#from.within(place)]) rename.isDoubted = true
   }
 
   /** A record says that a directory has another name: others may lie below it. */

@@ -9,6 +9,7 @@ import { SCAN_PATHS_MAX } from '../shared/limits.ts'
 import { type RelativePath, ROOT } from '../shared/path.ts'
 import type { Place } from './place.ts'
 import type { Pursuit } from './pursuit.ts'
+import type { Renames } from './renames.ts'
 import type { Rescans } from './rescans.ts'
 import type { Difference } from './scan.ts'
 import type { ScanMethod } from './scan-task.ts'
@@ -46,6 +47,15 @@ export interface Scanned {
   readonly entries: number
 }
 
+export interface ScannerParts {
+  readonly settle: Settle
+  readonly suspects: Suspects
+  readonly rescans: Rescans
+  readonly renames: Renames
+  readonly pursuit: Pursuit
+  readonly state: State
+}
+
 /** Scans rely on what earlier ones have seen of directories; this often, one does not. */
 const WALK_EVERY_MS = 24 * 3_600_000
 /** Inodes are listed only where the filesystem holds no more of them than this many times those of the volume. */
@@ -53,25 +63,19 @@ const BULK_INODES_FACTOR = 8
 const BULK_INODES_MIN = 1_000_000
 
 export class Scanner {
-  readonly #parts: {
-    readonly settle: Settle
-    readonly suspects: Suspects
-    readonly rescans: Rescans
-    readonly pursuit: Pursuit
-    readonly state: State
-  }
+  readonly #parts: ScannerParts
   /** When the last scan that relied on nothing ended, or this agent began. */
   #walkedMs = performance.now()
   /** What the last walk saw. */
   #entries = 0
 
-  constructor(parts: { settle: Settle; suspects: Suspects; rescans: Rescans; pursuit: Pursuit; state: State }) {
+  constructor(parts: ScannerParts) {
     this.#parts = parts
   }
 
   /** @throws RootLost, internal, the signal's reason */
   async scan(volume: Volume, range: ScanRange, thread: ScanThread, signal: AbortSignal): Promise<Scanned> {
-    const { settle, suspects, pursuit, state } = this.#parts
+    const { settle, suspects, renames, pursuit, state } = this.#parts
     const { path, isShallow, isDeep = false } = range
     const tally = new Tally(suspects, async () => void (await volume.watcher?.fence()))
     const { root } = volume
@@ -109,6 +113,9 @@ export class Scanner {
       if (signal.aborted) break
     }
     tally.walkMs += performance.now() - (resumedMs ?? performance.now())
+    // What was moved before the scan came to it has been told by then.
+    await volume.watcher?.fence()
+    renames.scanned({ volume: name, path })
     await tally.complete(signal)
     if (path === ROOT && !isShallow) this.#noteWhole(tally, isDeep || bulkInodesMax === 0)
     return tally
