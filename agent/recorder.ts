@@ -71,7 +71,7 @@ export interface RecorderParts {
   readonly order: Order
   readonly moves: Moves
   readonly lag: JournalLag
-  /** Is asked for a look at a directory that is missing from the state; its end is told by `looked`. */
+  /** Is asked for a look at a directory that is missing from the state, of which `looked` tells the end, and for a second look at a file. */
   readonly lookAt: (place: Place) => void
 }
 
@@ -96,7 +96,16 @@ export class Recorder {
     const answer = await this.#add({ findings })
     if (answer !== 'waits') return answer as readonly Recorded[]
     await Promise.all(findings.map((finding) => this.#directoryLooked(finding)))
-    return (await this.#add({ findings: findings.map((finding) => ({ ...finding, hasWaited: true })) })) as readonly Recorded[]
+    const recorded = await this.#add({ findings: findings.map((finding) => ({ ...finding, hasWaited: true })) })
+    for (const finding of findings) await this.#lookAgainIfLinked(finding)
+    return recorded as readonly Recorded[]
+  }
+
+  /** While it waited, another name of the file may have been recorded, and whoever looked for others did not find this one. */
+  async #lookAgainIfLinked({ volume, path, outcome }: Finding): Promise<void> {
+    if (outcome.kind !== 'version' || outcome.version.kind === 'directory') return
+    const names = await this.#parts.state.namesOf(volume, outcome.version.inode)
+    if (names.some((name) => name !== path)) this.#parts.lookAt({ volume, path })
   }
 
   /** Appends what does not come from a look. */
