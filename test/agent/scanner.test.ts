@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest'
 import type { Pursuit } from '../../agent/pursuit.ts'
 import { type Rename, Renames } from '../../agent/renames.ts'
 import { Rescans } from '../../agent/rescans.ts'
+import { RottenFiles } from '../../agent/rotten-files.ts'
 import type { ScanNews, ScanThread } from '../../agent/scan-threads.ts'
 import { Scanner } from '../../agent/scanner.ts'
 import { Settle } from '../../agent/settle.ts'
@@ -16,7 +17,7 @@ import { path, VOLUME } from '../support/agent-parts.ts'
 async function scan(place: string, moves: readonly (readonly [string, string])[]): Promise<Rename[]> {
   const renames = new Renames()
   const told: Rename[] = []
-  const volume = new Volume(VOLUME, '/nowhere', new IgnoreRules({ paths: [], patterns: [] }))
+  const volume = new Volume(VOLUME, '/nowhere', new IgnoreRules({ paths: [], patterns: [] }), new RottenFiles('/nowhere/rotten.json'))
   volume.begin({ directory: '/nowhere', device: 1n, inode: 1n }, () => {})
   const fence: Watcher['fence'] = () => {
     for (const [from, to] of moves) told.push(renames.add(VOLUME, path(from), path(to)))
