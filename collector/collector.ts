@@ -9,11 +9,14 @@ import { HybridClock, millisecondsOf, systemClock } from '../shared/clock.ts'
 import { CHUNK_CACHE_BYTES } from '../shared/limits.ts'
 import { serveLocal } from '../shared/local-api.ts'
 import type { Log } from '../shared/log.ts'
+import type { Label } from '../shared/path.ts'
 import { adminRoutes } from './admin.ts'
+import type { Reflected } from './catalog.ts'
 import { openCatalog } from './catalog-opening.ts'
 import { ChunkCache } from './chunk-cache.ts'
 import { ChunkHealer } from './chunk-heal.ts'
 import { type CollectorConfig, parityShape, parseListen } from './config.ts'
+import { Copies } from './copies.ts'
 import { Damages } from './damages.ts'
 import { Enrollment } from './enrollment.ts'
 import { History } from './history.ts'
@@ -74,7 +77,13 @@ export async function collect(
   const replica = config.replica
     ? new Replica({ directory: join(dataDir, 'replica'), catalog, history, log, special: config.replicaSpecial })
     : undefined
-  const ingest = new Ingest({ repository, catalog, cache, log, onCommit: (agents) => replica?.hint(agents) })
+  const committed = (): Reflected => catalog.reflected()
+  const copies = stack.use(Copies.open({ dataDir, repository, committed, ackCopies: config.ackCopies, log }))
+  const onCommit = (agents: ReadonlySet<Label>): void => {
+    copies.hint()
+    replica?.hint(agents)
+  }
+  const ingest = new Ingest({ repository, catalog, cache, log, gate: copies.gate, onCommit })
 
   // Each part is stopped only when what feeds it has ended: the port, then ingest, then the replica.
   const replicaStop = new AbortController()
@@ -109,6 +118,7 @@ export async function collect(
     listen: config.listen,
     repository: repository.id,
     damages,
+    copies,
     scrub,
     catalog,
     enrolled: identity.agents,
@@ -119,7 +129,7 @@ export async function collect(
   stack.use(
     await serveLocal(
       join(dataDir, 'admin.sock'),
-      adminRoutes({ overview, history, receiver, catalog, enrolled: identity.agents, replica }),
+      adminRoutes({ overview, copies, history, receiver, catalog, enrolled: identity.agents, replica }),
     ),
   )
   const { address, port } = receiver.address

@@ -39,6 +39,8 @@ const SCHEMA = z.strictObject({
   scrubDays: z.number().min(0).default(30),
   /** Read by scrubbing per second at most. */
   scrubMegabytesPerSecond: z.number().positive().default(50),
+  /** In how many places, the repository itself being one, everything must be durable before agents are told so. */
+  ackCopies: z.number().int().min(1).max(16).default(1),
   logLevel: z.enum(LOG_LEVELS).default('info'),
 })
 

@@ -3,6 +3,8 @@
  *
  *     verify each chunk's hash -> chunks durable -> records durable -> catalog -> ack -> hint to the followers
  *
+ * Where the policy asks for copies, the ack alone waits for them; commits go on.
+ *
  * A crash between any two steps leaves a phantom (chunks without records, records without an ack, a catalog that lags and
  * is folded again at start), never a hole. One loop commits for all sessions: while one commit is on its way to the disk
  * the next gathers, so the cost of an fsync is shared by whatever arrived meanwhile.
@@ -15,6 +17,7 @@ import type { Label } from '../shared/path.ts'
 import { decodeRecord, type JournalRecord } from '../shared/record.ts'
 import { plainOf, storedForm } from '../shared/stored-form.ts'
 import type { ChainHead, Message } from '../shared/wire.ts'
+import { AckGate } from './ack-gate.ts'
 import type { Catalog } from './catalog.ts'
 import { CatalogBatch } from './catalog-batch.ts'
 import type { ChunkCache } from './chunk-cache.ts'
@@ -56,6 +59,7 @@ export class Ingest {
   readonly #cache: ChunkCache
   readonly #log: Log
   readonly #onCommit: (agents: ReadonlySet<Label>) => void
+  readonly #gate: AckGate
   #queue: Item[] = []
   #queuedBytes = 0
   /** Agent, NUL, digest -> how often: what one agent sends and spoils is no other's. */
@@ -69,6 +73,8 @@ export class Ingest {
     catalog: Catalog
     cache: ChunkCache
     log: Log
+    /** Without one, what is durable here is acknowledged. */
+    gate?: AckGate | undefined
     onCommit: (agents: ReadonlySet<Label>) => void
   }) {
     this.#repository = parts.repository
@@ -76,6 +82,7 @@ export class Ingest {
     this.#cache = parts.cache
     this.#log = parts.log
     this.#onCommit = parts.onCommit
+    this.#gate = parts.gate ?? new AckGate(() => true)
   }
 
   /** Why nothing can be taken in at the moment; undefined when all is well. */
@@ -86,6 +93,16 @@ export class Ingest {
   /** Whether a chunk is durable or on its way to be. */
   hasChunk(agent: Label, name: Digest): boolean {
     return this.#queuedChunks.has(`${agent}\0${name}`) || this.#catalog.chunk(name) !== undefined
+  }
+
+  /** Whether all that is durable here may be acknowledged. */
+  get isHeld(): boolean {
+    return this.#gate.isHeld(this.#catalog.reflected())
+  }
+
+  /** Acknowledges what is durable here, when it may be. */
+  acknowledge(session: IngestSession, head: ChainHead): void {
+    this.#gate.when(this.#catalog.reflected(), () => session.committed(head))
   }
 
   /** Whether senders should hold back. */
@@ -184,8 +201,9 @@ export class Ingest {
     } catch (error) {
       return this.#fail(asPacsimileError(error, 'Committing to the repository'), items)
     }
+    const reflected = { packs: this.#repository.end('pack'), segments: this.#repository.end('segment') }
     try {
-      await batch.write({ packs: this.#repository.end('pack'), segments: this.#repository.end('segment') })
+      await batch.write(reflected)
     } catch (error) {
       // After a failed write LevelDB may acknowledge what it loses. Everything is durable in the repository: the collector
       // starts anew, and folds it again.
@@ -198,7 +216,7 @@ export class Ingest {
     const words = [...heads].map(
       ([session, head]) =>
         (): void =>
-          session.committed(head),
+          this.#gate.when(reflected, () => session.committed(head)),
     )
     for (const item of items) if ('rewrite' in item) words.push(item.resolve)
     for (const [session, error] of broken) words.push(() => session.failed(error))

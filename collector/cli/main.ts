@@ -12,6 +12,7 @@ import { catCommand } from './cat-command.ts'
 import { checkCommand } from './check-command.ts'
 import { collectorCommand } from './collector-command.ts'
 import { reportError } from './command-error.ts'
+import { copyCommand } from './copy-command.ts'
 import { demoCommand } from './demo-command.ts'
 import { keysCommand } from './keys-command.ts'
 import { logCommand } from './log-command.ts'
@@ -41,6 +42,7 @@ const COMMANDS = [
   scrubCommand,
   rebuildCommand,
   keysCommand,
+  copyCommand,
 ]
 
 /** The options that may be given several times. */

@@ -12,6 +12,7 @@ import { rebuildFields } from '../../collector/cli/rebuild-command.ts'
 import { restoreFields } from '../../collector/cli/restore-command.ts'
 import { statusFields } from '../../collector/cli/status-command.ts'
 import { windowFields } from '../../collector/cli/window-command.ts'
+import type { CopyStatus } from '../../collector/copier.ts'
 import type { RestoreReport } from '../../collector/restore.ts'
 import type { ScrubReport } from '../../collector/scrub.ts'
 import type { CollectorStatus } from '../../collector/status.ts'
@@ -59,6 +60,15 @@ const VERSIONS: Version[] = [
   { kind: 'block-device', ...METADATA, xattrs: [], device: 5n },
 ]
 const ENTRIES = VERSIONS.map((version) => ({ path: UNREADABLE, position: { epoch: 1, seq: 1 }, version, lost: false }))
+const COPY: CopyStatus = {
+  name: 'usb',
+  url: 'fs:/usb',
+  state: 'failing',
+  reason: 'away',
+  behindBytes: 1,
+  behindSinceMs: 1,
+  currentAtMs: 1,
+}
 const SPAN = { from: at(FIRST_MS), until: at(LAST_MS) }
 const GAP = { ...SPAN, cause: 'asleep' }
 
@@ -159,16 +169,21 @@ describe('docs/json.md names exactly the fields of', () => {
       failure: 'full',
       damage: 0,
       scrub: { startedMs: 1, verifiedBytes: 1, totalBytes: 1, allVerifiedSinceMs: 1, repaired: 1 },
+      copies: [COPY],
       agents: [
         { ...agent, pending: 0, spoolBytes: 0, lagMs: 0, volumes: [{ ...volume, lastGapMs: 1, replicaPath: '/r', replicaProblems: 0 }] },
       ],
     }
     const data = await serveHistory(new FakeHistory(), {
       status: () => Promise.resolve(status),
+      copies: () => Promise.resolve([COPY]),
+      copyAdd: () => Promise.resolve({}),
       wait: () => Promise.resolve({ agents: [{ agent: 'pacs1', epoch: 1, seq: 1 }] }),
     })
     expect(fieldsOf(await answer('status', '--data', data))).toEqual(documented('status'))
     expect(fieldsOf(await answer('wait', '--data', data))).toEqual(documented('wait'))
+    expect(fieldsOf(await answer('copy', 'list', '--data', data))).toEqual(documented('copy list'))
+    expect(fieldsOf(await answer('copy', 'add', 'usb', 'fs:/usb', '--data', data))).toEqual(documented('copy add'))
     const named = statusFields({
       ...status,
       agents: status.agents.map((one) => ({ ...one, volumes: [{ ...one.volumes[0], root: 'x\xff' }] })),
