@@ -10,7 +10,7 @@ import { AckGate, reaches } from './ack-gate.ts'
 import type { Reflected } from './catalog.ts'
 import { type CopiedRepository, Copier, type CopyStatus } from './copier.ts'
 import { beginCopy } from './copy-begin.ts'
-import { addDefinition, definitionsIn, instanceOf, type NamedDefinition, openCopy, removeDefinition } from './copy-definition.ts'
+import { addDefinition, definitionsIn, instanceOf, type NamedDefinition, openCopy, paceOf, removeDefinition } from './copy-definition.ts'
 import { CopyStateFile } from './copy-state.ts'
 import { nameOf } from './repository/copy.ts'
 import type { FrameFileKind } from './repository/file-header.ts'
@@ -58,7 +58,7 @@ export class Copies implements AsyncDisposable {
   }
 
   #start({ name, definition }: NamedDefinition): void {
-    const { dataDir, repository, committed, log } = this.#parts
+    const { dataDir, repository, committed, ackCopies, log } = this.#parts
     const state = new CopyStateFile(dataDir, name)
     const copier = new Copier({
       name,
@@ -69,8 +69,8 @@ export class Copies implements AsyncDisposable {
       committed,
       removals: state,
       log,
-      lingerMs: 0,
-      probeMs: 2000,
+      ...paceOf(definition),
+      ...(ackCopies > 1 ? { lingerMs: 0 } : {}),
       onHeld: () => this.gate.open(),
     })
     const stop = new AbortController()

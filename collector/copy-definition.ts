@@ -16,8 +16,13 @@ import { FsCopy } from './repository/copy-fs.ts'
 
 const DEFINITION = z.strictObject({
   version: z.literal(1),
-  /** `fs:/path`. */
+  /** `fs:/PATH`, `s3:BUCKET/PREFIX`. */
   url: z.string().min(1),
+  /** Of a server other than Amazon's. */
+  endpoint: z.url().optional(),
+  region: z.string().min(1).optional(),
+  credentialsFile: z.string().min(1).optional(),
+  lockDays: z.number().int().min(1).max(36_500).optional(),
   added: z.iso.datetime(),
 })
 export type CopyDefinition = z.output<typeof DEFINITION>
@@ -25,7 +30,9 @@ export type CopyDefinition = z.output<typeof DEFINITION>
 export const NAMED = z.object({ name: z.string().transform((text) => label(text, 'The name of a copy')), definition: DEFINITION })
 export type NamedDefinition = z.output<typeof NAMED>
 
-type CopyPlace = { readonly kind: 'fs'; readonly directory: string }
+type CopyPlace =
+  | { readonly kind: 'fs'; readonly directory: string }
+  | { readonly kind: 's3'; readonly bucket: string; readonly prefix: string }
 
 /** @throws usage */
 function placeOf(url: string): CopyPlace {
@@ -34,19 +41,40 @@ function placeOf(url: string): CopyPlace {
     if (isAbsolute(rest) && rest !== '/') return { kind: 'fs', directory: rest.replace(/\/+$/, '') }
     throw new PacsimileError('usage', `${JSON.stringify(url)} does not name a directory by its absolute path`)
   }
-  throw new PacsimileError('usage', `${JSON.stringify(url)} names no copy: fs:/PATH`)
+  if (scheme === 's3') {
+    const [, bucket, prefix = ''] = /^([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:\/(.*?))?\/*$/.exec(rest) ?? []
+    if (bucket !== undefined && !prefix.includes('//') && !prefix.startsWith('/')) return { kind: 's3', bucket, prefix }
+    throw new PacsimileError('usage', `${JSON.stringify(url)} does not name a bucket and a prefix in it`)
+  }
+  throw new PacsimileError('usage', `${JSON.stringify(url)} names no copy: fs:/PATH or s3:BUCKET/PREFIX`)
 }
 
 /** `signal` ends what is under way. @throws not-found where there is no copy, or it is away */
-export function openCopy({ url }: CopyDefinition, _signal: AbortSignal): Promise<Copy> {
-  const place = placeOf(url)
-  return FsCopy.open(place.directory)
+export function openCopy(definition: CopyDefinition, signal: AbortSignal): Promise<Copy> {
+  const place = placeOf(definition.url)
+  return place.kind === 'fs' ? FsCopy.open(place.directory) : openBucket(definition, place, signal)
 }
 
 /** The place, for a copy that is to be begun there. */
-export function beginPlace({ url }: CopyDefinition, _signal: AbortSignal): Promise<Copy> {
-  const place = placeOf(url)
-  return FsCopy.begin(place.directory)
+export function beginPlace(definition: CopyDefinition, signal: AbortSignal): Promise<Copy> {
+  const place = placeOf(definition.url)
+  return place.kind === 'fs' ? FsCopy.begin(place.directory) : openBucket(definition, place, signal)
+}
+
+/** The client is loaded only where there is a bucket: it is large. */
+async function openBucket(
+  definition: CopyDefinition,
+  { bucket, prefix }: { bucket: string; prefix: string },
+  signal: AbortSignal,
+): Promise<Copy> {
+  const { S3Copy } = await import('./repository/copy-s3.ts')
+  const { endpoint, region, credentialsFile, lockDays } = definition
+  return S3Copy.open({ bucket, prefix, endpoint, region, credentialsFile, lockDays }, signal)
+}
+
+/** How a place is best written: a bucket not too often, since each part is an object, and each request has its price. */
+export function paceOf(definition: CopyDefinition): { readonly lingerMs: number; readonly probeMs: number } {
+  return placeOf(definition.url).kind === 'fs' ? { lingerMs: 0, probeMs: 2000 } : { lingerMs: 2000, probeMs: 30_000 }
 }
 
 function directoryOf(dataDir: string): string {

@@ -199,9 +199,12 @@ export class FsCopy implements Copy {
     })
   }
 
-  /** Whoever else writes finds another `writer.json`, before or after it has written. */
-  fence(): Promise<boolean> {
-    return Promise.resolve(true)
+  /** Whoever is writing still does so into a file that is nobody's any more, and finds another `writer.json` then. */
+  async fence(name: string, offset: number): Promise<boolean> {
+    if (offset === 0) return true
+    await using present = await LocalFile.open(this.#path(name), offset)
+    await this.#written(name, () => this.#withTemporary(name, 0o600, present, (temporary) => rename(temporary, this.#path(name))))
+    return true
   }
 
   async find(name: string): Promise<SmallFile | undefined> {
