@@ -30,6 +30,7 @@ import { DEFAULT_PARITY } from './repository/parity.ts'
 import { Repository } from './repository/repository.ts'
 import { ScrubRounds, type ScrubRoundsParts } from './scrub-rounds.ts'
 import { ScrubThread } from './scrub-thread.ts'
+import { keepSealedIdentity } from './sealed-identity.ts'
 
 const DAY_MS = 24 * 3_600_000
 const BYTES_PER_MB = 1e6
@@ -89,6 +90,7 @@ export async function collect(
   const replicaStop = new AbortController()
   const ingestStop = new AbortController()
   const scrubStop = new AbortController()
+  const identityStop = new AbortController()
   const failed = new AbortController()
   const background = (work: Promise<void>, stop: AbortController): void => {
     work.catch((error: unknown) => failed.abort(error))
@@ -105,6 +107,7 @@ export async function collect(
   if (scrub !== undefined) background(scrub.run(scrubStop.signal), scrubStop)
 
   const identity = openIdentity(dataDir)
+  background(keepSealedIdentity({ dataDir, repository, dataKey: options.dataKey, log }, identityStop.signal), identityStop)
   const enrollment = new Enrollment(identity, (agent) => catalog.chainEnd(agent)?.epoch ?? 0, log)
   const receiver = stack.adopt(
     await Receiver.listen(

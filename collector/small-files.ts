@@ -1,14 +1,15 @@
 /**
- * The small files of a repository, in its copies: what it is, and the keys that open it.
+ * The small files of a repository, in its copies: what it is, the keys that open it, and who its collector is.
  *
  * Invariant: a key slot is in a copy before content is that it opens, and one that was removed is removed there; but a repository
  * without slots takes none away. It prevents a copy that nobody can open, also by the damage of another place.
  */
-import { readdirSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { asPacsimileError, PacsimileError } from '../shared/errors.ts'
 import { type Copy, DESCRIPTION_NAME, KEYS_PREFIX } from './repository/copy.ts'
 import { readDescription } from './repository/repository.ts'
+import { SEALED_NAME } from './sealed-identity.ts'
 
 export class SmallFiles {
   readonly #directory: string
@@ -23,7 +24,8 @@ export class SmallFiles {
   #wanted(): Map<string, Buffer> {
     try {
       const slots = readdirSync(join(this.#directory, 'keys')).filter((name) => /^[0-9a-f]{8}\.json$/.test(name))
-      const names = [...slots.toSorted().map((name) => `${KEYS_PREFIX}${name}`), DESCRIPTION_NAME]
+      const identity = existsSync(join(this.#directory, SEALED_NAME)) ? [SEALED_NAME] : []
+      const names = [...slots.toSorted().map((name) => `${KEYS_PREFIX}${name}`), ...identity, DESCRIPTION_NAME]
       return new Map(names.map((name) => [name, readFileSync(join(this.#directory, name))]))
     } catch (error) {
       throw asPacsimileError(error, `Reading the key slots in ${this.#directory}`)

@@ -9,8 +9,9 @@ import type { Argv } from 'yargs'
 import { PacsimileError } from '../../shared/errors.ts'
 import { label } from '../../shared/path.ts'
 import type { CopyStatus } from '../copier.ts'
-import type { CopyDefinition, NamedDefinition } from '../copy-definition.ts'
+import type { NamedDefinition } from '../copy-definition.ts'
 import { askCollector } from './admin-call.ts'
+import { bucketOptions, definitionOf, PLACE_HELP } from './copy-options.ts'
 import { sayCopies } from './copy-row.ts'
 import { sayJson } from './json.ts'
 import { dataOption, jsonOption, withExamples } from './options.ts'
@@ -55,38 +56,15 @@ function addCommand(yargs: Argv): Argv {
     (options) =>
       withExamples(
         jsonOption(
-          dataOption(
-            options
-              .positional('name', NAME)
-              .positional('url', { type: 'string', demandOption: true, describe: 'fs:/PATH or s3:BUCKET/PREFIX' }),
+          bucketOptions(
+            dataOption(options.positional('name', NAME).positional('url', { type: 'string', demandOption: true, describe: PLACE_HELP })),
           ),
-        )
-          .option('endpoint', { type: 'string', describe: "URL of the S3 server, where it is not Amazon's", requiresArg: true })
-          .option('region', { type: 'string', describe: 'Of the bucket', requiresArg: true })
-          .option('credentials-file', {
-            type: 'string',
-            describe: 'Names aws_access_key_id and aws_secret_access_key; without it they come from the environment of the collector',
-            requiresArg: true,
-          })
-          .option('lock-days', {
-            type: 'number',
-            describe: 'Finished files cannot be deleted for so long, where the bucket has object lock',
-            requiresArg: true,
-          }),
+        ),
         'copy add usb fs:/mnt/usb/pacsimile',
         'copy add vault s3:pacs-vault/site-a --endpoint https://s3.example:9000 --credentials-file /etc/pacsimile/vault.credentials',
       ),
-    async ({ data, name, url, endpoint, region, credentialsFile, lockDays, json }) => {
-      const definition: CopyDefinition = {
-        version: 1,
-        url,
-        added: new Date().toISOString(),
-        endpoint,
-        region,
-        credentialsFile: credentialsFile === undefined ? undefined : resolve(credentialsFile),
-        lockDays,
-      }
-      checkDefinition(definition)
+    async ({ data, name, url, json, ...bucket }) => {
+      const definition = definitionOf(url, bucket)
       const named = { name: label(name, 'The name of a copy'), definition }
       await orOnData(
         () => askCollector(data, 'copyAdd', named),
@@ -96,18 +74,6 @@ function addCommand(yargs: Argv): Argv {
       else note(`${url} is a copy from now on; \`pacsimile status\` shows how far it is.`)
     },
   )
-}
-
-/** @throws usage */
-function checkDefinition({ url, endpoint, region, credentialsFile, lockDays }: CopyDefinition): void {
-  const isBucket = url.startsWith('s3:')
-  const given = [endpoint, region, credentialsFile, lockDays].some((option) => option !== undefined)
-  if (!isBucket && given)
-    throw new PacsimileError('usage', '--endpoint, --region, --credentials-file and --lock-days belong to s3:BUCKET/PREFIX')
-  if (endpoint !== undefined && !/^https?:\/\//.test(endpoint))
-    throw new PacsimileError('usage', `--endpoint ${endpoint} is no http(s) URL`)
-  if (lockDays !== undefined && !(Number.isInteger(lockDays) && lockDays >= 1))
-    throw new PacsimileError('usage', `--lock-days ${lockDays} is no number of days`)
 }
 
 async function addOnData(data: string, named: NamedDefinition): Promise<void> {

@@ -7,6 +7,7 @@ import type { AgentScanReport, AgentStatus } from '../../agent/status.ts'
 import type { CheckReport } from '../../collector/check.ts'
 import { checkFields } from '../../collector/cli/check-command.ts'
 import { entryFields } from '../../collector/cli/entry-row.ts'
+import { initFromFields } from '../../collector/cli/init-from.ts'
 import { logFields } from '../../collector/cli/log-row.ts'
 import { rebuildFields } from '../../collector/cli/rebuild-command.ts'
 import { restoreFields } from '../../collector/cli/restore-command.ts'
@@ -285,6 +286,13 @@ describe('docs/json.md names exactly the fields of', () => {
     const damage = [{ file: 'f', offset: 1, reason: 'r' }]
     const report = { records: 1, chunks: 1, seconds: 1, damage, before: 'different', differences: 1, reason: '', setAside: '/c' } as const
     expect(fieldsOf(rebuildFields(report))).toEqual(documented('rebuild'))
+  })
+
+  it('collector init --from', () => {
+    const damage = [{ file: 'f', offset: 1, reason: 'r' }]
+    const made = { repositoryId: 'r', caFingerprint: 'c', keyFile: '/k', hasIdentity: true, files: 1, bytes: 1, damage }
+    const fields = initFromFields(made, { dataDir: '/d', listen: 'h:1', from: 'fs:/usb' })
+    expect(fieldsOf(fields)).toEqual(documented('collector init --from'))
   })
 
   it('collector init, token create, keys and agent enroll', async () => {

@@ -133,8 +133,8 @@ export class Installation {
     return existsSync(file) ? readFileSync(file, 'utf8') : ''
   }
 
-  startCollector(): void {
-    this.#start('collector', ['collector', 'run', '--data', this.data])
+  startCollector(data = this.data, name = 'collector'): void {
+    this.#start(name, ['collector', 'run', '--data', data])
   }
 
   startAgent(agent: string, options: readonly string[] = [], environment: Readonly<Record<string, string>> = {}): void {
