@@ -39,6 +39,7 @@ const CHUNKS = z.object({
   chunks: z.array(z.object({ digest: z.string().transform(digestFromHex), length: count.max(CHUNK_BYTES_MAX) })).max(65_536),
 })
 const COPY = z.object({ name })
+const VERIFY = z.object({ name, repairs: z.boolean() })
 const WAIT = z.object({ agent: name.optional(), volume: name.optional(), timeoutMs: count })
 
 export interface AdminParts {
@@ -59,6 +60,10 @@ export function adminRoutes(parts: AdminParts): LocalRoutes {
     async copyAdd(body) {
       await parts.copies.add(parse(NAMED, body))
       return {}
+    },
+    copyVerify(body, signal) {
+      const asked = parse(VERIFY, body)
+      return parts.copies.verify(asked.name, asked.repairs, signal)
     },
     async copyRemove(body) {
       await parts.copies.remove(parse(COPY, body).name)

@@ -79,7 +79,18 @@ export async function collect(
     ? new Replica({ directory: join(dataDir, 'replica'), catalog, history, log, special: config.replicaSpecial })
     : undefined
   const committed = (): Reflected => catalog.reflected()
-  const copies = stack.use(Copies.open({ dataDir, repository, committed, ackCopies: config.ackCopies, log }))
+  const copies = stack.use(
+    Copies.open({
+      dataDir,
+      repository,
+      committed,
+      ackCopies: config.ackCopies,
+      dataKey: options.dataKey,
+      isDamaged: (path) => damages.list.some(({ file }) => file === path),
+      scrub: config.scrubDays === 0 ? undefined : { roundMs: config.scrubDays * DAY_MS, bytesPerSecond: bytesPerSecond(config) },
+      log,
+    }),
+  )
   const onCommit = (agents: ReadonlySet<Label>): void => {
     copies.hint()
     replica?.hint(agents)
@@ -103,7 +114,7 @@ export async function collect(
   if (replica !== undefined) background(replica.run(replicaStop.signal), replicaStop)
   background(ingest.run(ingestStop.signal), ingestStop)
   const healer = new ChunkHealer({ catalog, repository, ingest, replica })
-  const scrub = scrubbing(options, { repository, damages, healer }, stack)
+  const scrub = scrubbing(options, { repository, damages, healer, healFromCopy: (kind, number) => copies.heal(kind, number) }, stack)
   if (scrub !== undefined) background(scrub.run(scrubStop.signal), scrubStop)
 
   const identity = openIdentity(dataDir)
@@ -150,13 +161,17 @@ export async function collect(
 /** Undefined where it is switched off. */
 function scrubbing(
   { dataDir, config, dataKey, log }: CollectorOptions,
-  parts: Pick<ScrubRoundsParts, 'repository' | 'damages' | 'healer'>,
+  parts: Pick<ScrubRoundsParts, 'repository' | 'damages' | 'healer' | 'healFromCopy'>,
   stack: AsyncDisposableStack,
 ): ScrubRounds | undefined {
-  const { scrubDays, scrubMegabytesPerSecond } = config
+  const { scrubDays } = config
   if (scrubDays === 0) return undefined
   const thread = stack.use(
-    new ScrubThread(dataKey, { parity: parityShape(config) ?? DEFAULT_PARITY, bytesPerSecond: scrubMegabytesPerSecond * BYTES_PER_MB }),
+    new ScrubThread(dataKey, { parity: parityShape(config) ?? DEFAULT_PARITY, bytesPerSecond: bytesPerSecond(config) }),
   )
   return new ScrubRounds({ ...parts, dataDir, thread, roundMs: scrubDays * DAY_MS, log })
+}
+
+function bytesPerSecond({ scrubMegabytesPerSecond }: CollectorConfig): number {
+  return scrubMegabytesPerSecond * BYTES_PER_MB
 }

@@ -12,7 +12,7 @@ import type { Log } from '../shared/log.ts'
 import type { Reflected } from './catalog.ts'
 import { CopyInventory } from './copy-inventory.ts'
 import { Follow } from './follow.ts'
-import { COPIED_KINDS, type Copy, nameOf, PIECE_BYTES } from './repository/copy.ts'
+import { COPIED_KINDS, type Copy, fileOf, nameOf, PIECE_BYTES } from './repository/copy.ts'
 import { Lease, type Writer } from './repository/copy-lease.ts'
 import type { FrameFileKind } from './repository/file-header.ts'
 import { LocalFile } from './repository/local-file.ts'
@@ -47,6 +47,15 @@ export interface CopyStatus {
   readonly behindSinceMs: number | undefined
   /** When it last held all that was committed. */
   readonly currentAtMs: number | undefined
+}
+
+/** As `status` shows it. */
+export interface CopyReport extends CopyStatus {
+  /** Every byte of it that is older was verified since then; undefined before the first whole round of scrubbing. */
+  readonly verifiedSinceMs: number | undefined
+  /** Files that scrubbing has repaired, and that it could not. */
+  readonly repaired: number
+  readonly damaged: number
 }
 
 export interface CopierParts {
@@ -91,6 +100,7 @@ export class Copier {
   #isForked = false
   #behindSinceMs: number | undefined = Date.now()
   #currentAtMs: number | undefined
+  readonly #redo = new Map<string, { readonly kind: FrameFileKind; readonly number: number }>()
 
   constructor(parts: CopierParts) {
     this.#parts = parts
@@ -101,6 +111,17 @@ export class Copier {
   hint(): void {
     this.#behindSinceMs ??= Date.now()
     this.#follow.signal()
+  }
+
+  /** What the copy has of a file is worth nothing, or is not there: it is written anew. */
+  redo(kind: FrameFileKind, number: number): void {
+    this.#redo.set(nameOf(kind, number), { kind, number })
+    this.hint()
+  }
+
+  /** Whether it was reached, and nothing has failed since. */
+  get isReachable(): boolean {
+    return this.#inventory !== undefined && this.#failure === undefined
   }
 
   /** Up to where everything is durable there; undefined before it was looked at, and while it is away. */
@@ -178,7 +199,7 @@ export class Copier {
     if (!(await this.#small.isCopy(copy))) throw new PacsimileError('not-found', `${copy.url} has no repository.json any more`)
     const lease = await Lease.take(copy, writer)
     const inventory = await CopyInventory.take(copy, signal)
-    await inventory.reconcile(copy, repository, committed())
+    await inventory.reconcile(copy, repository, committed(), this.#inventory)
     this.#inventory = inventory
     this.#small.forget()
     let probedMs = performance.now()
@@ -189,6 +210,11 @@ export class Copier {
       }
       await lease.renew()
       await this.#remove(copy, inventory)
+      for (const [name, { kind, number }] of this.#redo) {
+        await copy.remove(name)
+        inventory.forget(kind, number)
+        this.#redo.delete(name)
+      }
       await this.#small.bring(copy)
       const to = committed()
       const sinceMs = Date.now()
@@ -261,8 +287,13 @@ export class Copier {
   }
 
   async #remove(copy: Copy, inventory: CopyInventory): Promise<void> {
-    const { removals } = this.#parts
-    for (let [name] = removals.pending; name !== undefined; [name] = removals.pending) {
+    const { removals, repository } = this.#parts
+    const isGone = (name: string): boolean => {
+      const file = fileOf(name)
+      return file === undefined || repository.extentOf(file.kind, file.number) === undefined
+    }
+    // What is in the repository still would be copied again.
+    for (const name of removals.pending.filter(isGone)) {
       await copy.remove(name)
       inventory.removed(name)
       removals.done(name)

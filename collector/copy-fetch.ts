@@ -67,7 +67,7 @@ async function fetchFile(
     makeDirectory(dirname(path))
     // What an earlier fetch left when it died.
     for (const left of readdirSync(dirname(path))) if (left.startsWith(prefix)) rmSync(join(dirname(path), left))
-    await write(copy, name, bytes, temporary)
+    await fetchTo(copy, { name, bytes }, temporary)
     const scrubbed = await thread.scrub(temporary, { ...file, repository })
     if (scrubbed.protection !== 'open') chmodSync(temporary, 0o400)
     renameSync(temporary, path)
@@ -81,7 +81,8 @@ async function fetchFile(
   }
 }
 
-async function write(copy: Copy, name: string, bytes: number, path: string): Promise<void> {
+/** As it is, durably, into a new file. */
+export async function fetchTo(copy: Copy, { name, bytes }: Pick<CopiedFile, 'name' | 'bytes'>, path: string): Promise<void> {
   const fd = openSync(path, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600)
   try {
     for await (const piece of piecesOf(copiedSource(copy, name, bytes))) writeFully(fd, piece)

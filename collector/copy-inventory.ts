@@ -88,8 +88,11 @@ export class CopyInventory {
     return missing
   }
 
-  /** @throws fenced where it is another history; cuts what a crash has left of an append */
-  async reconcile(copy: Copy, repository: CopiedRepository, committed: Reflected): Promise<void> {
+  /**
+   * `before` is what was known when the connection before this one failed. @throws fenced where it is another history; cuts what
+   * a crash has left of an append
+   */
+  async reconcile(copy: Copy, repository: CopiedRepository, committed: Reflected, before: CopyInventory | undefined): Promise<void> {
     if (this.#fencedName !== undefined) throw fenced(copy.url, `it has closed ${this.#fencedName}`)
     for (const kind of COPIED_KINDS) {
       const to = positionIn(committed, kind)
@@ -98,8 +101,16 @@ export class CopyInventory {
         if (number >= to.file && (isFinished || number > to.file))
           throw fenced(copy.url, `it holds all of ${name}, of which the repository has less`)
         if (!isFinished) await this.#compare(copy, repository, kind, number, bytes, to)
+        if (!isFinished && copy.localPath !== undefined) await this.#makeDurable(copy, kind, number, before)
       }
     }
+  }
+
+  /** What an append that failed has left may be in the page cache alone, and never reach the disk. */
+  async #makeDurable(copy: Copy, kind: FrameFileKind, number: number, before: CopyInventory | undefined): Promise<void> {
+    const found = this.bytesOf(kind, number)
+    const durable = Math.min(found, before?.bytesOf(kind, number) ?? found)
+    this.wrote(kind, number, await copy.cut(nameOf(kind, number), durable), false)
   }
 
   async #compare(
@@ -120,8 +131,7 @@ export class CopyInventory {
     const match = await matchOf(copiedSource(copy, name, bytes), own)
     if (match.kind === 'other') throw fenced(copy.url, `it holds another content in ${name}`)
     if (match.kind === 'same') return
-    await copy.cut(name, match.from)
-    this.wrote(kind, number, match.from, false)
+    this.wrote(kind, number, await copy.cut(name, match.from), false)
   }
 }
 

@@ -10,7 +10,7 @@ import { callLocal } from '../../shared/local-api.ts'
 /** @throws collector-unreachable, or what the collector throws */
 export function askCollector(
   data: string,
-  question: 'status' | 'volumes' | 'wait' | 'copies' | 'copyAdd' | 'copyRemove',
+  question: 'status' | 'volumes' | 'wait' | 'copies' | 'copyAdd' | 'copyRemove' | 'copyVerify',
   body: object,
 ): Promise<unknown> {
   return callLocal(join(data, 'admin.sock'), question, body, { unreachable: 'collector-unreachable' })

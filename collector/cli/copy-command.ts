@@ -4,15 +4,15 @@
  * Each is asked of the running collector, and done on its data directory where none runs. Invariant: taking a copy away from the
  * list never touches what is there. It prevents the one place that is left from being emptied by a mistyped name.
  */
-import { resolve } from 'node:path'
 import type { Argv } from 'yargs'
-import { PacsimileError } from '../../shared/errors.ts'
 import { label } from '../../shared/path.ts'
-import type { CopyStatus } from '../copier.ts'
+import type { CopyReport } from '../copier.ts'
 import type { NamedDefinition } from '../copy-definition.ts'
 import { askCollector } from './admin-call.ts'
+import { dataDirectory, orOnData } from './copy-data.ts'
 import { bucketOptions, definitionOf, PLACE_HELP } from './copy-options.ts'
 import { sayCopies } from './copy-row.ts'
+import { verifyCommand } from './copy-verify.ts'
 import { sayJson } from './json.ts'
 import { dataOption, jsonOption, withExamples } from './options.ts'
 import { note, say } from './output.ts'
@@ -21,7 +21,7 @@ const NAME = { type: 'string', demandOption: true, describe: 'What the copy is c
 
 export function copyCommand(yargs: Argv): Argv {
   return yargs.command('copy', 'Further places of the repository', (group) =>
-    removeCommand(addCommand(listCommand(group))).demandCommand(1, 'Name what to do: list, add or remove'),
+    verifyCommand(removeCommand(addCommand(listCommand(group)))).demandCommand(1, 'Name what to do: list, add, remove or verify'),
   )
 }
 
@@ -32,7 +32,7 @@ function listCommand(yargs: Argv): Argv {
     (options) => withExamples(jsonOption(dataOption(options)), 'copy list'),
     async ({ data, json }) => {
       const copies = await orOnData(
-        async () => (await askCollector(data, 'copies', {})) as CopyStatus[],
+        async () => (await askCollector(data, 'copies', {})) as CopyReport[],
         async () => {
           const { definitionsIn } = await import('../copy-definition.ts')
           return definitionsIn(await dataDirectory(data)).map(statusAtRest)
@@ -45,8 +45,15 @@ function listCommand(yargs: Argv): Argv {
   )
 }
 
-function statusAtRest({ name, definition: { url } }: NamedDefinition): CopyStatus {
-  return { name, url, state: 'starting', reason: undefined, behindBytes: undefined, behindSinceMs: undefined, currentAtMs: undefined }
+function statusAtRest({ name, definition: { url } }: NamedDefinition): CopyReport {
+  const unknown = {
+    reason: undefined,
+    behindBytes: undefined,
+    behindSinceMs: undefined,
+    currentAtMs: undefined,
+    verifiedSinceMs: undefined,
+  }
+  return { name, url, state: 'starting', repaired: 0, damaged: 0, ...unknown }
 }
 
 function addCommand(yargs: Argv): Argv {
@@ -115,23 +122,4 @@ async function removeOnData(data: string, name: string): Promise<void> {
   if (!known.includes(name)) throw unknownCopy(name, known)
   requireSpare(readCollectorConfig(dataDir).ackCopies, known.length, name)
   removeDefinition(dataDir, name)
-}
-
-/** Asks the collector; where none runs, works on its data directory. */
-async function orOnData<Answer>(ask: () => Promise<Answer>, onData: () => Promise<Answer>): Promise<Answer> {
-  try {
-    return await ask()
-  } catch (error) {
-    if (!(error instanceof PacsimileError) || error.code !== 'collector-unreachable') throw error
-    return onData()
-  }
-}
-
-/** @throws not-found */
-async function dataDirectory(data: string): Promise<string> {
-  const { existsSync } = await import('node:fs')
-  const { configFile } = await import('../config.ts')
-  const dataDir = resolve(data)
-  if (!existsSync(configFile(dataDir))) throw new PacsimileError('not-found', `${data} is no collector's data directory`)
-  return dataDir
 }

@@ -23,6 +23,7 @@ import {
   KEYS_PREFIX,
   piecesOf,
   prefixOf,
+  requireSmall,
   type SmallFile,
   sourceOf,
 } from './copy.ts'
@@ -73,6 +74,10 @@ export class FsCopy implements Copy {
 
   #path(name: string): string {
     return join(this.#directory, name)
+  }
+
+  localPath(name: string): string {
+    return this.#path(name)
   }
 
   async #stat(name: string): Promise<Stats | undefined> {
@@ -180,16 +185,17 @@ export class FsCopy implements Copy {
     )
   }
 
-  cut(name: string, bytes: number): Promise<void> {
-    return this.#written(name, async () => {
+  async cut(name: string, bytes: number): Promise<number> {
+    await this.#written(name, async () => {
       const file = await open(this.#path(name), constants.O_WRONLY | constants.O_NOFOLLOW)
       try {
-        await file.truncate(bytes)
+        if ((await file.stat()).size > bytes) await file.truncate(bytes)
         await file.sync()
       } finally {
         await file.close()
       }
     })
+    return bytes
   }
 
   replace(name: string, source: ByteSource): Promise<void> {
@@ -209,6 +215,7 @@ export class FsCopy implements Copy {
 
   async find(name: string): Promise<SmallFile | undefined> {
     try {
+      requireSmall(this.#path(name), (await this.#stat(name))?.size ?? 0)
       const bytes = await readFile(this.#path(name))
       return { bytes, version: versionOf(bytes) }
     } catch (error) {

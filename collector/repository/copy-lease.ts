@@ -4,6 +4,7 @@
  * Invariant: it changes hands only by a takeover that somebody asked for, over the very version that was seen, and the token rises
  * with each. It prevents two collectors from writing one history by turns.
  */
+import { randomBytes } from 'node:crypto'
 import { hostname } from 'node:os'
 import { z } from 'zod'
 import { PacsimileError, reasonOf } from '../../shared/errors.ts'
@@ -21,12 +22,17 @@ const LEASE = z.object({
   /** Random, of the collector's data directory. */
   instance: z.string().regex(/^[0-9a-f]{32}$/),
   token: z.number().int().min(1),
+  /** Random, of its process. */
+  session: z.string(),
   host: z.string(),
   renewed: z.iso.datetime(),
   /** The writer ended in order, and all that it had is here. */
   released: z.boolean(),
 })
 type LeaseTerms = z.output<typeof LEASE>
+
+/** Tells this process from another one of the same instance: a clone of the data directory. */
+const SESSION = randomBytes(8).toString('hex')
 
 /** Of the collector that writes. */
 export interface Writer {
@@ -56,6 +62,13 @@ export class Lease {
     return Lease.#write(copy, writer, found, terms.token)
   }
 
+  /** That it is this writer's; nothing is written. @throws fenced */
+  static async require(copy: Copy, writer: Writer): Promise<void> {
+    const found = await copy.find(NAME)
+    const terms = found === undefined ? undefined : termsIn(found, copy)
+    if (terms?.instance !== writer.instance) throw fenced(copy.url, terms === undefined ? `it has no ${NAME}` : describe(terms))
+  }
+
   /** From another writer. @throws fenced where that one may be at work, and is not to be `fenced` out */
   static async takeOver(copy: Copy, writer: Writer, isForced: boolean): Promise<Lease> {
     const found = await copy.find(NAME)
@@ -68,12 +81,20 @@ export class Lease {
   }
 
   static async #write(copy: Copy, writer: Writer, over: SmallFile | 'nothing', token: number, released = false): Promise<Lease> {
-    const terms: LeaseTerms = { version: 1, ...writer, token, host: hostname(), renewed: new Date().toISOString(), released }
+    const terms: LeaseTerms = {
+      version: 1,
+      ...writer,
+      token,
+      session: SESSION,
+      host: hostname(),
+      renewed: new Date().toISOString(),
+      released,
+    }
     await copy.write(NAME, Buffer.from(`${JSON.stringify(terms)}\n`), over)
     const file = await copy.find(NAME)
     if (file === undefined) throw new PacsimileError('io', `${copy.url} does not keep what is written there`)
     const written = termsIn(file, copy)
-    if (written.instance !== writer.instance || written.token !== token) throw fenced(copy.url, describe(written))
+    if (written.session !== SESSION || written.token !== token) throw fenced(copy.url, describe(written))
     return new Lease(copy, writer, file, written)
   }
 
@@ -88,6 +109,7 @@ export class Lease {
     if (found.version === this.#file.version) return
     const terms = termsIn(found, this.#copy)
     if (terms.instance !== this.#writer.instance) throw fenced(this.#copy.url, describe(terms))
+    if (terms.session !== SESSION) throw fenced(this.#copy.url, `${describe(terms)}; it has the same data directory, or a clone of it`)
     this.#file = found
     this.#terms = terms
   }

@@ -19,6 +19,7 @@ import {
   S3ServiceException,
 } from '@aws-sdk/client-s3'
 import { asPacsimileError, PacsimileError, reasonOf } from '../../shared/errors.ts'
+import { SMALL_FILE_BYTES_MAX } from '../../shared/limits.ts'
 import {
   type ByteSource,
   type CopiedFile,
@@ -27,6 +28,7 @@ import {
   copiedSource,
   fenced,
   piecesOf,
+  requireSmall,
   type SmallFile,
   sourceOf,
 } from './copy.ts'
@@ -59,6 +61,7 @@ const CONNECT_MS_MAX = 10_000
 /** A connection on which nothing moves. */
 const SILENT_MS_MAX = 30_000
 const ATTEMPTS = 2
+const REQUESTS_AT_ONCE = 16
 const DAY_MS = 24 * 3_600_000
 
 export class S3Copy implements Copy {
@@ -156,27 +159,26 @@ export class S3Copy implements Copy {
     const tails = joined(await this.#tails(name)).parts
     if (tails.length === 0) throw new PacsimileError('not-found', `${this.url} has no ${name}`)
     const pieces: Buffer[] = []
-    for (const { offset: start, bytes } of tails) {
+    const wanted = tails.filter((tail) => tail.offset < offset + length && tail.offset + tail.bytes > offset)
+    await inGroups(wanted, async ({ offset: start, bytes }, i) => {
       const from = Math.max(offset, start)
-      const until = Math.min(offset + length, start + bytes)
-      if (from >= until) continue
-      const piece = await this.#get(tailName(name, start), from - start, until - from)
+      const piece = await this.#get(tailName(name, start), from - start, Math.min(offset + length, start + bytes) - from)
       if (piece === undefined) throw new PacsimileError('io', `${tailName(name, start)} of ${this.url} went away`)
-      pieces.push(piece.bytes)
-    }
+      pieces[i] = piece.bytes
+    })
     return Buffer.concat(pieces)
   }
 
   /** Undefined where there is no such object. */
-  async #get(name: string, offset?: number, length = 0): Promise<SmallFile | undefined> {
-    const range = offset === undefined ? {} : { Range: `bytes=${offset}-${offset + Math.max(1, length) - 1}` }
+  async #get(name: string, offset: number, length: number): Promise<SmallFile | undefined> {
+    const range = { Range: `bytes=${offset}-${offset + Math.max(1, length) - 1}` }
     const what = `Reading ${name} of ${this.url}`
     try {
       const answer = await this.#ask(what, (options) =>
         this.#client.send(new GetObjectCommand({ ...this.#where(name), ...range }), options),
       )
       const bytes = Buffer.from((await this.#ask(what, async () => answer.Body?.transformToByteArray())) ?? [])
-      return { bytes: offset === undefined ? bytes : bytes.subarray(0, length), version: answer.ETag ?? '' }
+      return { bytes: bytes.subarray(0, length), version: answer.ETag ?? '' }
     } catch (error) {
       if (statusOf(error) === 404) return undefined
       // Behind its end.
@@ -226,7 +228,7 @@ export class S3Copy implements Copy {
   async append(name: string, offset: number, bytes: Buffer): Promise<void> {
     const part = tailName(name, offset)
     if (await this.#put(part, sourceOf(bytes), { IfNoneMatch: '*' })) return
-    const present = (await this.#get(part))?.bytes
+    const present = (await this.#get(part, 0, bytes.length + 1))?.bytes
     if (present?.length === 0) throw fenced(this.url, `it has closed ${name} behind byte ${offset}`)
     if (present === undefined || !bytes.subarray(0, present.length).equals(present.subarray(0, bytes.length)))
       throw fenced(this.url, `it has written something else behind byte ${offset} of ${name}`)
@@ -255,7 +257,8 @@ export class S3Copy implements Copy {
 
   /** They are not read any more; where they may not be removed, they stay. A fence always does. */
   async #removeTails(name: string): Promise<void> {
-    for (const { offset, bytes } of await this.#tails(name)) if (bytes > 0) await this.#delete(tailName(name, offset), true)
+    const tails = (await this.#tails(name)).filter(({ bytes }) => bytes > 0)
+    await inGroups(tails, ({ offset }) => this.#delete(tailName(name, offset), true))
   }
 
   async #delete(name: string, mayStay: boolean): Promise<void> {
@@ -268,10 +271,15 @@ export class S3Copy implements Copy {
     }
   }
 
-  cut(name: string): Promise<void> {
-    return Promise.reject(
-      new PacsimileError('damage', `${name} of ${this.url} is damaged where it grows: \`pacsimile copy verify --repair\` puts it right`),
-    )
+  async cut(name: string, bytes: number): Promise<number> {
+    // The last first, so that what is left has no gap.
+    let left = bytes
+    for (const tail of joined(await this.#tails(name)).parts.toReversed()) {
+      if (tail.offset + tail.bytes <= bytes) break
+      await this.#delete(tailName(name, tail.offset), false)
+      left = tail.offset
+    }
+    return left
   }
 
   async replace(name: string, source: ByteSource): Promise<void> {
@@ -281,11 +289,13 @@ export class S3Copy implements Copy {
 
   async fence(name: string, offset: number): Promise<boolean> {
     const part = tailName(name, offset)
-    return (await this.#put(part, sourceOf(Buffer.alloc(0)), { IfNoneMatch: '*' })) || (await this.#get(part))?.bytes.length === 0
+    return (await this.#put(part, sourceOf(Buffer.alloc(0)), { IfNoneMatch: '*' })) || (await this.#get(part, 0, 1))?.bytes.length === 0
   }
 
-  find(name: string): Promise<SmallFile | undefined> {
-    return this.#get(name)
+  async find(name: string): Promise<SmallFile | undefined> {
+    const found = await this.#get(name, 0, SMALL_FILE_BYTES_MAX + 1)
+    if (found !== undefined) requireSmall(`${name} of ${this.url}`, found.bytes.length)
+    return found
   }
 
   async write(name: string, bytes: Buffer, over: SmallFile | 'nothing' | 'anything'): Promise<void> {
@@ -295,14 +305,14 @@ export class S3Copy implements Copy {
     } else {
       if (await this.#put(name, source, { IfMatch: over.version })) return
       // Some servers compare with what stands between the quotes.
-      const isSame = (await this.#get(name))?.version === over.version
+      const isSame = (await this.find(name))?.version === over.version
       if (isSame && (await this.#put(name, source, { IfMatch: over.version.replaceAll('"', '') }))) return
     }
-    if ((await this.#get(name))?.bytes.equals(bytes) !== true) throw fenced(this.url, `${name} is another one than it was`)
+    if ((await this.find(name))?.bytes.equals(bytes) !== true) throw fenced(this.url, `${name} is another one than it was`)
   }
 
   async remove(name: string): Promise<void> {
-    for (const { offset } of await this.#tails(name)) await this.#delete(tailName(name, offset), false)
+    await inGroups(await this.#tails(name), ({ offset }) => this.#delete(tailName(name, offset), false))
     await this.#delete(name, false)
   }
 
@@ -310,6 +320,12 @@ export class S3Copy implements Copy {
     this.#client.destroy()
     return Promise.resolve()
   }
+}
+
+/** Several at once: each is a round trip. */
+async function inGroups<Item>(items: readonly Item[], work: (item: Item, index: number) => Promise<void>): Promise<void> {
+  for (let at = 0; at < items.length; at += REQUESTS_AT_ONCE)
+    await Promise.all(items.slice(at, at + REQUESTS_AT_ONCE).map((item, i) => work(item, at + i)))
 }
 
 function tailName(name: string, offset: number): string {

@@ -6,6 +6,7 @@
  * the caller has seen. It prevents a copier that was mistaken, or a second one, from overwriting a history.
  */
 import { PacsimileError } from '../../shared/errors.ts'
+import { SMALL_FILE_BYTES_MAX } from '../../shared/limits.ts'
 import type { FrameFileKind } from './file-header.ts'
 
 /** A file as it is listed. One that grows still is as long as what can be read of it without a gap. */
@@ -37,14 +38,16 @@ export interface Copy extends AsyncDisposable {
   readonly url: string
   /** Everything below a prefix that ends in `/`, or in a name. @throws not-found where the place itself is missing */
   list(prefix: string, signal?: AbortSignal): AsyncIterable<CopiedFile>
+  /** Where a file is on this host, for copies that are. */
+  localPath?(name: string): string
   /** Fewer bytes than asked for at the end of the file. @throws not-found */
   read(name: string, offset: number, length: number): Promise<Buffer>
   /** Writes behind what is there; `offset` is how much that is, 0 for a new file. @throws fenced */
   append(name: string, offset: number, bytes: Buffer): Promise<void>
   /** The file is `source`, of which a beginning may be there, and never grows. The same once more is no failure. @throws fenced */
   finish(name: string, source: ByteSource, signal?: AbortSignal): Promise<void>
-  /** Cuts off what a crash has left behind this place of a file that grows. @throws unsupported where none can */
-  cut(name: string, bytes: number): Promise<void>
+  /** Takes off what is damaged from this place on of a file that grows, and perhaps more. @returns how much is left */
+  cut(name: string, bytes: number): Promise<number>
   /** Puts a whole file in the place of a damaged one. */
   replace(name: string, source: ByteSource): Promise<void>
   /** Whoever would write at this place of a file that grows is refused from now on; false where somebody wrote there meanwhile. */
@@ -76,6 +79,11 @@ export function fileOf(name: string): { readonly kind: FrameFileKind; readonly n
   const kind = kinds === 'pack' || kinds === 'segment' ? kinds : undefined
   if (kind === undefined || digits === undefined || suffix !== SUFFIXES[kind] || shelf !== digits.slice(-2)) return undefined
   return { kind, number: Number.parseInt(digits, 16) }
+}
+
+/** @throws format-invalid for what is no small file: whoever else can write there may have put it */
+export function requireSmall(name: string, bytes: number): void {
+  if (bytes > SMALL_FILE_BYTES_MAX) throw new PacsimileError('format-invalid', `${name} has more than ${SMALL_FILE_BYTES_MAX} bytes`)
 }
 
 /** Another collector writes here. */

@@ -13,7 +13,8 @@ import { rebuildFields } from '../../collector/cli/rebuild-command.ts'
 import { restoreFields } from '../../collector/cli/restore-command.ts'
 import { statusFields } from '../../collector/cli/status-command.ts'
 import { windowFields } from '../../collector/cli/window-command.ts'
-import type { CopyStatus } from '../../collector/copier.ts'
+import type { CopyReport } from '../../collector/copier.ts'
+import type { CopyVerifyReport } from '../../collector/copy-verify.ts'
 import type { RestoreReport } from '../../collector/restore.ts'
 import type { ScrubReport } from '../../collector/scrub.ts'
 import type { CollectorStatus } from '../../collector/status.ts'
@@ -61,7 +62,7 @@ const VERSIONS: Version[] = [
   { kind: 'block-device', ...METADATA, xattrs: [], device: 5n },
 ]
 const ENTRIES = VERSIONS.map((version) => ({ path: UNREADABLE, position: { epoch: 1, seq: 1 }, version, lost: false }))
-const COPY: CopyStatus = {
+const COPY: CopyReport = {
   name: 'usb',
   url: 'fs:/usb',
   state: 'failing',
@@ -69,6 +70,18 @@ const COPY: CopyStatus = {
   behindBytes: 1,
   behindSinceMs: 1,
   currentAtMs: 1,
+  verifiedSinceMs: 1,
+  repaired: 1,
+  damaged: 1,
+}
+const VERIFIED: CopyVerifyReport = {
+  copy: 'usb',
+  url: 'fs:/usb',
+  files: 1,
+  bytes: 1,
+  seconds: 1,
+  findings: [{ file: 'f', kind: 'damaged', offset: 1, reason: 'r', isRepaired: true }],
+  better: [{ file: 'f', reason: 'r' }],
 }
 const SPAN = { from: at(FIRST_MS), until: at(LAST_MS) }
 const GAP = { ...SPAN, cause: 'asleep' }
@@ -179,11 +192,13 @@ describe('docs/json.md names exactly the fields of', () => {
       status: () => Promise.resolve(status),
       copies: () => Promise.resolve([COPY]),
       copyAdd: () => Promise.resolve({}),
+      copyVerify: () => Promise.resolve(VERIFIED),
       wait: () => Promise.resolve({ agents: [{ agent: 'pacs1', epoch: 1, seq: 1 }] }),
     })
     expect(fieldsOf(await answer('status', '--data', data))).toEqual(documented('status'))
     expect(fieldsOf(await answer('wait', '--data', data))).toEqual(documented('wait'))
     expect(fieldsOf(await answer('copy', 'list', '--data', data))).toEqual(documented('copy list'))
+    expect(fieldsOf(await answer('copy', 'verify', 'usb', '--data', data))).toEqual(documented('copy verify'))
     expect(fieldsOf(await answer('copy', 'add', 'usb', 'fs:/usb', '--data', data))).toEqual(documented('copy add'))
     const named = statusFields({
       ...status,

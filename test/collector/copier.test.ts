@@ -8,6 +8,8 @@ import type { Copy } from '../../collector/repository/copy.ts'
 import { FsCopy } from '../../collector/repository/copy-fs.ts'
 import { PacsimileError } from '../../shared/errors.ts'
 import { beginFsCopy, INSTANCE, startCopier } from '../support/copied-store.ts'
+import { makeFilesystem } from '../support/filesystem.ts'
+import { canMount } from '../support/image-filesystem.ts'
 import { JournalWriter } from '../support/journal-writer.ts'
 import { scratchDirectory } from '../support/scratch.ts'
 import { Store } from '../support/store.ts'
@@ -153,6 +155,38 @@ describe('a copier', () => {
     expect(readFileSync(pack)).toEqual(other)
   })
 
+  it.skipIf(!canMount)('waits for space on a copy whose disk is full, and goes on', async () => {
+    const store = await Store.open()
+    const writer = new JournalWriter()
+    const disk = makeFilesystem('ext4', 16 << 20)
+    disk.prove()
+    const directory = join(disk.at, 'copy')
+    const copier = startCopier(store, { writer: await beginFsCopy(store, directory), open: () => FsCopy.open(directory) })
+    writeFileSync(join(disk.at, 'ballast'), Buffer.alloc(6 << 20, 1))
+    writer.file('a.dcm', new Random(1).bytes(8 << 20), {}, 1 << 20)
+    await store.send(writer)
+    copier.hint()
+    await until('it is full', SECONDS, () => (copier.status.reason?.includes('ENOSPC') === true ? true : undefined))
+    rmSync(join(disk.at, 'ballast'))
+    await untilCurrent(store, copier)
+    await expectWhole(store, directory)
+  })
+
+  it('ends at once when it is told to, whatever hangs', async () => {
+    const { store, directory } = await copied()
+    const hanging = async (): Promise<Copy> =>
+      new Proxy(await FsCopy.open(directory), {
+        get: (target, property) => (property === 'find' ? () => new Promise(() => {}) : (Reflect.get(target, property) as unknown)),
+      })
+    const parts = { writer: { repository: store.repository.id, instance: INSTANCE }, open: hanging }
+    const stop = new AbortController()
+    const copier = startCopier(store, parts)
+    const ended = copier.run(stop.signal)
+    stop.abort()
+    await ended
+    expect(copier.status.state).toBe('starting')
+  })
+
   it('removes from a copy what is to be gone, and forgets it then', async () => {
     const { store, writer, directory, copier } = await copied()
     store.repository.abandonOpenFiles()
@@ -162,8 +196,16 @@ describe('a copier', () => {
     await untilCurrent(store, copier)
     const pending = ['packs/01/000000000001.pack']
     const removals = { pending, done: (name: string) => void pending.splice(pending.indexOf(name), 1) }
+    const again = startCopier(store, {
+      writer: { repository: store.repository.id, instance: INSTANCE },
+      open: () => FsCopy.open(directory),
+      removals,
+    })
+    await untilCurrent(store, again)
+    // The repository has it still.
+    expect(pending).toHaveLength(1)
     rmSync(join(store.repositoryDirectory, 'packs/01/000000000001.pack'))
-    startCopier(store, { writer: { repository: store.repository.id, instance: INSTANCE }, open: () => FsCopy.open(directory), removals })
+    again.hint()
     await until('it is removed', SECONDS, () => (pending.length === 0 ? true : undefined))
     expect(statSync(join(directory, 'packs/01/000000000001.pack'), { throwIfNoEntry: false })).toBeUndefined()
   })

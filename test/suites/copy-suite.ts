@@ -83,6 +83,21 @@ export function copySuite(kind: string, make: () => Promise<CopyPlaces>): void {
       expect(await all(other, NAME)).toBe('abc')
     })
 
+    it('cuts what is damaged where a file grows, and goes on there', async () => {
+      const { copy, other } = await places()
+      for (const [offset, text] of [
+        [0, 'abc'],
+        [3, 'def'],
+        [6, 'ghi'],
+      ] as const)
+        await copy.append(NAME, offset, Buffer.from(text))
+      const left = await copy.cut(NAME, 4)
+      expect(left).toBeLessThanOrEqual(4)
+      expect(await all(other, NAME)).toBe('abcdefghi'.slice(0, left))
+      await copy.append(NAME, left, Buffer.from('xyz'))
+      expect(await all(other, NAME)).toBe(`${'abcdefghi'.slice(0, left)}xyz`)
+    })
+
     it('replaces a damaged file, and removes one', async () => {
       const { copy, other } = await places()
       await copy.finish(NAME, sourceOf(Buffer.from('damaged')))

@@ -1,4 +1,4 @@
-import { writeFileSync } from 'node:fs'
+import { cpSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -6,6 +6,7 @@ import { S3Copy } from '../../collector/repository/copy-s3.ts'
 import type { CollectorStatus } from '../../collector/status.ts'
 import { CuttingProxy } from '../support/cutting-proxy.ts'
 import { fetchCopy } from '../support/fetched-copy.ts'
+import { freePort } from '../support/free-port.ts'
 import { Installation } from '../support/installation.ts'
 import { hasObjectStore, ObjectStore } from '../support/object-store.ts'
 import { walkTree } from '../support/tree-walk.ts'
@@ -100,6 +101,39 @@ describe.skipIf(!hasObjectStore)(`a copy in a bucket (PACSIMILE_SEED=${SEED})`, 
     await expectRestored()
     const parts = (await store.keys(bucket)).filter((key) => key.startsWith('site/packs/01/') && key.includes('.tail-'))
     expect(parts, 'parts of a finished pack').toEqual([])
+  })
+
+  it('is written by one of two collectors of which the one is a clone of the other', async () => {
+    await running(store.port)
+    await untilCurrent()
+    await installation.kill('pacs1', 'SIGTERM')
+    await installation.kill('collector', 'SIGTERM')
+    const clone = join(installation.directory, 'clone')
+    cpSync(installation.data, clone, { recursive: true })
+    const config = join(clone, 'collector.toml')
+    writeFileSync(config, readFileSync(config, 'utf8').replace(`:${installation.port}`, `:${await freePort()}`))
+    await startCollector()
+    installation.startCollector(clone, 'clone')
+    await installation.until('status', '--data', clone)
+    const stateOf = (data: string): string | undefined => {
+      const { status, stdout } = installation.try('status', '--data', data, '--json')
+      return status === 0 ? (JSON.parse(stdout) as CollectorStatus).copies[0]?.state : undefined
+    }
+    const both = [installation.data, clone]
+    await until('one is shut out', SECONDS, () => (both.some((data) => stateOf(data) === 'forked') ? true : undefined))
+    expect(both.map(stateOf).filter((state) => state === 'forked')).toHaveLength(1)
+    // A person decides, and ends the one that should not be.
+    await installation.kill('clone', 'SIGTERM')
+    await installation.kill('collector', 'SIGTERM')
+    await startCollector()
+    installation.startAgent('pacs1')
+    writeFileSync(join(source, 'second.dcm'), new Random(2).bytes(FILE_BYTES))
+    await installation.wait('pacs1')
+    await untilCurrent()
+    await expectRestored()
+    // The other does not find what it left, and is shut out for good.
+    installation.startCollector(clone, 'clone')
+    await until('the clone is shut out', SECONDS, () => (stateOf(clone) === 'forked' ? true : undefined))
   })
 
   it('is whole whenever the collector is killed while it copies', async () => {
