@@ -10,7 +10,7 @@ import { setTimeout } from 'node:timers/promises'
 import { asPacsimileError, PacsimileError } from '../shared/errors.ts'
 import type { Log } from '../shared/log.ts'
 import type { Reflected } from './catalog.ts'
-import { CopyInventory } from './copy-inventory.ts'
+import { CopyInventory, type Holding } from './copy-inventory.ts'
 import { Follow } from './follow.ts'
 import { COPIED_KINDS, type Copy, fileOf, nameOf, PIECE_BYTES } from './repository/copy.ts'
 import { Lease, type Writer } from './repository/copy-lease.ts'
@@ -119,6 +119,11 @@ export class Copier {
     this.hint()
   }
 
+  /** What the copy was given of a file, or was found to have, and is durable; undefined for nothing. */
+  holding(kind: FrameFileKind, number: number): Holding | undefined {
+    return this.#inventory?.holding(kind, number)
+  }
+
   /** Whether it was reached, and nothing has failed since. */
   get isReachable(): boolean {
     return this.#inventory !== undefined && this.#failure === undefined
@@ -211,6 +216,8 @@ export class Copier {
       await lease.renew()
       await this.#remove(copy, inventory)
       for (const [name, { kind, number }] of this.#redo) {
+        // Until the end of this round.
+        this.#held = undefined
         await copy.remove(name)
         inventory.forget(kind, number)
         this.#redo.delete(name)

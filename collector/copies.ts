@@ -97,14 +97,13 @@ export class Copies implements AsyncDisposable {
     const { scrub, log } = this.#parts
     if (scrub === undefined) return
     const { roundMs, bytesPerSecond } = scrub
-    const redo = copier.redo.bind(copier)
     const scrubbing = scrubCopy(
       {
         name: named.name,
         state,
         roundMs,
         isReachable: () => copier.isReachable,
-        withVerifier: (work, until) => this.#care.withVerifier(named, { redo, bytesPerSecond }, work, until),
+        withVerifier: (work, until) => this.#care.withVerifier(named, { copier, bytesPerSecond }, work, until),
         log,
       },
       signal,
@@ -132,8 +131,7 @@ export class Copies implements AsyncDisposable {
     const kept = this.#kept.get(name)
     if (kept === undefined) throw unknownCopy(name, [...this.#kept.keys()])
     const { copier, named } = kept
-    const redo = copier.redo.bind(copier)
-    const how = { redo, bytesPerSecond: Number.POSITIVE_INFINITY }
+    const how = { copier, bytesPerSecond: Number.POSITIVE_INFINITY }
     return this.#care.withVerifier(named, how, (verifier) => verifier.verify(repairs, signal), signal)
   }
 

@@ -12,7 +12,7 @@ import type { Reflected } from './catalog.ts'
 import type { CopiedRepository } from './copier.ts'
 import { instanceOf, type NamedDefinition, openCopy } from './copy-definition.ts'
 import { fetchTo } from './copy-fetch.ts'
-import { CopyVerifier, type CopyVerifyParts } from './copy-verify.ts'
+import { CopyVerifier, type WatchedCopier } from './copy-verify.ts'
 import { nameOf } from './repository/copy.ts'
 import type { FrameFileKind } from './repository/file-header.ts'
 import { DEFAULT_PARITY } from './repository/parity.ts'
@@ -48,7 +48,7 @@ export class CopyCare {
   /** `bytesPerSecond` of what is read; Infinity for as fast as it goes. */
   async withVerifier<Answer>(
     { name, definition }: NamedDefinition,
-    { redo, bytesPerSecond }: Pick<CopyVerifyParts, 'redo'> & { readonly bytesPerSecond: number },
+    { copier, bytesPerSecond }: { readonly copier: WatchedCopier; readonly bytesPerSecond: number },
     work: (verifier: CopyVerifier) => Promise<Answer>,
     signal: AbortSignal,
   ): Promise<Answer> {
@@ -58,7 +58,7 @@ export class CopyCare {
     const writer = { repository: repository.id, instance: instanceOf(dataDir) }
     const scratch = scratchOf(dataDir, name)
     return await work(
-      new CopyVerifier(copy, { name, repository, committed: committed(), dataKey, thread, writer, scratch, isDamaged, redo }),
+      new CopyVerifier(copy, { name, repository, committed: committed(), dataKey, thread, writer, scratch, isDamaged, copier }),
     )
   }
 

@@ -13,7 +13,7 @@ import type { FrameFileKind } from './repository/file-header.ts'
 import { LocalFile } from './repository/local-file.ts'
 import type { ReadPosition } from './repository/repository.ts'
 
-interface Holding {
+export interface Holding {
   readonly bytes: number
   readonly isFinished: boolean
 }
@@ -40,6 +40,10 @@ export class CopyInventory {
 
   numbers(kind: FrameFileKind): number[] {
     return [...this.#files[kind].keys()].sort((a, b) => a - b)
+  }
+
+  holding(kind: FrameFileKind, number: number): Holding | undefined {
+    return this.#files[kind].get(number)
   }
 
   bytesOf(kind: FrameFileKind, number: number): number {

@@ -12,6 +12,8 @@ import { PacsimileError } from '../shared/errors.ts'
 import type { Damage, Reflected } from './catalog.ts'
 import type { CopiedRepository } from './copier.ts'
 import { fetchTo } from './copy-fetch.ts'
+import type { Holding } from './copy-inventory.ts'
+import { matchOf } from './copy-match.ts'
 import { COPIED_KINDS, type CopiedFile, type Copy, commonBytes, copiedSource, fileOf, nameOf, prefixOf } from './repository/copy.ts'
 import { Lease, type Writer } from './repository/copy-lease.ts'
 import type { FrameFileKind } from './repository/file-header.ts'
@@ -55,8 +57,15 @@ export interface CopyVerifyParts {
   readonly scratch: string
   /** Whether a file of the repository is known to be damaged. */
   readonly isDamaged: (path: string) => boolean
-  /** A file is to be written anew by the copier. */
-  readonly redo: (kind: FrameFileKind, number: number) => void
+  readonly copier: WatchedCopier
+}
+
+/** Of the copier that writes the copy meanwhile. */
+export interface WatchedCopier {
+  /** A file is to be written anew. */
+  redo(kind: FrameFileKind, number: number): void
+  /** What the copy is known to hold of a file: the rest is on its way. 'all' where nobody writes: then of what is sealed, everything. */
+  holding(kind: FrameFileKind, number: number): Holding | undefined | 'all'
 }
 
 interface Judged {
@@ -125,48 +134,57 @@ export class CopyVerifier {
     return places
   }
 
-  async verifyFile(place: VerifiedPlace, repairs: boolean): Promise<Judged> {
-    const { kind, number, held } = place
-    if (held === undefined) return this.#missing(kind, number, repairs)
+  async verifyFile({ kind, number }: VerifiedPlace, repairs: boolean): Promise<Judged> {
+    const known = this.#parts.copier.holding(kind, number)
+    // It may have grown, or come, or gone, since all was listed.
+    const [held] = await Array.fromAsync(this.#copy.list(nameOf(kind, number)))
+    if (held === undefined) return this.#missing(kind, number, known, repairs)
+    const place: VerifiedPlace = { kind, number, held }
+    const durable = known === 'all' || held.isFinished ? held.bytes : Math.min(held.bytes, known?.bytes ?? 0)
     const path = this.#copy.localPath?.(held.name)
-    if (path !== undefined) return this.#judge(place, held, path, repairs)
+    if (path !== undefined) return this.#judge(place, held, durable, path, repairs)
     const scratch = join(this.#parts.scratch, `${kind}-${number}-${randomBytes(6).toString('hex')}`)
     mkdirSync(this.#parts.scratch, { recursive: true, mode: 0o700 })
     try {
       await fetchTo(this.#copy, held, scratch)
-      return await this.#judge(place, held, scratch, repairs)
+      return await this.#judge(place, held, durable, scratch, repairs)
     } finally {
       rmSync(scratch, { force: true })
     }
   }
 
   /** What the copier has not come to yet is not missing. */
-  #missing(kind: FrameFileKind, number: number, repairs: boolean): Judged {
+  #missing(kind: FrameFileKind, number: number, known: Holding | undefined | 'all', repairs: boolean): Judged {
     const extent = this.#parts.repository.extentOf(kind, number)
-    if (extent?.state !== 'sealed') return WHOLE
-    if (repairs) this.#parts.redo(kind, number)
+    const isExpected = known === 'all' ? extent?.state === 'sealed' : known !== undefined && known.bytes > 0
+    if (extent === undefined || !isExpected) return WHOLE
+    if (repairs) this.#parts.copier.redo(kind, number)
     const file = nameOf(kind, number)
     return { findings: [{ file, kind: 'missing', offset: 0, reason: 'the copy does not have it', isRepaired: repairs }], bytes: 0 }
   }
 
-  async #judge({ kind, number }: VerifiedPlace, held: CopiedFile, path: string, repairs: boolean): Promise<Judged> {
+  async #judge({ kind, number }: VerifiedPlace, held: CopiedFile, durable: number, path: string, repairs: boolean): Promise<Judged> {
     const { repository, thread, isDamaged } = this.#parts
     const own = repository.pathOf(kind, number)
     const scrubbed = await thread.scrub(path, { kind, number, repository: repository.id }, false)
     const { bytes } = scrubbed
     const extent = repository.extentOf(kind, number)
-    if (scrubbed.left.length > 0) {
+    // What lies behind that is being written.
+    const left = scrubbed.left.filter(({ offset }) => offset < durable || held.isFinished)
+    if (left.length > 0) {
       const isRepaired = repairs && extent !== undefined && (await this.#repair(kind, number, held))
-      return { findings: scrubbed.left.map((damage) => findingOf(held, damage, isRepaired)), bytes }
+      return { findings: left.map((damage) => findingOf(held, damage, isRepaired)), bytes }
     }
     if (extent === undefined) return { findings: [], bytes, better: 'the repository does not have it' }
     if (isDamaged(own)) return { findings: [], bytes, better: 'it is damaged in the repository' }
-    const difference = await this.#difference(kind, number, held, scrubbed)
+    const difference = await this.#difference(kind, number, { ...held, bytes: durable }, scrubbed)
     if (difference === undefined) return { findings: [], bytes }
     // Which of the two is right, the repository's own checksums say first.
     const read = await thread.scrub(own, { kind, number, repository: repository.id }, false)
     if (read.left.length > 0) return { findings: [], bytes, better: 'it is damaged in the repository' }
-    return { findings: [{ file: held.name, ...difference, isRepaired: false }], bytes }
+    const isRepaired = repairs && difference.kind === 'damaged'
+    if (isRepaired) this.#parts.copier.redo(kind, number)
+    return { findings: [{ file: held.name, ...difference, isRepaired }], bytes }
   }
 
   /** How a file that is whole is not what the repository has. */
@@ -181,20 +199,26 @@ export class CopyVerifier {
     if (frames !== undefined && frames === ownFrames(repository, kind, number, dataKey)) return undefined
     await using own = await LocalFile.open(repository.pathOf(kind, number))
     const copied = copiedSource(this.#copy, held.name, held.bytes)
+    if (!held.isFinished) {
+      const match = await matchOf(copied, own)
+      if (match.kind === 'same') return undefined
+      // At the end of a file that grows it looks like an append that was cut short.
+      if (match.kind === 'torn') return { kind: 'damaged', offset: match.from, reason: 'it is not what was written' }
+    }
     const same = await commonBytes(copied, own)
-    if (same === held.bytes && (!held.isFinished || held.bytes === own.bytes)) return undefined
+    if (same === held.bytes && held.bytes === own.bytes) return undefined
     if (same === held.bytes) return { kind: 'short', offset: same, reason: `it ends here; the repository has ${own.bytes} bytes` }
     return { kind: 'other', offset: same, reason: 'it is whole, and differs from the repository from here on' }
   }
 
   /** From the repository's own file, if that is whole. */
   async #repair(kind: FrameFileKind, number: number, held: CopiedFile): Promise<boolean> {
-    const { repository, thread, writer, redo } = this.#parts
+    const { repository, thread, writer, copier } = this.#parts
     const own = repository.pathOf(kind, number)
     const read = await thread.scrub(own, { kind, number, repository: repository.id }, false)
     if (read.left.length > 0) return false
     if (!held.isFinished || repository.extentOf(kind, number)?.state !== 'sealed') {
-      redo(kind, number)
+      copier.redo(kind, number)
       return true
     }
     await using source = await LocalFile.open(own)

@@ -8,7 +8,7 @@ import { resolve } from 'node:path'
 import type { Argv } from 'yargs'
 import { ERRORS } from '../../shared/errors.ts'
 import { label } from '../../shared/path.ts'
-import type { CopyVerifyReport } from '../copy-verify.ts'
+import type { CopyVerifyReport, WatchedCopier } from '../copy-verify.ts'
 import type { FrameFileKind } from '../repository/file-header.ts'
 import { askCollector } from './admin-call.ts'
 import { showBytes, showCount, showDuration } from './amounts.ts'
@@ -83,11 +83,11 @@ async function verifyOnData({ data, name, repair, keyFile }: VerifyOptions): Pro
     const committed = { packs: end('pack'), segments: end('segment') }
     const care = new CopyCare({ dataDir, repository, committed: () => committed, dataKey, isDamaged: () => false })
     const again: string[] = []
-    const redo = (kind: FrameFileKind, number: number): void => void again.push(nameOf(kind, number))
+    const copier: WatchedCopier = { redo: (kind, number) => void again.push(nameOf(kind, number)), holding: () => 'all' }
     const { signal } = new AbortController()
     const report = await care.withVerifier(
       named,
-      { redo, bytesPerSecond: Number.POSITIVE_INFINITY },
+      { copier, bytesPerSecond: Number.POSITIVE_INFINITY },
       (verifier) => verifier.verify(repair, signal, (bytes, total) => progress.update(bytes, total)),
       signal,
     )
