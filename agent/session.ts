@@ -80,7 +80,7 @@ export class Session {
       this.#sentSeq = acked.seq
       this.#peerMinor = welcome.minor
       this.#parts.onWelcome(welcome, this.#parts.clock.observe(welcome.time))
-      this.#parts.onAck(repository, acked)
+      if (welcome.isHeld !== false) this.#parts.onAck(repository, acked)
       await this.#converse(repository, signal)
     } finally {
       signal.removeEventListener('abort', stop)

@@ -9,6 +9,8 @@ import type { LocalRoutes } from '../shared/local-api.ts'
 import { type Label, label, relativePath, showPath } from '../shared/path.ts'
 import { comparePositions, type Position } from '../shared/record.ts'
 import type { Catalog } from './catalog.ts'
+import type { Copies } from './copies.ts'
+import { NAMED } from './copy-definition.ts'
 import type { EnrolledAgents } from './enrolled-agents.ts'
 import type { HistorySource } from './history-source.ts'
 import { encodeChunks, encodeEntries, encodeLog } from './history-wire.ts'
@@ -47,10 +49,13 @@ const HOLD = z.object({
 })
 const PRUNE = z.object({ isDespiteDoubts: z.boolean() })
 const RELEASE = z.object({ name })
+const COPY = z.object({ name })
+const VERIFY = z.object({ name, repairs: z.boolean() })
 const WAIT = z.object({ agent: name.optional(), volume: name.optional(), timeoutMs: count })
 
 export interface AdminParts {
   readonly overview: Overview
+  readonly copies: Copies
   readonly history: HistorySource
   readonly receiver: Receiver
   readonly catalog: Catalog
@@ -63,6 +68,19 @@ export function adminRoutes(parts: AdminParts): LocalRoutes {
   const { history } = parts
   return {
     status: () => parts.overview.report(),
+    copies: () => Promise.resolve(parts.copies.status),
+    async copyAdd(body) {
+      await parts.copies.add(parse(NAMED, body))
+      return {}
+    },
+    copyVerify(body, signal) {
+      const asked = parse(VERIFY, body)
+      return parts.copies.verify(asked.name, asked.repairs, signal)
+    },
+    async copyRemove(body) {
+      await parts.copies.remove(parse(COPY, body).name)
+      return {}
+    },
     volumes: () => history.volumes(),
     damage: () => Promise.resolve(history.damage),
     point(body) {

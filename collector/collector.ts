@@ -10,12 +10,15 @@ import type { PacsimileError } from '../shared/errors.ts'
 import { CHUNK_CACHE_BYTES } from '../shared/limits.ts'
 import { serveLocal } from '../shared/local-api.ts'
 import type { Log } from '../shared/log.ts'
+import type { Label } from '../shared/path.ts'
 import { adminRoutes } from './admin.ts'
+import type { Reflected } from './catalog.ts'
 import { type MakeFiles, openCatalog } from './catalog-opening.ts'
 import { Checkpoints, catalogFromCheckpoint, forgetForeignDamage } from './checkpoint.ts'
 import { ChunkCache } from './chunk-cache.ts'
 import { ChunkHealer } from './chunk-heal.ts'
 import { type CollectorConfig, parityShape, parseListen } from './config.ts'
+import { Copies } from './copies.ts'
 import { Damages } from './damages.ts'
 import { Enrollment } from './enrollment.ts'
 import { History } from './history.ts'
@@ -33,6 +36,7 @@ import { policyOf, quarantineMs } from './retention.ts'
 import { RunningTime } from './running-time.ts'
 import { ScrubRounds, type ScrubRoundsParts } from './scrub-rounds.ts'
 import { ScrubThread } from './scrub-thread.ts'
+import { keepSealedIdentity } from './sealed-identity.ts'
 import { Ticks } from './ticks.ts'
 
 const DAY_MS = 24 * 3_600_000
@@ -84,7 +88,24 @@ export async function collect(
     ? new Replica({ directory: join(dataDir, 'replica'), catalog, history, log, special: config.replicaSpecial })
     : undefined
   const age = new RunningTime(endOfLedger(catalog).ageMs)
-  const ingest = new Ingest({ repository, catalog, cache, log, age, onCommit: (agents) => replica?.hint(agents) })
+  const committed = (): Reflected => catalog.reflected()
+  const copies = stack.use(
+    Copies.open({
+      dataDir,
+      repository,
+      committed,
+      ackCopies: config.ackCopies,
+      dataKey: options.dataKey,
+      isDamaged: (path) => damages.list.some(({ file }) => file === path),
+      scrub: config.scrubDays === 0 ? undefined : { roundMs: config.scrubDays * DAY_MS, bytesPerSecond: bytesPerSecond(config) },
+      log,
+    }),
+  )
+  const onCommit = (agents: ReadonlySet<Label>): void => {
+    copies.hint()
+    replica?.hint(agents)
+  }
+  const ingest = new Ingest({ repository, catalog, cache, log, age, gate: copies.gate, onCommit })
 
   // Each part is stopped only when what feeds it has ended: the port, then ingest, then the replica.
   const replicaStop = new AbortController()
@@ -92,6 +113,7 @@ export async function collect(
   const scrubStop = new AbortController()
   const ticksStop = new AbortController()
   const checkpointsStop = new AbortController()
+  const identityStop = new AbortController()
   const failed = new AbortController()
   const background = (work: Promise<void>, stop: AbortController): void => {
     work.catch((error: unknown) => failed.abort(error))
@@ -116,14 +138,21 @@ export async function collect(
     age,
     quarantineMs: quarantineMs(config.retention),
     log,
+    onDeleting: (pack) => copies.removeEverywhere('pack', pack),
     onDeleted: (path) => damages.forget(path),
   })
   const healer = new ChunkHealer({ catalog, repository, ingest, replica })
   const onCatalogDamage = (error: PacsimileError): void => failed.abort(error)
-  const scrub = scrubbing(options, { repository, catalog, damages, healer, catalogDirectory: directory, onCatalogDamage }, stack)
+  const healFromCopy: ScrubRoundsParts['healFromCopy'] = (kind, number) => copies.heal(kind, number)
+  const scrub = scrubbing(
+    options,
+    { repository, catalog, damages, healer, healFromCopy, catalogDirectory: directory, onCatalogDamage },
+    stack,
+  )
   if (scrub !== undefined) background(scrub.run(scrubStop.signal), scrubStop)
 
   const identity = openIdentity(dataDir)
+  background(keepSealedIdentity({ dataDir, repository, dataKey: options.dataKey, log }, identityStop.signal), identityStop)
   const enrollment = new Enrollment(identity, (agent) => catalog.chainEnd(agent)?.epoch ?? 0, log)
   const receiver = stack.adopt(
     await Receiver.listen(
@@ -137,6 +166,7 @@ export async function collect(
     listen: config.listen,
     repository: repository.id,
     damages,
+    copies,
     scrub,
     catalog,
     enrolled: identity.agents,
@@ -147,7 +177,7 @@ export async function collect(
   stack.use(
     await serveLocal(
       join(dataDir, 'admin.sock'),
-      adminRoutes({ overview, history, receiver, catalog, enrolled: identity.agents, replica, prune }),
+      adminRoutes({ overview, copies, history, receiver, catalog, enrolled: identity.agents, replica, prune }),
     ),
   )
   const { address, port } = receiver.address
@@ -180,10 +210,14 @@ function scrubbing(
   parts: Omit<ScrubRoundsParts, 'dataDir' | 'thread' | 'roundMs' | 'log'>,
   stack: AsyncDisposableStack,
 ): ScrubRounds | undefined {
-  const { scrubDays, scrubMegabytesPerSecond } = config
+  const { scrubDays } = config
   if (scrubDays === 0) return undefined
   const thread = stack.use(
-    new ScrubThread(dataKey, { parity: parityShape(config) ?? DEFAULT_PARITY, bytesPerSecond: scrubMegabytesPerSecond * BYTES_PER_MB }),
+    new ScrubThread(dataKey, { parity: parityShape(config) ?? DEFAULT_PARITY, bytesPerSecond: bytesPerSecond(config) }),
   )
   return new ScrubRounds({ ...parts, dataDir, thread, roundMs: scrubDays * DAY_MS, log })
+}
+
+function bytesPerSecond({ scrubMegabytesPerSecond }: CollectorConfig): number {
+  return scrubMegabytesPerSecond * BYTES_PER_MB
 }

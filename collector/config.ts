@@ -42,6 +42,8 @@ const SCHEMA = z.strictObject({
   scrubMegabytesPerSecond: z.number().positive().default(50),
   /** How long versions are kept; for ever without it. */
   retention: RETENTION.optional(),
+  /** In how many places, the repository itself being one, everything must be durable before agents are told so. */
+  ackCopies: z.number().int().min(1).max(16).default(1),
   logLevel: z.enum(LOG_LEVELS).default('info'),
 })
 

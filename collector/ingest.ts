@@ -3,27 +3,32 @@
  *
  *     verify each chunk's hash -> chunks durable -> records durable -> catalog -> ack -> hint to the followers
  *
+ * Where the policy asks for copies, the ack alone waits for them; commits go on.
+ *
  * A crash between any two steps leaves a phantom (chunks without records, records without an ack, a catalog that lags and
  * is folded again at start), never a hole. One loop commits for all sessions: while one commit is on its way to the disk
  * the next gathers, so the cost of an fsync is shared by whatever arrived meanwhile.
  */
-import { statfsSync } from 'node:fs'
+
 import { systemClock, type WallClock } from '../shared/clock.ts'
 import { type Digest, digestHex, digestOf } from '../shared/digest.ts'
 import { asPacsimileError, PacsimileError, reasonOf } from '../shared/errors.ts'
-import { COMMIT_BYTES_TARGET, RECORDS_PER_MESSAGE_MAX } from '../shared/limits.ts'
+import { COMMIT_BYTES_TARGET } from '../shared/limits.ts'
 import type { Log } from '../shared/log.ts'
 import type { Label } from '../shared/path.ts'
 import { decodeRecord, type JournalRecord } from '../shared/record.ts'
 import { plainOf, storedForm } from '../shared/stored-form.ts'
 import type { ChainHead, Message } from '../shared/wire.ts'
+import { AckGate } from './ack-gate.ts'
 import type { Catalog } from './catalog.ts'
 import { CatalogBatch } from './catalog-batch.ts'
 import type { ChunkCache } from './chunk-cache.ts'
 import { ChunkPromises } from './chunk-promises.ts'
+import { shortageOf } from './disk-room.ts'
 import type { Payload } from './repository/frame.ts'
 import { encodeLedgerEntry, type LedgerBody, type LedgerEntry } from './repository/ledger-entry.ts'
-import type { RecordGroup, Repository } from './repository/repository.ts'
+import { addToGroups, type RecordGroup } from './repository/record-group.ts'
+import type { Repository } from './repository/repository.ts'
 import type { RunningTime } from './running-time.ts'
 
 export type ChunkMessage = Extract<Message, { kind: 'chunk' }>
@@ -60,6 +65,7 @@ interface Rewrite {
 
 /** Received bytes that may wait for a commit before senders are held back. */
 const QUEUE_BYTES_MAX = 8 * COMMIT_BYTES_TARGET
+/** An entry of the ledger that fails costs a restart: none is begun with less. */
 const LEDGER_ROOM_BYTES = 1 << 20
 /** Pause before files are begun anew after the disk failed. */
 const RETRY_MS = 1000
@@ -74,6 +80,7 @@ export class Ingest {
   readonly #wall: WallClock
   readonly #naming = new Set<(name: Digest) => void>()
   readonly #promises: ChunkPromises
+  readonly #gate: AckGate
   #queue: Item[] = []
   #queuedBytes = 0
   /** Agent, NUL, digest -> how often: what one agent sends and spoils is no other's. */
@@ -88,6 +95,8 @@ export class Ingest {
     catalog: Catalog
     cache: ChunkCache
     log: Log
+    /** Without one, what is durable here is acknowledged. */
+    gate?: AckGate | undefined
     onCommit: (agents: ReadonlySet<Label>) => void
     age: RunningTime
     wall?: WallClock
@@ -100,6 +109,7 @@ export class Ingest {
     this.#age = parts.age
     this.#promises = new ChunkPromises(() => parts.age.ms)
     this.#wall = parts.wall ?? systemClock
+    this.#gate = parts.gate ?? new AckGate(() => true)
   }
 
   /** Why nothing can be taken in at the moment; undefined when all is well. */
@@ -123,6 +133,16 @@ export class Ingest {
   /** Whether somebody was told not long ago that the chunk is there. */
   isPromised(name: Digest): boolean {
     return this.#promises.has(name)
+  }
+
+  /** Whether all that is durable here may be acknowledged. */
+  get isHeld(): boolean {
+    return this.#gate.isHeld(this.#catalog.reflected())
+  }
+
+  /** Acknowledges what is durable here, when it may be. */
+  acknowledge(session: IngestSession, head: ChainHead): void {
+    this.#gate.when(this.#catalog.reflected(), () => session.committed(head))
   }
 
   /** Whether senders should hold back. */
@@ -159,11 +179,8 @@ export class Ingest {
   /** Entries of the ledger, durable when this resolves. `make` is called in the order of commits. @throws io, space */
   note(make: (batch: CatalogBatch) => readonly LedgerBody[]): Promise<void> {
     if (this.#failure !== undefined) return Promise.reject(this.#failure)
-    try {
-      requireRoom(this.#repository.directory)
-    } catch (error) {
-      return Promise.reject(asPacsimileError(error, 'Writing to the ledger'))
-    }
+    const shortage = shortageOf(this.#repository.directory, LEDGER_ROOM_BYTES)
+    if (shortage !== undefined) return Promise.reject(shortage)
     return new Promise((resolve, reject) => {
       // Who writes the ledger waits for it, and is told by the commit.
       void this.submit({ ledger: make, resolve, reject })
@@ -255,8 +272,9 @@ export class Ingest {
       if (ledger.length > 0) throw asPacsimileError(error, 'Committing to the ledger')
       return this.#fail(asPacsimileError(error, 'Committing to the repository'), items)
     }
+    const reflected = { packs: this.#repository.end('pack'), segments: this.#repository.end('segment') }
     try {
-      await batch.write({ packs: this.#repository.end('pack'), segments: this.#repository.end('segment') })
+      await batch.write(reflected)
     } catch (error) {
       // After a failed write LevelDB may acknowledge what it loses. Everything is durable in the repository: the collector
       // starts anew, and folds it again.
@@ -270,7 +288,7 @@ export class Ingest {
     const words = [...heads].map(
       ([session, head]) =>
         (): void =>
-          session.committed(head),
+          this.#gate.when(reflected, () => session.committed(head)),
     )
     for (const item of items) if ('resolve' in item) words.push(item.resolve)
     for (const [session, error] of broken) words.push(() => session.failed(error))
@@ -352,24 +370,6 @@ export class Ingest {
     const sessions = new Set(items.flatMap((item) => ('session' in item ? [item.session] : [])))
     const rejections = items.flatMap((item) => ('reject' in item ? [(): void => item.reject(error)] : []))
     return [...rejections, ...[...sessions].map((session) => (): void => session.failed(error))]
-  }
-}
-
-/** An entry of the ledger that fails costs a restart: none is begun without room. @throws space, io */
-function requireRoom(directory: string): void {
-  const { bavail, bsize } = statfsSync(directory)
-  if (bavail * bsize < LEDGER_ROOM_BYTES) throw new PacsimileError('space', `Less than 1 MiB is free for ${directory}`)
-}
-
-/** Records of one agent share a frame as far as it takes them; those of several agents need no order among them. */
-function addToGroups(groups: RecordGroup[], agent: Label, records: readonly Uint8Array[]): void {
-  if (records.length === 0) return
-  const at = groups.findLastIndex((group) => group.agent === agent)
-  const last = groups[at]
-  if (last !== undefined && last.records.length + records.length <= RECORDS_PER_MESSAGE_MAX) {
-    groups[at] = { agent, records: [...last.records, ...records] }
-  } else {
-    groups.push({ agent, records })
   }
 }
 

@@ -36,7 +36,7 @@ export interface InitResult {
 }
 
 /** Name of the key file that `init` makes, relative to DATA. */
-const OWN_KEY_FILE = join('keys', 'repository.key')
+export const OWN_KEY_FILE = join('keys', 'repository.key')
 /** What `init` puts into DATA, in no order: to be cleared away when it fails there. */
 const MADE_HERE = ['keys', 'repository']
 
@@ -64,7 +64,7 @@ export async function initCollector(request: InitRequest): Promise<InitResult> {
   }
 }
 
-function notEmpty(dataDir: string, found: readonly string[]): PacsimileError {
+export function notEmpty(dataDir: string, found: readonly string[]): PacsimileError {
   const why = found.includes(basename(configFile(dataDir)))
     ? 'a collector was initialised there'
     : `it holds ${found.slice(0, 3).join(', ')} but no collector.toml: other files, or an init that did not finish. Empty it by hand if nothing of it is needed`
@@ -106,7 +106,7 @@ function keyFileOf({ passphrase, keyFile }: InitRequest): string | undefined {
 }
 
 /** Undefined where the directory does not exist. `lost+found` is no content: DATA may be a filesystem of its own. */
-function entriesOf(directory: string): string[] | undefined {
+export function entriesOf(directory: string): string[] | undefined {
   try {
     return readdirSync(directory).filter((name) => name !== 'lost+found')
   } catch (error) {

@@ -7,6 +7,7 @@ import { millisecondsOf } from '../shared/clock.ts'
 import type { Label } from '../shared/path.ts'
 import { comparePositions, type Position } from '../shared/record.ts'
 import type { Catalog, VolumeFacts } from './catalog.ts'
+import type { Copies } from './copies.ts'
 import type { Damages } from './damages.ts'
 import type { EnrolledAgents } from './enrolled-agents.ts'
 import type { Ingest } from './ingest.ts'
@@ -21,6 +22,7 @@ export interface OverviewParts {
   readonly listen: string
   readonly repository: string
   readonly damages: Damages
+  readonly copies: Copies
   readonly scrub: ScrubRounds | undefined
   readonly catalog: Catalog
   readonly enrolled: EnrolledAgents
@@ -38,7 +40,7 @@ export class Overview {
   }
 
   async report(): Promise<CollectorStatus> {
-    const { dataDir, listen, repository, damages, scrub, catalog, ingest } = this.#parts
+    const { dataDir, listen, repository, damages, copies, scrub, catalog, ingest } = this.#parts
     const agents: AgentReport[] = []
     const names = new Set([...(await catalog.agents()), ...this.#parts.enrolled.names()])
     for (const agent of [...names].sort()) agents.push(await this.#agent(agent))
@@ -50,6 +52,7 @@ export class Overview {
       failure: ingest.failure?.message,
       damage: damages.list.length,
       scrub: scrub?.status,
+      copies: copies.status,
       agents,
     }
   }

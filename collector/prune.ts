@@ -51,6 +51,8 @@ export interface PruneParts {
   readonly age: RunningTime
   readonly quarantineMs: number
   readonly log: Log
+  /** A pack's file is about to be removed here, and is to be gone from every copy. @throws io, space */
+  readonly onDeleting?: (pack: number) => void
   /** A pack's file is gone here. */
   readonly onDeleted?: (path: string) => Promise<void>
 }
@@ -178,7 +180,7 @@ class PruneRun {
 
   /** Of packs that nothing has led to for the quarantine, and of those that an earlier run was about to delete. */
   async #deleteFiles(): Promise<void> {
-    const { catalog, repository, ingest, log, onDeleted } = this.#parts
+    const { catalog, repository, ingest, log, onDeleting, onDeleted } = this.#parts
     const numbers = this.#plan.deletable.map(({ number }) => number).sort((a, b) => a - b)
     const fresh = numbers.filter((number) => retirementOf(catalog, number)?.deletedBy === 0)
     for (let at = 0; at < fresh.length; at += LEDGER_ITEMS_MAX)
@@ -186,6 +188,7 @@ class PruneRun {
     for (const { number, bytes } of this.#plan.deletable) {
       const path = repository.pathOf('pack', number)
       repository.forget('pack', number)
+      onDeleting?.(number)
       try {
         unlinkSync(path)
         syncDirectory(dirname(path))

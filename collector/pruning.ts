@@ -9,11 +9,14 @@ import type { Label } from '../shared/path.ts'
 import { openCatalog } from './catalog-opening.ts'
 import { ChunkCache } from './chunk-cache.ts'
 import { type CollectorConfig, parityShape } from './config.ts'
+import { definitionsIn } from './copy-definition.ts'
+import { CopyStateFile } from './copy-state.ts'
 import { Ingest } from './ingest.ts'
 import { endOfLedger } from './ledger-view.ts'
 import { Prune, type PruneReport } from './prune.ts'
 import type { PrunePlan } from './prune-plan.ts'
 import { replay } from './replay.ts'
+import { nameOf } from './repository/copy.ts'
 import type { Hold } from './repository/ledger-entry.ts'
 import { Repository } from './repository/repository.ts'
 import { policyOf, quarantineMs } from './retention.ts'
@@ -60,8 +63,22 @@ export async function withPruning<Result>(parts: PruningParts, use: (pruning: Pr
   const age = new RunningTime(endOfLedger(catalog).ageMs)
   const ingest = new Ingest({ repository, catalog, cache: new ChunkCache(0), log, age, onCommit() {} })
   const policy = policyOf(config.retention)
+  // Copies lose it when the collector runs again.
+  const onDeleting = (pack: number): void => {
+    for (const { name } of definitionsIn(dataDir)) new CopyStateFile(dataDir, name).add(nameOf('pack', pack))
+  }
   const ticks = new Ticks({ catalog, repository, ingest, policy })
-  const prune = new Prune({ catalog, repository, ingest, ticks, policy, age, quarantineMs: quarantineMs(config.retention), log })
+  const prune = new Prune({
+    catalog,
+    repository,
+    ingest,
+    ticks,
+    policy,
+    age,
+    quarantineMs: quarantineMs(config.retention),
+    log,
+    onDeleting,
+  })
   const stop = new AbortController()
   const running = ingest.run(stop.signal)
   try {

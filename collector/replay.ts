@@ -20,7 +20,8 @@ import type { FrameFileKind } from './repository/file-header.ts'
 import { FRAME_OVERHEAD_BYTES } from './repository/frame.ts'
 import type { FoundFrame } from './repository/frame-file.ts'
 import { decodeLedgerEntry } from './repository/ledger-entry.ts'
-import { decodeRecordGroup, type ReadPosition, type Repository } from './repository/repository.ts'
+import { decodeRecordGroup } from './repository/record-group.ts'
+import { type ReadPosition, type Repository } from './repository/repository.ts'
 
 export interface ReplayResult {
   readonly chunks: number

@@ -6,6 +6,7 @@
  */
 import type { KeyObject } from 'node:crypto'
 import { closeSync, openSync, readFileSync, statSync } from 'node:fs'
+import { digestHex, digestOf } from '../shared/digest.ts'
 import { PacsimileError, reasonOf } from '../shared/errors.ts'
 import { libc } from '../shared/libc.ts'
 import type { Damage } from './catalog.ts'
@@ -23,6 +24,8 @@ export interface ScrubbedFile {
   /** Read at first. */
   readonly bytes: number
   readonly protection: Protection
+  /** Tells whether two sealed files hold the same frames; undefined where it is not sealed, or its index is damaged. */
+  readonly frames: string | undefined
   readonly found: readonly Damage[]
   readonly repair: FileRepair | undefined
   /** Damage that is there still. */
@@ -39,6 +42,7 @@ export interface ScrubOptions {
 interface Reading {
   readonly bytes: number
   readonly protection: Protection
+  readonly frames: string | undefined
   readonly damage: readonly Damage[]
 }
 
@@ -46,21 +50,22 @@ const WRITABLE_BITS = 0o222
 const MS_PER_SECOND = 1000
 const nobodyWakes = new Int32Array(new SharedArrayBuffer(4))
 
-/** Blocks its thread. @throws io, format-unknown */
+/** Blocks its thread; repairs from parity where it `repairs`. @throws io, format-unknown */
 export async function scrubFile(
   path: string,
   identity: FrameFileIdentity,
   dataKey: KeyObject,
   options: ScrubOptions,
+  repairs: boolean,
 ): Promise<ScrubbedFile> {
-  const { bytes, protection, damage } = readWhole(path, identity, dataKey, options.bytesPerSecond)
-  if (damage.length === 0) return { path, bytes, protection, found: damage, repair: undefined, left: damage }
+  const { bytes, protection, frames, damage } = readWhole(path, identity, dataKey, options.bytesPerSecond)
+  if (damage.length === 0 || !repairs) return { path, bytes, protection, frames, found: damage, repair: undefined, left: damage }
   const makeParity: MakeParity = (of, length) =>
     Promise.resolve(Array.from(stripesOf(readFileSync(of).subarray(0, length), options.parity), encodeStripe))
   const repair = await repairFile(path, identity, dataKey, makeParity)
-  if (repair === undefined) return { path, bytes, protection, found: damage, repair, left: damage }
+  if (repair === undefined) return { path, bytes, protection, frames, found: damage, repair, left: damage }
   const again = readWhole(path, identity, dataKey, Number.POSITIVE_INFINITY)
-  return { path, bytes, protection: again.protection, found: damage, repair, left: again.damage }
+  return { path, bytes, protection: again.protection, frames: again.frames, found: damage, repair, left: again.damage }
 }
 
 function readWhole(path: string, identity: FrameFileIdentity, dataKey: KeyObject, bytesPerSecond: number): Reading {
@@ -71,7 +76,7 @@ function readWhole(path: string, identity: FrameFileIdentity, dataKey: KeyObject
     file = FrameFile.open(path, identity, dataKey)
   } catch (error) {
     if (!(error instanceof PacsimileError) || error.code !== 'damage') throw error
-    return { bytes: size, protection: 'sealed', damage: [{ file: path, offset: 0, reason: error.message }] }
+    return { bytes: size, protection: 'sealed', frames: undefined, damage: [{ file: path, offset: 0, reason: error.message }] }
   }
   try {
     return readFrames(file, (mode & WRITABLE_BITS) === 0, bytesPerSecond)
@@ -103,7 +108,14 @@ function readFrames(file: FrameFile, isReadOnly: boolean, bytesPerSecond: number
   if (isSealed && damage.length === 0 && file.sealedIndex() === undefined)
     damage.push({ file: file.path, offset: file.size, reason: 'the index or the footer of this sealed file is damaged' })
   const sealedAs = hasParity ? 'parity' : 'sealed'
-  return { bytes, protection: isSealed ? sealedAs : 'open', damage }
+  return { bytes, protection: isSealed ? sealedAs : 'open', frames: framesOf(file), damage }
+}
+
+/** Which frames a sealed file has, and where, by its index. What ends the file may differ all the same, after a repair. */
+export function framesOf(file: FrameFile): string | undefined {
+  const index = file.sealedIndex()
+  if (index === undefined) return undefined
+  return digestHex(digestOf(Buffer.from(index.map(({ type, offset, digest }) => `${type} ${offset} ${digest}`).join(), 'latin1')))
 }
 
 function whyDamaged(file: FrameFile, found: ScannedFrame): string | undefined {

@@ -20,7 +20,7 @@ import type { Damages } from './damages.ts'
 import { retirementOf } from './ledger-view.ts'
 import type { FrameFileKind } from './repository/file-header.ts'
 import type { Repository } from './repository/repository.ts'
-import { noteReplicaHeal, SCRUBBED_KINDS, scrubOne } from './scrub.ts'
+import { noteCopyHeal, noteReplicaHeal, SCRUBBED_KINDS, scrubOne } from './scrub.ts'
 import type { ScrubbedFile } from './scrub-file.ts'
 import type { ScrubThread } from './scrub-thread.ts'
 
@@ -58,6 +58,8 @@ export interface ScrubRoundsParts {
   readonly catalogDirectory: string
   /** The catalog cannot be believed: it is made anew when the collector starts again. */
   readonly onCatalogDamage: (error: PacsimileError) => void
+  /** Puts a copy's file in the place of a damaged one. @returns the copy's name */
+  readonly healFromCopy: (kind: FrameFileKind, number: number) => Promise<string | undefined>
   /** What a round takes. */
   readonly roundMs: number
   readonly log: Log
@@ -163,7 +165,9 @@ export class ScrubRounds {
       const { scrubbed, heal } = await scrubOne(repository, thread, kind, number)
       if (heal !== undefined)
         log.warn('a file of the repository was damaged and is repaired', { file: heal.file, blocks: heal.blocks.length })
-      const left = kind === 'pack' && scrubbed.left.length > 0 ? await this.#healFromReplica(scrubbed, number) : scrubbed.left
+      const copy = scrubbed.left.length > 0 ? await this.#healFromCopy(scrubbed, kind, number) : undefined
+      const mended = copy === undefined ? scrubbed : { ...scrubbed, left: [] }
+      const left = kind === 'pack' && mended.left.length > 0 ? await this.#healFromReplica(mended, number) : mended.left
       for (const { file, offset, reason } of left) log.error('the repository is damaged', { file, offset, reason })
       const isFolded = await this.#fold(scrubbed.path, kind, number, left)
       await this.#parts.damages.scrubbed(scrubbed.path, left, isFolded)
@@ -174,7 +178,7 @@ export class ScrubRounds {
         kind,
         number,
         nextMs: Date.now() + restMs,
-        repaired: this.#state.repaired + Number(heal !== undefined),
+        repaired: this.#state.repaired + Number(heal !== undefined || copy !== undefined),
       })
     } catch (error) {
       if (signal.aborted) return
@@ -192,6 +196,15 @@ export class ScrubRounds {
   /** Whether prune has removed it since the files were looked for. */
   #isDeleted(kind: FrameFileKind, number: number): boolean {
     return kind === 'pack' && (retirementOf(this.#parts.catalog, number)?.deletedBy ?? 0) > 0
+  }
+
+  async #healFromCopy({ path }: ScrubbedFile, kind: FrameFileKind, number: number): Promise<string | undefined> {
+    const { repository, healFromCopy, log } = this.#parts
+    const copy = await healFromCopy(kind, number)
+    if (copy === undefined) return undefined
+    log.warn('a file of the repository was damaged beyond its parity and is replaced by that of a copy', { file: path, copy })
+    noteCopyHeal(repository, path, copy)
+    return copy
   }
 
   /** @returns what concerns something still */

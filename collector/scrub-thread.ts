@@ -16,13 +16,13 @@ export class ScrubThread implements AsyncDisposable {
   }
 
   /** One file at a time. @throws io, space, format-unknown */
-  async scrub(path: string, identity: FrameFileIdentity): Promise<ScrubbedFile> {
+  async scrub(path: string, identity: FrameFileIdentity, repairs = true): Promise<ScrubbedFile> {
     const worker = this.#started()
     const over = new AbortController()
     const ended = once(worker, 'exit', over)
     // Told by the race, or of no interest any more.
     ended.catch(() => {})
-    worker.postMessage({ path, identity } satisfies ScrubTask, [])
+    worker.postMessage({ path, identity, repairs } satisfies ScrubTask, [])
     let answer: ScrubAnswer | undefined
     try {
       const answered = once(worker, 'message', over)

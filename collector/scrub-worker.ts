@@ -16,6 +16,7 @@ export interface ScrubThreadData extends ScrubOptions {
 export interface ScrubTask {
   readonly path: string
   readonly identity: FrameFileIdentity
+  readonly repairs: boolean
 }
 
 export type ScrubAnswer = { readonly scrubbed: ScrubbedFile } | { readonly code: ErrorCode; readonly message: string }
@@ -25,9 +26,9 @@ const port = parentPort
 const { dataKey, ...options } = workerData as ScrubThreadData
 const key = createSecretKey(dataKey)
 
-port.on('message', ({ path, identity }: ScrubTask) => {
+port.on('message', ({ path, identity, repairs }: ScrubTask) => {
   const answer = (word: ScrubAnswer): void => port.postMessage(word, [])
-  scrubFile(path, identity, key, options).then(
+  scrubFile(path, identity, key, options, repairs).then(
     (scrubbed) => answer({ scrubbed }),
     (error: unknown) => {
       const { code, message } = asPacsimileError(error, `Scrubbing ${path}`)

@@ -44,8 +44,8 @@ export interface HealedFile {
   readonly time: string
   /** Below the repository's directory. */
   readonly file: string
-  /** `replica`: what parity could not repair was stored once more in another pack. */
-  readonly source: 'parity' | 'replica'
+  /** `replica`: what parity could not repair was stored once more in another pack. `copy NAME`: the file is that copy's now. */
+  readonly source: 'parity' | 'replica' | `copy ${string}`
   readonly blocks: readonly { readonly offset: number; readonly length: number; readonly before: string; readonly after: string }[]
   /** Parity, index or footer were damaged, and were written anew. */
   readonly end: boolean
@@ -121,6 +121,12 @@ export function noteReplicaHeal(repository: Repository, path: string, digests: r
   const file = relative(repository.directory, path)
   const chunks = digests.map((digest) => digestHex(digest))
   noteDown(repository.directory, { time: new Date().toISOString(), file, source: 'replica', blocks: [], end: false, chunks })
+}
+
+/** Notes down that a file was replaced by a copy's. */
+export function noteCopyHeal(repository: Repository, path: string, copy: string): void {
+  const file = relative(repository.directory, path)
+  noteDown(repository.directory, { time: new Date().toISOString(), file, source: `copy ${copy}`, blocks: [], end: false, chunks: [] })
 }
 
 function noteDown(directory: string, heal: HealedFile): void {

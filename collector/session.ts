@@ -106,7 +106,7 @@ export class Session implements IngestSession {
   }
 
   async #greet(): Promise<void> {
-    const { link, clock, repository, log } = this.#parts
+    const { link, ingest, clock, repository, log } = this.#parts
     const timer = setTimeout(() => link.fail(new PacsimileError('protocol', `No hello within ${HELLO_MS_MAX / 1000} s`)), HELLO_MS_MAX)
     const hello = await link.receive().finally(() => clearTimeout(timer))
     if (hello === undefined) throw link.ended ?? new PacsimileError('protocol', 'The session ended before it began')
@@ -120,6 +120,7 @@ export class Session implements IngestSession {
       throw new PacsimileError('not-trusted', `The certificate is of agent ${this.agent}, the hello of ${hello.agent}`)
     this.#skewMs = clock.observe(hello.time)
     const acked = this.#ackedFor(hello)
+    const isHeld = ingest.isHeld
     await link.send({
       kind: 'welcome',
       minor: PROTOCOL_MINOR,
@@ -129,8 +130,10 @@ export class Session implements IngestSession {
       chunkSizes: repository.chunkSizes,
       windowBytes: WINDOW_BYTES,
       time: clock.tick(),
+      ...(isHeld ? {} : { isHeld }),
     })
     this.#ready = true
+    if (!isHeld && acked.seq > 0) ingest.acknowledge(this, acked)
     log.info('agent connected', {
       agent: this.agent,
       epoch: hello.head.epoch,

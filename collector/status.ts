@@ -1,4 +1,5 @@
 /** What `pacsimile status` shows: one document, made by the running collector. */
+import type { CopyReport } from './copier.ts'
 import type { ScrubStatus } from './scrub-rounds.ts'
 
 export interface VolumeStatus {
@@ -49,5 +50,6 @@ export interface CollectorStatus {
   readonly damage: number
   /** Undefined where it is switched off. */
   readonly scrub: ScrubStatus | undefined
+  readonly copies: readonly CopyReport[]
   readonly agents: readonly AgentReport[]
 }

@@ -86,6 +86,12 @@ export const ERRORS = {
     advice:
       'The journal does not continue the one that the collector holds. The agent starts a new epoch with a full scan by itself; check that no copied agent state is running elsewhere.',
   },
+  'fenced': {
+    exit: 13,
+    retryable: false,
+    advice:
+      'Another collector writes this copy, or it holds another history; nothing was overwritten. Find out which collector is the right one, then `pacsimile copy remove` it here, or stop the other.',
+  },
   'space': { exit: 14, retryable: true, advice: 'Free space on the named filesystem.' },
   'unsupported': { exit: 15, retryable: false, advice: 'This platform or filesystem lacks what was asked for.' },
 } as const satisfies Record<string, ErrorMeaning>

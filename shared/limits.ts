@@ -36,6 +36,9 @@ export const PACK_BYTES_TARGET = 64 * MiB
 /** A segment is sealed when it has reached this size. */
 export const SEGMENT_BYTES_TARGET = 16 * MiB
 
+/** Largest small file of a copy: who writes it, a key slot, the identity of a collector with its agents. */
+export const SMALL_FILE_BYTES_MAX = 16 * MiB
+
 /** Largest WebSocket message. */
 export const MESSAGE_BYTES_MAX = 200 * MiB
 /** Largest control message (CBOR). */

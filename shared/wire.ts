@@ -52,6 +52,8 @@ export type Message =
       readonly chunkSizes: { readonly min: number; readonly average: number; readonly max: number }
       readonly windowBytes: number
       readonly time: HybridTime
+      /** False: go on from `acked`, but keep what you hold; an ack comes when enough copies have it. */
+      readonly isHeld?: boolean | undefined
     }
   /** collector: this session ends; `code` is an error code (docs/errors.md). */
   | { readonly kind: 'refuse'; readonly code: string; readonly message: string; readonly lastEpoch: number }
@@ -136,6 +138,7 @@ const CONTROL = {
     chunkSizes: z.object({ min: chunkSize, average: chunkSize, max: chunkSize }),
     windowBytes: count,
     time,
+    isHeld: z.boolean().optional(),
   }),
   'refuse': z.object({ code: short, message: text, lastEpoch: count }),
   'offer': z.object({ id: count, digests: digestsField }),

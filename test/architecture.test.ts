@@ -25,6 +25,7 @@ const INNER = 'collector/cli/'
 
 /** The only files that may import a package. A name that ends in a slash stands for the whole directory. */
 const DOORS: Record<string, readonly string[]> = {
+  '@aws-sdk/client-s3': ['collector/repository/copy-s3.ts'],
   '@napi-rs/blake-hash': ['shared/digest.ts'],
   '@peculiar/x509': ['shared/certificate.ts'],
   'cbor-x': ['shared/wire.ts'],

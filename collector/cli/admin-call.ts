@@ -7,7 +7,19 @@
 import { join } from 'node:path'
 import { callLocal } from '../../shared/local-api.ts'
 
-type Question = 'status' | 'volumes' | 'wait' | 'prunePlan' | 'prune' | 'holds' | 'hold' | 'release'
+type Question =
+  | 'status'
+  | 'volumes'
+  | 'wait'
+  | 'prunePlan'
+  | 'prune'
+  | 'holds'
+  | 'hold'
+  | 'release'
+  | 'copies'
+  | 'copyAdd'
+  | 'copyRemove'
+  | 'copyVerify'
 
 /** @throws collector-unreachable, or what the collector throws */
 export function askCollector(data: string, question: Question, body: object): Promise<unknown> {

@@ -8,6 +8,7 @@ import { resolve } from 'node:path'
 import type { Argv } from 'yargs'
 import { PacsimileError } from '../../shared/errors.ts'
 import type { InitResult } from '../init.ts'
+import { bucketOptions, definitionOf, PLACE_HELP } from './copy-options.ts'
 import { sayJson } from './json.ts'
 import { dataOption, jsonOption, withExamples } from './options.ts'
 import { paint, say } from './output.ts'
@@ -25,18 +26,37 @@ function initCommand(yargs: Argv): Argv {
     'Make the data directory: authority, repository key, configuration',
     (options) =>
       withExamples(
-        jsonOption(dataOption(options))
+        bucketOptions(jsonOption(dataOption(options)))
           .option('listen', { type: 'string', describe: 'HOST:PORT for agents', default: '0.0.0.0:7443', requiresArg: true })
           .option('key-file', { type: 'string', describe: 'Wrap the repository key by this key file', requiresArg: true })
           .option('passphrase', {
             type: 'boolean',
             describe: 'Wrap it by a passphrase, asked for (or PACSIMILE_PASSPHRASE); the service then needs it at each start',
             default: false,
+          })
+          .option('from', { type: 'string', describe: `Make it from this copy of a repository: ${PLACE_HELP}`, requiresArg: true })
+          .option('take-over', {
+            type: 'boolean',
+            describe: 'With --from: also where the collector that writes the copy was at work a moment ago; it is shut out',
+            default: false,
+          })
+          .option('copy-name', {
+            type: 'string',
+            describe: 'With --from: what that copy is called here',
+            default: 'origin',
+            requiresArg: true,
           }),
         'collector init    # with a key file in DATA/keys, so that the service starts unattended',
         'collector init --data /srv/pacsimile --listen 10.0.0.5:7443 --passphrase',
+        'collector init --from fs:/mnt/usb/pacsimile --key-file /mnt/safe/repository.key',
       ),
-    async ({ data, listen, keyFile, passphrase, json }) => {
+    async ({ data, listen, keyFile, passphrase, from, takeOver, copyName, json, ...bucket }) => {
+      if (from !== undefined) {
+        const { initFromCopy } = await import('./init-from.ts')
+        await initFromCopy(definitionOf(from, bucket), { data, listen, keyFile, takeOver, copyName, json })
+        return
+      }
+      if (takeOver) throw new PacsimileError('usage', '--take-over belongs to --from')
       const secret = await initSecret(keyFile, passphrase)
       const { initCollector } = await import('../init.ts')
       const dataDir = resolve(data)

@@ -12,6 +12,7 @@ import { catCommand } from './cat-command.ts'
 import { checkCommand } from './check-command.ts'
 import { collectorCommand } from './collector-command.ts'
 import { reportError } from './command-error.ts'
+import { copyCommand } from './copy-command.ts'
 import { demoCommand } from './demo-command.ts'
 import { holdCommand } from './hold-command.ts'
 import { keysCommand } from './keys-command.ts'
@@ -45,6 +46,7 @@ const COMMANDS = [
   pruneCommand,
   holdCommand,
   keysCommand,
+  copyCommand,
 ]
 
 /** The options that may be given several times. */

@@ -9,6 +9,7 @@ import type { ScrubStatus } from '../scrub-rounds.ts'
 import type { AgentReport, CollectorStatus, VolumeStatus } from '../status.ts'
 import { askCollector } from './admin-call.ts'
 import { showAge, showBytes, showCount, showDuration } from './amounts.ts'
+import { sayCopies } from './copy-row.ts'
 import { bytesFields, sayJson } from './json.ts'
 import { dataOption, jsonOption, withExamples } from './options.ts'
 import { paint, say } from './output.ts'
@@ -60,6 +61,10 @@ function saySummary(status: CollectorStatus): void {
   if (status.failure !== undefined) say(paint('red', `Nothing can be taken in: ${status.failure}`))
   if (status.damage > 0) say(paint('red', `The repository is damaged in ${showCount(status.damage, 'place')}: run \`pacsimile check\``))
   if (status.scrub !== undefined) say(paint('dim', scrubLine(status.scrub)))
+  if (status.copies.length > 0) {
+    say()
+    sayCopies(status.copies)
+  }
   if (status.agents.length === 0) {
     say('No agent is enrolled yet. Make a token with `pacsimile token create`, then `pacsimile agent enroll` on the host.')
     return

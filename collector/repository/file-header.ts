@@ -33,6 +33,12 @@ export function encodeHeader(identity: FrameFileIdentity, salt: Buffer): Buffer 
   return to.take()
 }
 
+/** Whether these are the bytes of some header. */
+export function isHeaderWhole(bytes: Buffer): boolean {
+  if (bytes.length < FILE_HEADER_BYTES || !bytes.subarray(0, MAGIC.length).equals(MAGIC)) return false
+  return crc32(bytes.subarray(0, FILE_HEADER_BYTES - 4)) === bytes.readUInt32LE(FILE_HEADER_BYTES - 4)
+}
+
 /** The salt of a file's labels. @throws format-invalid, format-unknown, damage */
 export function checkHeader(bytes: Buffer, identity: FrameFileIdentity, path: string): Buffer {
   const from = new ByteReader(bytes, path)

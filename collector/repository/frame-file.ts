@@ -84,6 +84,7 @@ export class FrameFile {
   readonly #queue: Buffer[] = []
   #end: number
   #written: number
+  #durable: number
   #failed: PacsimileError | undefined
 
   private constructor(path: string, identity: FrameFileIdentity, fd: number, dataKey: KeyObject, salt: Buffer, end: number) {
@@ -94,6 +95,7 @@ export class FrameFile {
     this.#labelKey = labelKey(dataKey, salt)
     this.#end = end
     this.#written = end
+    this.#durable = end
   }
 
   /** A new, empty file; durable by name when this returns. */
@@ -155,6 +157,7 @@ export class FrameFile {
     fsyncSync(file.#fd)
     file.#end = end
     file.#written = end
+    file.#durable = end
     return file
   }
 
@@ -180,6 +183,11 @@ export class FrameFile {
     return this.#end
   }
 
+  /** Up to here it was made durable by `sync`. */
+  get durable(): number {
+    return this.#durable
+  }
+
   /** Queues a frame; it is durable after the next `sync`. */
   append(type: FrameType, payload: Payload): FramePlace {
     const frame = sealFrame(type, payload, this.#dataKey, this.#labelKey)
@@ -197,6 +205,7 @@ export class FrameFile {
     try {
       const written = await this.#flush()
       if (written) await datasync(this.#fd)
+      this.#durable = this.#written
     } catch (error) {
       this.#failed = asPacsimileError(error, `Writing ${this.path}`)
       throw this.#failed

@@ -9,29 +9,25 @@
  * Invariant: `commit` makes chunks durable before the records that name them are written. A crash may leave a phantom
  * (a chunk that no record names, records that nobody was told of), never a hole (a record without its chunks).
  */
+
 import { createSecretKey, type KeyObject } from 'node:crypto'
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
-import { ByteReader, ByteWriter } from '../../shared/bytes.ts'
+
 import type { ChunkSizes } from '../../shared/chunker.ts'
 import type { Digest } from '../../shared/digest.ts'
 import { asPacsimileError, errnoOf, PacsimileError, reasonOf } from '../../shared/errors.ts'
 import { createFileDurably, makeDirectory, syncDirectory } from '../../shared/files.ts'
-import {
-  CHUNK_BYTES_MAX,
-  LABEL_MAX,
-  PACK_BYTES_TARGET,
-  RECORD_BYTES_MAX,
-  RECORDS_PER_MESSAGE_MAX,
-  SEGMENT_BYTES_TARGET,
-} from '../../shared/limits.ts'
-import { type Label, label } from '../../shared/path.ts'
+import { CHUNK_BYTES_MAX, PACK_BYTES_TARGET, SEGMENT_BYTES_TARGET } from '../../shared/limits.ts'
+import { type Label } from '../../shared/path.ts'
+import { nameOf } from './copy.ts'
 import { type FrameFileKind } from './file-header.ts'
 import { type Payload, packPayload } from './frame.ts'
 import { FrameFile, type FramePlace } from './frame-file.ts'
 import type { ParityShape } from './parity.ts'
 import { parityOf } from './parity-thread.ts'
+import { encodeRecordGroup, type RecordGroup } from './record-group.ts'
 
 const FORMAT_NAME = 'pacsimile repository'
 const FORMAT_VERSION = 1
@@ -63,11 +59,10 @@ export interface ReadPosition {
   readonly offset: number
 }
 
-/** Consecutive records of one agent: what one records frame holds. */
-export interface RecordGroup {
-  readonly agent: Label
-  /** Encoded, at most RECORDS_PER_MESSAGE_MAX. */
-  readonly records: readonly Uint8Array[]
+/** `ended`: it was given up and will not be sealed. */
+export interface FileExtent {
+  readonly bytes: number
+  readonly state: 'sealing' | 'sealed' | 'ended'
 }
 
 /** How full files are sealed. */
@@ -116,7 +111,9 @@ export class Repository {
   readonly #sealAs: Sealing
   /** Files that are full, sealed one after the other while others are written. */
   #sealing: Promise<void> = Promise.resolve()
-  #unsealed = 0
+  readonly #unsealed = new Set<string>()
+  /** Files that were closed and are not sealed: how far each is durable. */
+  readonly #ended = new Map<string, number>()
 
   private constructor(directory: string, about: RepositoryDescription, dataKey: Buffer, sealAs: Sealing = {}) {
     this.directory = directory
@@ -168,8 +165,7 @@ export class Repository {
   // ---- files -------------------------------------------------------------------------------------------------------
 
   pathOf(kind: FrameFileKind, number: number): string {
-    const name = number.toString(16).padStart(12, '0')
-    return join(this.directory, `${kind}s`, name.slice(-2), `${name}.${kind === 'pack' ? 'pack' : 'seg'}`)
+    return join(this.directory, nameOf(kind, number))
   }
 
   /** The numbers of the files of a kind, rising. */
@@ -281,7 +277,7 @@ export class Repository {
     }
     this.#rollOver()
     // More is not taken than can be sealed: each file that waits is held open, with its index.
-    if (this.#unsealed > UNSEALED_MAX) await this.#sealing
+    if (this.#unsealed.size > UNSEALED_MAX) await this.#sealing
   }
 
   /**
@@ -289,28 +285,29 @@ export class Repository {
    * kernel may have dropped what it reports as written); the next append begins new files.
    */
   abandonOpenFiles(): void {
-    this.#pack?.close()
-    this.#segment?.close()
+    for (const file of [this.#pack, this.#segment]) {
+      if (file !== undefined) this.#ended.set(file.path, file.durable)
+      file?.close()
+    }
     this.#pack = undefined
     this.#segment = undefined
   }
 
   #rollOver(): void {
     if (this.#pack !== undefined && this.#pack.size >= PACK_BYTES_TARGET) {
-      const full = this.#pack
+      this.#sealLater(this.#pack)
       this.#pack = undefined
-      this.#sealLater(full)
     }
     if (this.#segment !== undefined && this.#segment.size >= SEGMENT_BYTES_TARGET) {
-      const full = this.#segment
+      this.#sealLater(this.#segment)
       this.#segment = undefined
-      this.#sealLater(full)
     }
   }
 
   /** Parity takes its time; nobody's acknowledgement waits for it. */
   #sealLater(file: FrameFile): void {
-    this.#unsealed += 1
+    this.#unsealed.add(file.path)
+    this.#ended.set(file.path, file.size)
     this.#sealing = this.#sealing.then(() => this.#seal(file))
   }
 
@@ -318,12 +315,13 @@ export class Repository {
     const { parity, onUnsealed } = this.#sealAs
     try {
       await file.seal(parity === undefined ? undefined : parityOf(parity))
+      this.#ended.delete(file.path)
     } catch (error) {
       // It holds what was committed all the same, and is read front to back; `scrub` counts it among those without parity.
       onUnsealed?.(file.path, asPacsimileError(error, `Sealing ${file.path}`))
     } finally {
       file.close()
-      this.#unsealed -= 1
+      this.#unsealed.delete(file.path)
     }
   }
 
@@ -337,6 +335,16 @@ export class Repository {
     const open = kind === 'pack' ? this.#pack : this.#segment
     if (open !== undefined) return { file: open.identity.number, offset: open.size }
     return { file: (this.numbers(kind).at(-1) ?? 0) + 1, offset: 0 }
+  }
+
+  /** How far a file is durable that nothing is appended to any more; undefined where it is not there. */
+  extentOf(kind: FrameFileKind, number: number): FileExtent | undefined {
+    const path = this.pathOf(kind, number)
+    const found = statSync(path, { throwIfNoEntry: false })
+    if (found === undefined) return undefined
+    const ended = this.#ended.get(path)
+    if (ended !== undefined) return { bytes: ended, state: this.#unsealed.has(path) ? 'sealing' : 'ended' }
+    return { bytes: found.size, state: (found.mode & 0o222) === 0 ? 'sealed' : 'ended' }
   }
 
   // ---- reading -----------------------------------------------------------------------------------------------------
@@ -366,31 +374,5 @@ export class Repository {
     for (const file of this.#readers.values()) file.close()
     this.#readers.clear()
     this.abandonOpenFiles()
-  }
-}
-
-/** Payload of a records frame: the agent, the count, then each record with its length. */
-export function encodeRecordGroup(group: RecordGroup): Buffer {
-  const to = new ByteWriter(80 + group.records.reduce((sum, record) => sum + record.length + 4, 0))
-  to.string(group.agent).varint(group.records.length)
-  for (const record of group.records) to.bytes(record)
-  return to.view()
-}
-
-/** @throws format-invalid */
-export function decodeRecordGroup(bytes: Buffer): RecordGroup {
-  const from = new ByteReader(bytes, 'Records frame')
-  const agent = readAgent(from)
-  const records = Array.from({ length: from.varint(RECORDS_PER_MESSAGE_MAX) }, () => from.bytes(RECORD_BYTES_MAX))
-  from.end()
-  return { agent, records }
-}
-
-function readAgent(from: ByteReader): Label {
-  const text = from.string(LABEL_MAX)
-  try {
-    return label(text, 'Agent')
-  } catch {
-    return from.fail('bad agent name')
   }
 }

@@ -92,6 +92,20 @@ describe('a session', () => {
     expect([...collector.chunks.values()].map(String)).toEqual(['one', 'two', 'three'])
   })
 
+  it('takes no welcome for an ack that says that what is durable is not held yet', async () => {
+    const side = await Side.open()
+    const collector = new FakeCollector()
+    collector.isAcking = false
+    await side.write('a', 'one')
+    await side.meet(collector, () => collector.until(() => collector.seq === 2))
+    const before = [...side.acks]
+    await side.meet(collector, tick, { isHeld: false })
+    expect(side.acks).toEqual(before)
+    expect(side.journal.acked(collector.repository).seq).toBe(0)
+    await side.meet(collector, tick)
+    expect(side.acks).toEqual([...before, 2])
+  })
+
   it.each([0, 1])('sends filtered content only where it is understood: to a collector of minor version %i', async (minor) => {
     const side = await Side.open()
     const collector = new FakeCollector()

@@ -8,12 +8,15 @@ import type { CheckReport } from '../../collector/check.ts'
 import { checkFields } from '../../collector/cli/check-command.ts'
 import { entryFields } from '../../collector/cli/entry-row.ts'
 import { holdFields } from '../../collector/cli/hold-command.ts'
+import { initFromFields } from '../../collector/cli/init-from.ts'
 import { logFields } from '../../collector/cli/log-row.ts'
 import { pruneFields } from '../../collector/cli/prune-command.ts'
 import { rebuildFields } from '../../collector/cli/rebuild-command.ts'
 import { restoreFields } from '../../collector/cli/restore-command.ts'
 import { statusFields } from '../../collector/cli/status-command.ts'
 import { windowFields } from '../../collector/cli/window-command.ts'
+import type { CopyReport } from '../../collector/copier.ts'
+import type { CopyVerifyReport } from '../../collector/copy-verify.ts'
 import type { RestoreReport } from '../../collector/restore.ts'
 import type { ScrubReport } from '../../collector/scrub.ts'
 import type { CollectorStatus } from '../../collector/status.ts'
@@ -61,6 +64,27 @@ const VERSIONS: Version[] = [
   { kind: 'block-device', ...METADATA, xattrs: [], device: 5n },
 ]
 const ENTRIES = VERSIONS.map((version) => ({ path: UNREADABLE, position: { epoch: 1, seq: 1 }, version, absent: undefined }))
+const COPY: CopyReport = {
+  name: 'usb',
+  url: 'fs:/usb',
+  state: 'failing',
+  reason: 'away',
+  behindBytes: 1,
+  behindSinceMs: 1,
+  currentAtMs: 1,
+  verifiedSinceMs: 1,
+  repaired: 1,
+  damaged: 1,
+}
+const VERIFIED: CopyVerifyReport = {
+  copy: 'usb',
+  url: 'fs:/usb',
+  files: 1,
+  bytes: 1,
+  seconds: 1,
+  findings: [{ file: 'f', kind: 'damaged', offset: 1, reason: 'r', isRepaired: true }],
+  better: [{ file: 'f', reason: 'r' }],
+}
 const SPAN = { from: at(FIRST_MS), until: at(LAST_MS) }
 const GAP = { ...SPAN, cause: 'asleep' }
 
@@ -162,16 +186,23 @@ describe('docs/json.md names exactly the fields of', () => {
       failure: 'full',
       damage: 0,
       scrub: { startedMs: 1, verifiedBytes: 1, totalBytes: 1, allVerifiedSinceMs: 1, repaired: 1 },
+      copies: [COPY],
       agents: [
         { ...agent, pending: 0, spoolBytes: 0, lagMs: 0, volumes: [{ ...volume, lastGapMs: 1, replicaPath: '/r', replicaProblems: 0 }] },
       ],
     }
     const data = await serveHistory(new FakeHistory(), {
       status: () => Promise.resolve(status),
+      copies: () => Promise.resolve([COPY]),
+      copyAdd: () => Promise.resolve({}),
+      copyVerify: () => Promise.resolve(VERIFIED),
       wait: () => Promise.resolve({ agents: [{ agent: 'pacs1', epoch: 1, seq: 1 }] }),
     })
     expect(fieldsOf(await answer('status', '--data', data))).toEqual(documented('status'))
     expect(fieldsOf(await answer('wait', '--data', data))).toEqual(documented('wait'))
+    expect(fieldsOf(await answer('copy', 'list', '--data', data))).toEqual(documented('copy list'))
+    expect(fieldsOf(await answer('copy', 'verify', 'usb', '--data', data))).toEqual(documented('copy verify'))
+    expect(fieldsOf(await answer('copy', 'add', 'usb', 'fs:/usb', '--data', data))).toEqual(documented('copy add'))
     const named = statusFields({
       ...status,
       agents: status.agents.map((one) => ({ ...one, volumes: [{ ...one.volumes[0], root: 'x\xff' }] })),
@@ -294,6 +325,13 @@ describe('docs/json.md names exactly the fields of', () => {
     const data = await serveHistory(new FakeHistory(), routes)
     expect(fieldsOf(await answer('hold', 'list', '--data', data))).toEqual(documented('hold list'))
     expect(fieldsOf(await answer('hold', 'remove', 'trial', '--data', data))).toEqual(documented('hold remove'))
+  })
+
+  it('collector init --from', () => {
+    const damage = [{ file: 'f', offset: 1, reason: 'r' }]
+    const made = { repositoryId: 'r', caFingerprint: 'c', keyFile: '/k', hasIdentity: true, files: 1, bytes: 1, damage }
+    const fields = initFromFields(made, { dataDir: '/d', listen: 'h:1', from: 'fs:/usb' })
+    expect(fieldsOf(fields)).toEqual(documented('collector init --from'))
   })
 
   it('collector init, token create, keys and agent enroll', async () => {

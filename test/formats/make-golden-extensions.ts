@@ -7,8 +7,10 @@
  *     records.json              its records: bytes, value, and what the extension fields of each version say
  *     tree.json                 the tree at its head
  */
+
 import { packPayload } from '../../collector/repository/frame.ts'
-import { encodeRecordGroup } from '../../collector/repository/repository.ts'
+import { encodeRecordGroup } from '../../collector/repository/record-group.ts'
+
 import { startOfMillisecond } from '../../shared/clock.ts'
 import { type Digest, digestHex, digestOf, NO_DIGEST } from '../../shared/digest.ts'
 import { label, ROOT, relativePath } from '../../shared/path.ts'

@@ -6,9 +6,11 @@
  *     repository.key            its key file
  *     contents.json             by path, the content in hex
  */
+
 import { zstdCompressSync } from 'node:zlib'
 import { packPayload } from '../../collector/repository/frame.ts'
-import { encodeRecordGroup } from '../../collector/repository/repository.ts'
+import { encodeRecordGroup } from '../../collector/repository/record-group.ts'
+
 import { startOfMillisecond } from '../../shared/clock.ts'
 import { digestOf, NO_DIGEST } from '../../shared/digest.ts'
 import { label, relativePath } from '../../shared/path.ts'

@@ -6,9 +6,11 @@
  *     repository.key            its key file
  *     entries.json              of each entry the bytes in hex, and what they say
  */
+
 import { packPayload } from '../../collector/repository/frame.ts'
 import { encodeLedgerEntry, LEDGER_START, type LedgerBody, ledgerEnd } from '../../collector/repository/ledger-entry.ts'
-import { encodeRecordGroup } from '../../collector/repository/repository.ts'
+import { encodeRecordGroup } from '../../collector/repository/record-group.ts'
+
 import { startOfMillisecond } from '../../shared/clock.ts'
 import { digestOf, NO_DIGEST } from '../../shared/digest.ts'
 import { label, relativePath } from '../../shared/path.ts'

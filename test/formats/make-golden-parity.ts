@@ -6,11 +6,13 @@
  *     repository.key            its key file
  *     contents.json             by path, SHA-256 of the content
  */
+
 import { createHash } from 'node:crypto'
 import { packPayload } from '../../collector/repository/frame.ts'
 import { DEFAULT_PARITY } from '../../collector/repository/parity.ts'
 import { parityOf } from '../../collector/repository/parity-thread.ts'
-import { encodeRecordGroup } from '../../collector/repository/repository.ts'
+import { encodeRecordGroup } from '../../collector/repository/record-group.ts'
+
 import { startOfMillisecond } from '../../shared/clock.ts'
 import { digestOf, NO_DIGEST } from '../../shared/digest.ts'
 import { label, relativePath } from '../../shared/path.ts'

@@ -11,6 +11,7 @@
  *     repository.key            its key file; passphrase.txt, recovery.txt: its other keys
  *     expected.json             all records in it, the trees at several points, and SHA-256 of the contents
  */
+
 import { createHash, createSecretKey } from 'node:crypto'
 import { appendFileSync, existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -19,8 +20,9 @@ import { type FrameFileKind } from '../../collector/repository/file-header.ts'
 import { labelKey, packPayload, sealFrame } from '../../collector/repository/frame.ts'
 import { FrameFile } from '../../collector/repository/frame-file.ts'
 import { formatSlot, type SlotSecret, sealSlot } from '../../collector/repository/key-slot.ts'
+import { encodeRecordGroup } from '../../collector/repository/record-group.ts'
 import { formatRecoveryKey } from '../../collector/repository/recovery-key.ts'
-import { encodeRecordGroup, Repository } from '../../collector/repository/repository.ts'
+import { Repository } from '../../collector/repository/repository.ts'
 import { DEFAULT_CHUNK_SIZES } from '../../shared/chunker.ts'
 import { type HybridTime, hybridTime, startOfMillisecond } from '../../shared/clock.ts'
 import { type Digest, digestHex, digestOf, NO_DIGEST } from '../../shared/digest.ts'

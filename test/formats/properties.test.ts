@@ -1,9 +1,11 @@
 /** Encoding and decoding are inverse, and no bytes at all make a decoder do anything but refuse. */
+
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { readFrameHeader } from '../../collector/repository/frame.ts'
 import { decodeIndex, encodeIndex } from '../../collector/repository/frame-index.ts'
-import { decodeRecordGroup, encodeRecordGroup } from '../../collector/repository/repository.ts'
+import { decodeRecordGroup, encodeRecordGroup } from '../../collector/repository/record-group.ts'
+
 import { ByteReader, ByteWriter } from '../../shared/bytes.ts'
 import { digestOf } from '../../shared/digest.ts'
 import { PacsimileError } from '../../shared/errors.ts'

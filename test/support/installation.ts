@@ -6,23 +6,13 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync } from 'node:fs'
-import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { onTestFinished } from 'vitest'
+import { freePort } from './free-port.ts'
 import { scratchDirectory } from './scratch.ts'
 
 const EXECUTABLE = join(import.meta.dirname, '../../collector/cli/pacsimile')
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const address = server.address()
-  server.close()
-  await once(server, 'close')
-  if (address === null || typeof address === 'string') throw new Error('no port')
-  return address.port
-}
 
 /** How long a process that is asked to end is given. */
 const STOP_MS_MAX = 30_000
@@ -143,8 +133,8 @@ export class Installation {
     return existsSync(file) ? readFileSync(file, 'utf8') : ''
   }
 
-  startCollector(): void {
-    this.#start('collector', ['collector', 'run', '--data', this.data])
+  startCollector(data = this.data, name = 'collector'): void {
+    this.#start(name, ['collector', 'run', '--data', data])
   }
 
   startAgent(agent: string, options: readonly string[] = [], environment: Readonly<Record<string, string>> = {}): void {

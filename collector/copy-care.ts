@@ -1,0 +1,94 @@
+/**
+ * Connections to copies beside those of their copiers: to verify one, and to fetch a file from one.
+ *
+ * Invariant: a file of the repository is replaced by a copy's only when that was read whole, under another name, and is a sealed one
+ * of the same number. It prevents a heal that brings in other damage, or half a file.
+ */
+import { chmodSync, chownSync, renameSync, rmSync, statSync } from 'node:fs'
+import { basename, dirname, join } from 'node:path'
+import { asPacsimileError } from '../shared/errors.ts'
+import { syncDirectory, TEMPORARY_PREFIX } from '../shared/files.ts'
+import type { Reflected } from './catalog.ts'
+import type { CopiedRepository } from './copier.ts'
+import { instanceOf, type NamedDefinition, openCopy } from './copy-definition.ts'
+import { fetchTo } from './copy-fetch.ts'
+import { CopyVerifier, type WatchedCopier } from './copy-verify.ts'
+import { nameOf } from './repository/copy.ts'
+import type { FrameFileKind } from './repository/file-header.ts'
+import { DEFAULT_PARITY } from './repository/parity.ts'
+import { ScrubThread } from './scrub-thread.ts'
+
+export interface CopyCareParts {
+  readonly dataDir: string
+  readonly repository: CopiedRepository & {
+    readonly id: string
+    numbers(kind: FrameFileKind): number[]
+    forget?(kind: FrameFileKind, number: number): void
+  }
+  readonly committed: () => Reflected
+  readonly dataKey: Buffer
+  readonly isDamaged: (path: string) => boolean
+}
+
+/** For what is fetched of a copy to be looked at. */
+export function scratchOf(dataDir: string, name: string): string {
+  return join(dataDir, 'copies', `${name}.fetched`)
+}
+
+/** Fetching one file. */
+const FETCH_MS_MAX = 600_000
+
+export class CopyCare {
+  readonly #parts: CopyCareParts
+
+  constructor(parts: CopyCareParts) {
+    this.#parts = parts
+  }
+
+  /** `bytesPerSecond` of what is read; Infinity for as fast as it goes. */
+  async withVerifier<Answer>(
+    { name, definition }: NamedDefinition,
+    { copier, bytesPerSecond }: { readonly copier: WatchedCopier; readonly bytesPerSecond: number },
+    work: (verifier: CopyVerifier) => Promise<Answer>,
+    signal: AbortSignal,
+  ): Promise<Answer> {
+    const { dataDir, repository, committed, dataKey, isDamaged } = this.#parts
+    await using copy = await openCopy(definition, signal)
+    await using thread = new ScrubThread(dataKey, { parity: DEFAULT_PARITY, bytesPerSecond })
+    const writer = { repository: repository.id, instance: instanceOf(dataDir) }
+    const scratch = scratchOf(dataDir, name)
+    return await work(
+      new CopyVerifier(copy, { name, repository, committed: committed(), dataKey, thread, writer, scratch, isDamaged, copier }),
+    )
+  }
+
+  /** Puts the copy's file in the place of the repository's; false where the copy does not have it, or not whole. @throws io, space, not-found */
+  async heal({ definition }: NamedDefinition, kind: FrameFileKind, number: number): Promise<boolean> {
+    const { repository, dataKey } = this.#parts
+    const name = nameOf(kind, number)
+    const path = repository.pathOf(kind, number)
+    const temporary = join(dirname(path), `${TEMPORARY_PREFIX}${basename(path)}-healed`)
+    await using copy = await openCopy(definition, AbortSignal.timeout(FETCH_MS_MAX))
+    const [held] = await Array.fromAsync(copy.list(name))
+    if (held?.isFinished !== true) return false
+    await using thread = new ScrubThread(dataKey, { parity: DEFAULT_PARITY, bytesPerSecond: Number.POSITIVE_INFINITY })
+    try {
+      rmSync(temporary, { force: true })
+      await fetchTo(copy, held, temporary)
+      const { left, protection } = await thread.scrub(temporary, { kind, number, repository: repository.id }, false)
+      if (left.length > 0 || protection === 'open') return false
+      const { uid, gid } = statSync(path)
+      chownSync(temporary, uid, gid)
+      chmodSync(temporary, 0o400)
+      renameSync(temporary, path)
+      syncDirectory(dirname(path))
+      // What was opened before is the damaged file still.
+      repository.forget?.(kind, number)
+      return true
+    } catch (error) {
+      throw asPacsimileError(error, `Fetching ${name} from ${copy.url}`)
+    } finally {
+      rmSync(temporary, { force: true })
+    }
+  }
+}

@@ -1,0 +1,70 @@
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import type { Holding } from '../../collector/copy-inventory.ts'
+import { CopyVerifier } from '../../collector/copy-verify.ts'
+import { nameOf } from '../../collector/repository/copy.ts'
+import { FsCopy } from '../../collector/repository/copy-fs.ts'
+import { LocalFile } from '../../collector/repository/local-file.ts'
+import { DEFAULT_PARITY } from '../../collector/repository/parity.ts'
+import { ScrubThread } from '../../collector/scrub-thread.ts'
+import { beginFsCopy } from '../support/copied-store.ts'
+import { JournalWriter } from '../support/journal-writer.ts'
+import { scratchDirectory } from '../support/scratch.ts'
+import { Store } from '../support/store.ts'
+import { Random } from '../support/workload.ts'
+
+const never = new AbortController().signal
+const PACK = nameOf('pack', 1)
+
+describe('a verification beside a copier', () => {
+  it('calls nothing missing or damaged that is still on its way, and all that is known to have been there', async () => {
+    const store = await Store.open()
+    const writer = new JournalWriter()
+    writer.file('a.dcm', new Random(1).bytes(300_000), {}, 50_000)
+    await store.send(writer)
+    const directory = join(scratchDirectory(), 'copy')
+    const lease = await beginFsCopy(store, directory)
+    await using copy = await FsCopy.open(directory)
+    await using thread = new ScrubThread(store.dataKey, { parity: DEFAULT_PARITY, bytesPerSecond: Number.POSITIVE_INFINITY })
+    await using own = await LocalFile.open(store.repository.pathOf('pack', 1))
+    const holdings = new Map<string, Holding>()
+    const redone: string[] = []
+    const verifier = new CopyVerifier(copy, {
+      name: 'copy',
+      repository: {
+        id: store.repository.id,
+        directory: store.repositoryDirectory,
+        numbers: (kind) => store.repository.numbers(kind),
+        pathOf: (kind, number) => store.repository.pathOf(kind, number),
+        // As if it were full.
+        extentOf: (kind, number) => ({ bytes: store.repository.sizeOf(kind, number), state: 'sealed' }),
+      },
+      committed: store.catalog.reflected(),
+      dataKey: store.dataKey,
+      thread,
+      writer: lease,
+      scratch: scratchDirectory(),
+      isDamaged: () => false,
+      copier: {
+        redo: (kind, number) => redone.push(nameOf(kind, number)),
+        holding: (kind, number) => holdings.get(nameOf(kind, number)),
+      },
+    })
+    const found = async (): Promise<string[]> =>
+      (await verifier.verify(true, never)).findings.map(({ file, kind, isRepaired }) => `${kind} ${file} ${isRepaired}`)
+
+    expect(await found()).toEqual([])
+    // Half of it, and something that is being written behind.
+    await copy.append(PACK, 0, await own.read(0, 100_000))
+    holdings.set(PACK, { bytes: 100_000, isFinished: false })
+    await copy.append(PACK, 100_000, Buffer.alloc(1000, 0x55))
+    expect(await found()).toEqual([])
+    expect(redone).toEqual([])
+    // The same, known to have been durable.
+    holdings.set(PACK, { bytes: 101_000, isFinished: false })
+    expect(await found()).toEqual([`damaged ${PACK} true`])
+    await copy.remove(PACK)
+    expect(await found()).toEqual([`missing ${PACK} true`])
+    expect(redone).toEqual([PACK, PACK])
+  })
+})

@@ -1,0 +1,204 @@
+import { chmodSync, closeSync, openSync, readFileSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs'
+import { join } from 'node:path'
+import { DeleteObjectCommand, GetObjectCommand, PutObjectCommand } from '@aws-sdk/client-s3'
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import type { CopyVerifyReport } from '../../collector/copy-verify.ts'
+import type { HealedFile } from '../../collector/scrub.ts'
+import type { CollectorStatus } from '../../collector/status.ts'
+import { Installation } from '../support/installation.ts'
+import { hasObjectStore, ObjectStore } from '../support/object-store.ts'
+import { scratchDirectory } from '../support/scratch.ts'
+import { walkTree } from '../support/tree-walk.ts'
+import { differences } from '../support/truth.ts'
+import { until } from '../support/until.ts'
+import { Random } from '../support/workload.ts'
+
+/** More than a pack holds, so that one of them is full. */
+const FILES = 40
+const FILE_BYTES = 2_000_000
+const SECONDS = 90
+const UP_MS_MAX = 120_000
+const PACK = 'packs/01/000000000001.pack'
+const GROWING = 'packs/02/000000000002.pack'
+const SEGMENT = 'segments/01/000000000001.seg'
+
+let installation: Installation
+let source: string
+
+const statusOf = (): CollectorStatus => installation.json('status', '--data', installation.data) as CollectorStatus
+
+async function startCollector(): Promise<void> {
+  installation.startCollector()
+  await installation.until('status', '--data', installation.data)
+}
+
+async function untilCurrent(): Promise<void> {
+  await until('the copy is current', SECONDS, () => {
+    const [copy] = statusOf().copies
+    return copy?.state === 'current' && copy.behindBytes === 0 ? true : undefined
+  })
+}
+
+/** An archive with a copy, of which the collector runs and the agent does not any more. */
+async function archive(place: readonly string[]): Promise<void> {
+  installation = await Installation.make()
+  source = join(installation.directory, 'source')
+  await startCollector()
+  installation.run('copy', 'add', 'vault', ...place, '--data', installation.data)
+  installation.enroll('pacs1', source)
+  const random = new Random(11)
+  for (let i = 0; i < FILES; i++) writeFileSync(join(source, `${i}.dcm`), random.bytes(FILE_BYTES))
+  installation.startAgent('pacs1')
+  await installation.wait('pacs1')
+  await installation.kill('pacs1', 'SIGTERM')
+  await until('the pack is sealed', SECONDS, () =>
+    (statSync(join(installation.data, 'repository', PACK)).mode & 0o222) === 0 ? true : undefined,
+  )
+  await untilCurrent()
+}
+
+function damage(file: string, offset: number, length = 64): void {
+  const { mode } = statSync(file)
+  chmodSync(file, 0o600)
+  const fd = openSync(file, 'r+')
+  writeSync(fd, Buffer.alloc(length, 0x55), 0, length, offset)
+  closeSync(fd)
+  chmodSync(file, mode & 0o777)
+}
+
+function verify(...options: string[]): { readonly status: number; readonly report: CopyVerifyReport } {
+  const { status, stdout, stderr } = installation.try('copy', 'verify', 'vault', '--data', installation.data, '--json', ...options)
+  if (stdout === '') throw new Error(stderr)
+  return { status, report: JSON.parse(stdout) as CopyVerifyReport }
+}
+
+const found = ({ findings }: CopyVerifyReport): string[] => [...new Set(findings.map(({ file, kind }) => `${kind} ${file}`))].sort()
+
+function expectRestored(repository: string): void {
+  const options = ['--repository', repository, '--key-file', join(installation.data, 'keys/repository.key')]
+  expect(installation.json('check', ...options)).toMatchObject({ whole: true, damage: [], affected: [] })
+  const to = join(scratchDirectory(), 'restored')
+  installation.run('restore', 'pacs1:images', '--at', 'now', '--to', to, ...options)
+  expect(differences(walkTree(source), walkTree(to))).toEqual([])
+}
+
+function scrubOften(): void {
+  const config = join(installation.data, 'collector.toml')
+  // A round takes some seconds.
+  writeFileSync(config, readFileSync(config, 'utf8').replace('scrubDays = 30', 'scrubDays = 0.0001'))
+}
+
+describe('a copy in a directory', () => {
+  let copy: string
+
+  beforeEach(async () => {
+    copy = join(scratchDirectory(), 'copy')
+    await archive([`fs:${copy}`])
+  })
+
+  it('is verified; what is damaged or missing is named, and mended from the repository', async () => {
+    expect(verify()).toMatchObject({ status: 0, report: { findings: [], better: [] } })
+    damage(join(copy, PACK), 3_000_000)
+    rmSync(join(copy, SEGMENT))
+    damage(join(copy, GROWING), 200)
+    const { status, report } = verify()
+    expect(status).toBe(3)
+    expect(found(report)).toEqual([`damaged ${GROWING}`, `damaged ${PACK}`, `missing ${SEGMENT}`].sort())
+    expect(installation.try('check', '--repository', copy, '--key-file', join(installation.data, 'keys/repository.key')).status).toBe(3)
+    const repaired = verify('--repair')
+    expect(repaired.report.findings.every(({ isRepaired }) => isRepaired)).toBe(true)
+    expect(repaired.status).toBe(0)
+    // What the copier writes anew it comes to in a moment.
+    await until('it is right again', SECONDS, () => (verify().status === 0 ? true : undefined))
+    expectRestored(copy)
+  })
+
+  it('is verified and mended while no collector runs, too, and a finished file that is gone is missing', async () => {
+    await installation.kill('collector', 'SIGTERM')
+    rmSync(join(copy, PACK))
+    damage(join(copy, GROWING), 200)
+    expect(found(verify().report)).toEqual([`damaged ${GROWING}`, `missing ${PACK}`].sort())
+    expect(verify('--repair').status).toBe(0)
+    await startCollector()
+    await untilCurrent()
+    expect(verify()).toMatchObject({ status: 0, report: { findings: [] } })
+    expectRestored(copy)
+  })
+
+  it('has what the repository has not any more, and says so', () => {
+    const own = join(installation.data, 'repository', PACK)
+    damage(own, statSync(own).size - 40, 40)
+    const { status, report } = verify()
+    expect(status).toBe(0)
+    expect(report).toMatchObject({ findings: [], better: [{ file: PACK, reason: 'it is damaged in the repository' }] })
+    rmSync(own)
+    expect(verify().report.better).toEqual([{ file: PACK, reason: 'the repository does not have it' }])
+  })
+
+  it('is re-read on schedule, and mended', async () => {
+    damage(join(copy, PACK), 3_000_000)
+    await installation.kill('collector', 'SIGTERM')
+    scrubOften()
+    await startCollector()
+    await until('it is repaired', SECONDS, () => (statusOf().copies[0]?.repaired === 1 ? true : undefined))
+    await until('a round is whole', SECONDS, () => statusOf().copies[0]?.verifiedSinceMs)
+    expect(statusOf().copies[0]).toMatchObject({ damaged: 0 })
+    expect(verify()).toMatchObject({ status: 0, report: { findings: [] } })
+    expectRestored(copy)
+  })
+
+  it('gives the repository what parity cannot repair there', async () => {
+    const own = join(installation.data, 'repository', PACK)
+    const { size } = statSync(own)
+    damage(own, Math.floor(size / 3), Math.floor(size / 3))
+    rmSync(join(installation.data, 'replica'), { recursive: true })
+    await installation.kill('collector', 'SIGTERM')
+    expect(installation.try('check', '--repository', join(installation.data, 'repository')).status).toBe(3)
+    scrubOften()
+    await startCollector()
+    await until('it is repaired', SECONDS, () => ((statusOf().scrub?.repaired ?? 0) > 0 ? true : undefined))
+    const [line = ''] = readFileSync(join(installation.data, 'repository/heals.jsonl'), 'utf8').trim().split('\n').reverse()
+    expect(JSON.parse(line) as HealedFile).toMatchObject({ source: 'copy vault', file: PACK })
+    expect(statusOf()).toMatchObject({ damage: 0 })
+    await installation.kill('collector', 'SIGTERM')
+    expectRestored(join(installation.data, 'repository'))
+  })
+})
+
+describe.skipIf(!hasObjectStore)('a copy in a bucket', () => {
+  let store: ObjectStore
+
+  beforeAll(async () => {
+    store = await ObjectStore.start()
+  }, UP_MS_MAX)
+  afterAll(() => store.stop(), UP_MS_MAX)
+
+  it('is verified; what is damaged or deleted is named, and mended from the repository', async () => {
+    const bucket = await store.bucket()
+    await archive([`s3:${bucket}/site`, '--endpoint', store.endpoint, '--credentials-file', store.credentialsFile])
+    expect(verify()).toMatchObject({ status: 0, report: { findings: [], better: [] } })
+    const Key = `site/${PACK}`
+    const { Body } = await store.client.send(new GetObjectCommand({ Bucket: bucket, Key }))
+    const bytes = Buffer.from((await Body?.transformToByteArray()) ?? [])
+    bytes.fill(0x55, 3_000_000, 3_000_064)
+    await store.client.send(new PutObjectCommand({ Bucket: bucket, Key, Body: bytes }))
+    const { status, report } = verify()
+    expect(status).toBe(3)
+    expect(found(report)).toEqual([`damaged ${PACK}`])
+    expect(verify('--repair').status).toBe(0)
+    expect(verify()).toMatchObject({ status: 0, report: { findings: [] } })
+
+    await store.client.send(new DeleteObjectCommand({ Bucket: bucket, Key }))
+    expect(found(verify().report)).toEqual([`missing ${PACK}`])
+    expect(verify('--repair').status).toBe(0)
+    await until('it is there again', SECONDS, () => (verify().status === 0 ? true : undefined))
+
+    // One of the parts of what grows, spoilt where it lies.
+    const part = (await store.keys(bucket)).find((key) => key.startsWith(`site/${GROWING}.tail-`)) ?? ''
+    await store.client.send(new PutObjectCommand({ Bucket: bucket, Key: part, Body: Buffer.alloc(100, 0x55) }))
+    await installation.kill('collector', 'SIGTERM')
+    await startCollector()
+    await untilCurrent()
+    expect(verify()).toMatchObject({ status: 0, report: { findings: [] } })
+  })
+})
