@@ -14,6 +14,7 @@ import { scratchDirectory } from '../support/scratch.ts'
 import { Store } from '../support/store.ts'
 import { walkTree } from '../support/tree-walk.ts'
 import { differences } from '../support/truth.ts'
+import { until } from '../support/until.ts'
 import { Random } from '../support/workload.ts'
 
 const PRUNE = join(import.meta.dirname, '../support/prune-archive.ts')
@@ -52,6 +53,8 @@ describe('prune of a running collector', () => {
     expect(installation.run('hold', 'list', '--data', data).stdout).toMatch(/trial +pacs1:images +- +- +kept/)
     expect(installation.try('hold', 'add', 'trial', 'pacs1:images', '--data', data).status).toBe(9)
 
+    const copy = join(installation.directory, 'copy')
+    installation.run('copy', 'add', 'usb', `fs:${copy}`, '--data', data)
     const before = repositoryBytes(data)
     const { plan } = installation.json('prune', '--dry-run', '--data', data) as Answer
     // Nothing has told yet how old anything is.
@@ -67,6 +70,10 @@ describe('prune of a running collector', () => {
     expect(second.done.deleted).toBe(first.done.retired)
     expect(before - repositoryBytes(data)).toBeGreaterThan(FILES * FILE_BYTES)
     expect(installation.run('prune', '--dry-run', '--data', data).stdout).toContain('There is nothing to remove')
+    // The copy loses what the repository has lost.
+    await until('the copy to follow', 60, () =>
+      packsIn(join(copy, 'packs')).join() === packsIn(join(data, 'repository/packs')).join() ? true : undefined,
+    )
 
     // What was there then is known; what expired is said, and what is held can be had.
     const [old] = rounds
@@ -89,6 +96,8 @@ describe('prune of a running collector', () => {
     })
     expect(installation.json('rebuild', '--data', data)).toMatchObject({ before: 'equal' })
 
+    expect(installation.json('check', '--repository', copy, '--key-file', join(data, 'keys/repository.key'))).toMatchObject({ whole: true })
+
     // Without a collector it is done on the directory itself.
     installation.run('hold', 'remove', 'trial', '--data', data)
     for (let i = 0; i < 2; i++) installation.run('prune', '--yes', '--data', data)
@@ -98,11 +107,15 @@ describe('prune of a running collector', () => {
   })
 })
 
-function repositoryBytes(data: string): number {
-  const packs = join(data, 'repository/packs')
+function packsIn(packs: string): string[] {
   return readdirSync(packs, { recursive: true, encoding: 'utf8' })
     .filter((name) => name.endsWith('.pack'))
-    .reduce((sum, name) => sum + statSync(join(packs, name)).size, 0)
+    .sort()
+}
+
+function repositoryBytes(data: string): number {
+  const packs = join(data, 'repository/packs')
+  return packsIn(packs).reduce((sum, name) => sum + statSync(join(packs, name)).size, 0)
 }
 
 /** A data directory with packs to be deleted, to be moved from, and to be kept. */
