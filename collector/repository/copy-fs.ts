@@ -147,14 +147,23 @@ export class FsCopy implements Copy {
   }
 
   append(name: string, offset: number, bytes: Buffer): Promise<void> {
+    if (offset === 0) return this.#written(name, () => this.#begin(name, 0o600, sourceOf(bytes)))
     return this.#written(name, () => this.#append(name, offset, (file) => writeFully(file, bytes, offset)))
+  }
+
+  /** A file has its name only with what it begins with: whoever reads the copy meets none without a header. */
+  async #begin(name: string, mode: number, source: ByteSource, signal?: AbortSignal): Promise<void> {
+    // Only the last level: where the copy is away, nothing is to be made in its place.
+    await makeDirectory(dirname(this.#path(name)), false)
+    const found = await this.#stat(name)
+    if (found !== undefined && found.size > 0) throw fenced(this.url, `${name} has ${found.size} bytes instead of 0`)
+    const place = found === undefined ? link : rename
+    await this.#withTemporary(name, mode, source, (temporary) => place(temporary, this.#path(name)), signal)
   }
 
   async #append(name: string, offset: number, write: (file: FileHandle) => Promise<void>): Promise<void> {
     const path = this.#path(name)
-    // Only the last level: where the copy is away, nothing is to be made in its place.
-    if (offset === 0) await makeDirectory(dirname(path), false)
-    const file = await open(path, constants.O_WRONLY | (offset === 0 ? constants.O_CREAT : 0) | constants.O_NOFOLLOW, 0o600)
+    const file = await open(path, constants.O_WRONLY | constants.O_NOFOLLOW)
     try {
       const found = await file.stat()
       if (found.size !== offset || isFinished(found)) throw fenced(this.url, `${name} has ${found.size} bytes instead of ${offset}`)
@@ -163,7 +172,6 @@ export class FsCopy implements Copy {
     } finally {
       await file.close()
     }
-    if (offset === 0) await syncDirectory(dirname(path))
   }
 
   async finish(name: string, source: ByteSource, signal?: AbortSignal): Promise<void> {
@@ -175,6 +183,10 @@ export class FsCopy implements Copy {
     }
     const from = found?.size ?? 0
     if (from > source.bytes) throw fenced(this.url, `${name} has ${from} bytes instead of ${source.bytes}`)
+    if (from === 0) {
+      await this.#written(name, () => this.#begin(name, FINISHED_MODE, source, signal))
+      return
+    }
     await this.#written(name, () =>
       this.#append(name, from, async (file) => {
         await writePieces(file, source, from, signal)
@@ -235,13 +247,19 @@ export class FsCopy implements Copy {
   }
 
   /** Writes a file beside, durably, and then gives it its name. */
-  async #withTemporary(name: string, mode: number, source: ByteSource, place: (temporary: string) => Promise<void>): Promise<void> {
+  async #withTemporary(
+    name: string,
+    mode: number,
+    source: ByteSource,
+    place: (temporary: string) => Promise<void>,
+    signal?: AbortSignal,
+  ): Promise<void> {
     const path = this.#path(name)
     const temporary = join(dirname(path), `${TEMPORARY_PREFIX}${basename(path)}-${randomBytes(6).toString('hex')}`)
     try {
       const file = await open(temporary, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600)
       try {
-        await writePieces(file, source, 0)
+        await writePieces(file, source, 0, signal)
         await file.chmod(mode)
         await file.sync()
       } finally {
