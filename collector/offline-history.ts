@@ -12,6 +12,12 @@ import { replay } from './replay.ts'
 import { Repository } from './repository/repository.ts'
 import { ScratchCatalog } from './scratch-catalog.ts'
 
+export interface OfflineOptions {
+  readonly onProgress?: (records: number) => void
+  /** False: every record is folded. */
+  readonly isFromCheckpoint?: boolean
+}
+
 export class OfflineHistory extends History {
   readonly repository: Repository
   readonly #scratch: ScratchCatalog
@@ -23,11 +29,15 @@ export class OfflineHistory extends History {
   }
 
   /** @throws not-found, format-unknown, io */
-  static async open(repositoryDirectory: string, dataKey: Buffer, onProgress?: (records: number) => void): Promise<OfflineHistory> {
+  static async open(
+    repositoryDirectory: string,
+    dataKey: Buffer,
+    { onProgress, isFromCheckpoint = true }: OfflineOptions = {},
+  ): Promise<OfflineHistory> {
     const repository = Repository.open(repositoryDirectory, dataKey)
     let scratch: ScratchCatalog | undefined
     try {
-      scratch = await ScratchCatalog.open((directory) => catalogFromCheckpoint(repository, directory))
+      scratch = await ScratchCatalog.open((directory) => isFromCheckpoint && catalogFromCheckpoint(repository, directory))
       const { damage } = await replay(repository, scratch.catalog, onProgress)
       const superseded = await supersededBy(scratch.catalog, repository, damage)
       return new OfflineHistory(

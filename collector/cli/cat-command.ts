@@ -15,7 +15,7 @@ import { absenceOf } from './absence.ts'
 import { showBytes } from './amounts.ts'
 import { entryFields } from './entry-row.ts'
 import { sayJson } from './json.ts'
-import { AT_HELP, jsonOption, MOMENT, sourceOptions, TARGET, withExamples } from './options.ts'
+import { AT_HELP, historyOptions, jsonOption, MOMENT, TARGET, withExamples } from './options.ts'
 import { readerKeepsUp, warn } from './output.ts'
 import { openSource } from './source.ts'
 import { parseTarget, showTarget, type Target } from './target.ts'
@@ -31,15 +31,15 @@ export function catCommand(yargs: Argv): Argv {
     'The content of a file at a moment, verified, to standard output',
     (options) =>
       withExamples(
-        jsonOption(sourceOptions(options))
+        jsonOption(historyOptions(options))
           .positional('target', TARGET)
           .option('at', { ...MOMENT, describe: AT_HELP, default: 'now' }),
         'cat pacs1:images/2026/11/study-06/0001.dcm --at "1h ago" > before.dcm',
       ),
-    async ({ data, repository, keyFile, json, target, at }) => {
+    async ({ data, repository, keyFile, checkpoint, json, target, at }) => {
       const place = parseTarget(target)
       const moment = parsePoint(at)
-      await using source = await openSource({ data, repository, keyFile })
+      await using source = await openSource({ data, repository, keyFile, checkpoint })
       const file = await fileAt(source, place, moment)
       if (json) {
         sayJson({ ...entryFields(file), content: await contentOf(source, file) })

@@ -8,7 +8,7 @@ import { PacsimileError } from '../../shared/errors.ts'
 import { parsePoint } from '../point.ts'
 import { sayJson } from './json.ts'
 import { LOG_TITLES, logFields, logLine, logRow } from './log-row.ts'
-import { AT_HELP, jsonOption, MOMENT, sourceOptions, TARGET, withExamples } from './options.ts'
+import { AT_HELP, historyOptions, jsonOption, MOMENT, TARGET, withExamples } from './options.ts'
 import { paint, readerKeepsUp, say } from './output.ts'
 import { openSource } from './source.ts'
 import { parseTarget } from './target.ts'
@@ -19,7 +19,7 @@ export function logCommand(yargs: Argv): Argv {
     'Every record of a volume, or of a path and what is below it, oldest first',
     (options) =>
       withExamples(
-        jsonOption(sourceOptions(options))
+        jsonOption(historyOptions(options))
           .positional('target', TARGET)
           .option('at', { ...MOMENT, describe: `Only up to then. ${AT_HELP}` })
           .option('from', { ...MOMENT, describe: 'Only after then' })
@@ -27,7 +27,7 @@ export function logCommand(yargs: Argv): Argv {
         'log pacs1:images --from 02:00 --to 03:00 | less',
         'log pacs1:images/2026/11/study-06 --json',
       ),
-    async ({ data, repository, keyFile, json, target, at, from, to }) => {
+    async ({ data, repository, keyFile, checkpoint, json, target, at, from, to }) => {
       if (at !== undefined && to !== undefined) throw new PacsimileError('usage', '--at and --to say the same; give one')
       const place = parseTarget(target)
       const end = at ?? to
@@ -36,7 +36,7 @@ export function logCommand(yargs: Argv): Argv {
         from: from === undefined ? undefined : parsePoint(from),
         until: end === undefined ? undefined : parsePoint(end),
       }
-      await using source = await openSource({ data, repository, keyFile })
+      await using source = await openSource({ data, repository, keyFile, checkpoint })
       let found = 0
       for await (const entry of source.log(place.agent, place.volume, query)) {
         if (found === 0 && !json) say(paint('bold', logLine(LOG_TITLES)))

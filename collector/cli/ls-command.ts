@@ -12,7 +12,7 @@ import { absenceOf } from './absence.ts'
 import { ENTRY_COLUMNS, entryFields, entryRow, nameBelow } from './entry-row.ts'
 import { sayJson } from './json.ts'
 import { pointLines, pointWarnings } from './moment.ts'
-import { AT_HELP, jsonOption, MOMENT, sourceOptions, TARGET, withExamples } from './options.ts'
+import { AT_HELP, historyOptions, jsonOption, MOMENT, TARGET, withExamples } from './options.ts'
 import { note, readerKeepsUp, warn } from './output.ts'
 import { openSource } from './source.ts'
 import { sayTable } from './table.ts'
@@ -24,17 +24,17 @@ export function lsCommand(yargs: Argv): Argv {
     'What a directory held at a moment',
     (options) =>
       withExamples(
-        jsonOption(sourceOptions(options))
+        jsonOption(historyOptions(options))
           .positional('target', TARGET)
           .option('at', { ...MOMENT, describe: AT_HELP, default: 'now' })
           .option('recursive', { alias: 'R', type: 'boolean', describe: 'And everything below it', default: false }),
         'ls pacs1:images/2026 --at "2026-11-24 02:59:59"',
         'ls pacs1:images -R --at "10m ago" --json',
       ),
-    async ({ data, repository, keyFile, json, target, at, recursive }) => {
+    async ({ data, repository, keyFile, checkpoint, json, target, at, recursive }) => {
       const place = parseTarget(target)
       const moment = parsePoint(at)
-      await using source = await openSource({ data, repository, keyFile })
+      await using source = await openSource({ data, repository, keyFile, checkpoint })
       const point = await source.point(place.agent, place.volume, moment)
       if (!json) {
         const [first = '', ...more] = pointLines(point)

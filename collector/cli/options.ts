@@ -43,6 +43,17 @@ export function sourceOptions<T>(
     })
 }
 
+/** The same for commands that read a tree or a log. */
+export function historyOptions<T>(
+  yargs: Argv<T>,
+): Argv<T & { data: string; repository: string | undefined; 'key-file': string | undefined; checkpoint: boolean }> {
+  return sourceOptions(yargs).option('checkpoint', {
+    type: 'boolean',
+    describe: 'Of a bare repository, begin at the last checkpoint; --no-checkpoint folds every record',
+    default: true,
+  })
+}
+
 export function jsonOption<T>(yargs: Argv<T>): Argv<T & { json: boolean }> {
   return yargs.option('json', { type: 'boolean', describe: 'Answer in JSON', default: false })
 }

@@ -15,7 +15,7 @@ import { absenceOf } from './absence.ts'
 import { showBytes, showCount, showDuration } from './amounts.ts'
 import { bytesFields, sayJson } from './json.ts'
 import { pointFields, pointLines, pointWarnings } from './moment.ts'
-import { AT_HELP, jsonOption, MOMENT, sourceOptions, TARGET, withExamples } from './options.ts'
+import { AT_HELP, historyOptions, jsonOption, MOMENT, TARGET, withExamples } from './options.ts'
 import { note, paint, say, warn } from './output.ts'
 import { Progress } from './progress.ts'
 import { openSource } from './source.ts'
@@ -30,7 +30,7 @@ export function restoreCommand(yargs: Argv): Argv {
     'Bring a volume, a directory or a file of a moment back, verified, into an empty directory',
     (options) =>
       withExamples(
-        jsonOption(sourceOptions(options))
+        jsonOption(historyOptions(options))
           .positional('target', TARGET)
           .option('at', { ...MOMENT, describe: AT_HELP, demandOption: true })
           .option('to', {
@@ -51,11 +51,11 @@ export function restoreCommand(yargs: Argv): Argv {
         'restore pacs1:images/2026/11 --at "10m ago" --to /tmp/november --dry-run',
         'restore pacs1:images --at now --to /srv/restored --repository /mnt/copy',
       ),
-    async ({ data, repository, keyFile, json, target, at, to, dryRun, setuid, special, torn }) => {
+    async ({ data, repository, keyFile, checkpoint, json, target, at, to, dryRun, setuid, special, torn }) => {
       const place = parseTarget(target)
       // A moment that cannot be understood is said before anything is opened.
       const moment = parsePoint(at)
-      await using source = await openSource({ data, repository, keyFile })
+      await using source = await openSource({ data, repository, keyFile, checkpoint })
       const point = await source.point(place.agent, place.volume, moment)
       if (!json) {
         const [first = '', ...more] = pointLines(point)

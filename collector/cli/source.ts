@@ -17,19 +17,24 @@ export interface SourceOptions {
   readonly keyFile: string | undefined
 }
 
+export interface HistoryOptions extends SourceOptions {
+  /** Whether a bare repository is read from its last checkpoint on. */
+  readonly checkpoint: boolean
+}
+
 export interface RepositoryAccess {
   readonly directory: string
   readonly dataKey: Buffer
 }
 
 /** With --repository that one; else the collector of --data, and where none runs, its repository read directly. */
-export async function openSource(options: SourceOptions): Promise<HistorySource> {
-  const source = options.repository === undefined ? await openData(options) : await readWhole(await openRepository(options))
+export async function openSource(options: HistoryOptions): Promise<HistorySource> {
+  const source = options.repository === undefined ? await openData(options) : await readWhole(await openRepository(options), options)
   for (const { file, offset, reason } of source.damage) warn(`the repository is damaged: ${file} at byte ${offset}: ${reason}`)
   return source
 }
 
-async function openData(options: SourceOptions): Promise<HistorySource> {
+async function openData(options: HistoryOptions): Promise<HistorySource> {
   const { RemoteHistory } = await import('../remote-history.ts')
   try {
     return await RemoteHistory.open(join(options.data, 'admin.sock'))
@@ -40,14 +45,15 @@ async function openData(options: SourceOptions): Promise<HistorySource> {
       throw failure instanceof PacsimileError && failure.code === 'not-found' ? error : failure
     })
     note(`No collector runs on ${options.data}; reading its repository directly.`)
-    return readWhole(access)
+    return readWhole(access, options)
   }
 }
 
-async function readWhole({ directory, dataKey }: RepositoryAccess): Promise<HistorySource> {
+async function readWhole({ directory, dataKey }: RepositoryAccess, { checkpoint }: HistoryOptions): Promise<HistorySource> {
   const { OfflineHistory } = await import('../offline-history.ts')
   using progress = new Progress('Reading the repository')
-  return await OfflineHistory.open(directory, dataKey, (records) => progress.count(records, 'records'))
+  const onProgress = (records: number): void => progress.count(records, 'records')
+  return await OfflineHistory.open(directory, dataKey, { onProgress, isFromCheckpoint: checkpoint })
 }
 
 /** The repository's place and its key. @throws not-found, key-missing, key-wrong */

@@ -12,7 +12,7 @@ import type { Window } from '../history-source.ts'
 import { showLocalTime, showMoment } from '../point.ts'
 import { showAge, showCount, showDuration } from './amounts.ts'
 import { bytesFields, isoTime, sayJson, spanFields } from './json.ts'
-import { jsonOption, sourceOptions, withExamples } from './options.ts'
+import { historyOptions, jsonOption, withExamples } from './options.ts'
 import { say, warn } from './output.ts'
 import { openSource } from './source.ts'
 import { type Column, sayTable } from './table.ts'
@@ -26,13 +26,13 @@ export function windowCommand(yargs: Argv): Argv {
     'What can be restored of a volume: from when, to when, with which gaps',
     (options) =>
       withExamples(
-        jsonOption(sourceOptions(options)).positional('target', { type: 'string', demandOption: true, describe: 'AGENT:VOLUME' }),
+        jsonOption(historyOptions(options)).positional('target', { type: 'string', demandOption: true, describe: 'AGENT:VOLUME' }),
         'window pacs1:images',
       ),
-    async ({ data, repository, keyFile, json, target }) => {
+    async ({ data, repository, keyFile, checkpoint, json, target }) => {
       const { agent, volume, path } = parseTarget(target)
       if (path !== '') throw new PacsimileError('usage', 'A window is of a whole volume: AGENT:VOLUME')
-      await using source = await openSource({ data, repository, keyFile })
+      await using source = await openSource({ data, repository, keyFile, checkpoint })
       const window = await source.window(agent, volume)
       if (json) sayJson(windowFields(window))
       else sayWindow(window)

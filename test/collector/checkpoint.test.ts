@@ -167,6 +167,9 @@ describe('a bare repository with a checkpoint', () => {
     const paths: string[] = []
     for await (const { path } of offline.tree(writer.agent, VOLUME, ROOT, writer.end)) paths.push(path)
     expect(paths).toEqual(store.newestTree(writer).map(({ path }) => path))
+    // Who asks for every record is told what is wrong with them.
+    await using folded = await OfflineHistory.open(store.repositoryDirectory, store.dataKey, { isFromCheckpoint: false })
+    expect(folded.damage.length).toBeGreaterThan(0)
   })
 })
 
