@@ -51,7 +51,7 @@ export interface PrunePlan {
   readonly deletable: readonly { readonly number: number; readonly bytes: number }[]
   /** Left packs whose time has not come. */
   readonly quarantined: readonly { readonly number: number; readonly bytes: number }[]
-  /** In packs that stay as they are: more of each is needed than not. */
+  /** That nothing needs, in packs that stay: they are young, being written, or more of each is needed than not. */
   readonly deadBytes: number
   /** Why what is needed is not known for sure; then nothing is removed. */
   readonly doubts: readonly string[]

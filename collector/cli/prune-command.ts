@@ -108,7 +108,13 @@ function sayPlan(plan: PrunePlan): void {
     say(
       `${showCount(plan.deletable.length, 'pack')} of ${showBytes(sum(plan.deletable.map(({ bytes }) => bytes)))} will be deleted: nothing has led to them for the quarantine.`,
     )
-  if (plan.deadBytes > 0) say(paint('dim', `${showBytes(plan.deadBytes)} that nothing needs stay in packs of which more is needed.`))
+  if (plan.deadBytes > 0)
+    say(
+      paint(
+        'dim',
+        `${showBytes(plan.deadBytes)} that nothing needs stay for now: in packs that are young, being written, or mostly needed.`,
+      ),
+    )
   for (const doubt of plan.doubts) warn(doubt)
   if (plan.doubts.length > 0)
     say(
