@@ -8,6 +8,7 @@
 import { type HybridTime, startOfMillisecond, TIME_ZERO } from '../shared/clock.ts'
 import { parentOf, type RelativePath } from '../shared/path.ts'
 import type { Coverage } from './coverage.ts'
+import { currentNames } from './current-names.ts'
 import type { Pins } from './pins.ts'
 import type { Pursuit } from './pursuit.ts'
 import type { Renames } from './renames.ts'
@@ -136,8 +137,8 @@ export class EventIntake {
   }
 
   async #takeInode(inode: bigint): Promise<void> {
-    const { volume, state, settle, suspects, pursuit } = this.#parts
-    for (const path of await state.namesOf(volume.name, inode)) {
+    const { volume, settle, suspects, pursuit } = this.#parts
+    for (const path of await currentNames(this.#parts, volume.name, inode)) {
       suspects.told({ volume: volume.name, path })
       settle.changed({ volume: volume.name, path }, performance.now(), { isSure: true })
     }

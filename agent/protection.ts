@@ -140,6 +140,7 @@ export class Protection {
       pins,
       volumes,
       state,
+      renames,
       held,
       capture: this.#capture,
       recorder: this.#recorder,

@@ -12,11 +12,13 @@ import type { Label, RelativePath } from '../shared/path.ts'
 import type { Capture, CaptureRequest } from './capture.ts'
 import type { Outcome } from './capture-job.ts'
 import type { CaptureClient } from './capture-thread.ts'
+import { currentNames } from './current-names.ts'
 import type { Held } from './held.ts'
 import { examineRequest, pairRequest, pairSides, settledBy } from './looks.ts'
 import type { Pin, Pins } from './pins.ts'
 import { type Place, placeKey } from './place.ts'
 import type { Finding, Recorded, Recorder } from './recorder.ts'
+import type { Renames } from './renames.ts'
 import type { Settle } from './settle.ts'
 import type { Due, Settled } from './settle-entry.ts'
 import type { Known, State } from './state.ts'
@@ -30,6 +32,7 @@ export interface PursuitParts {
   readonly capture: Capture
   readonly recorder: Recorder
   readonly state: State
+  readonly renames: Renames
   readonly held: Held
   readonly volumes: ReadonlyMap<Label, Volume>
   /** What the collector wants; undefined until one was ever met. */
@@ -364,11 +367,11 @@ export class Pursuit {
 
   /** What a change says of other paths: the directory's times are others, and so are those of the file's other names. */
   async #spread(look: Place, { touched, inodes, isReplaced }: Recorded): Promise<void> {
-    const { settle, state, onReplaced } = this.#parts
+    const { settle, onReplaced } = this.#parts
     if (isReplaced) onReplaced(look)
     if (touched !== undefined) settle.childrenChanged({ volume: look.volume, path: touched }, performance.now())
     for (const inode of inodes) {
-      for (const path of await state.namesOf(look.volume, inode)) {
+      for (const path of await currentNames(this.#parts, look.volume, inode)) {
         if (path !== look.path) settle.changed({ volume: look.volume, path }, performance.now())
       }
     }

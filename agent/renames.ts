@@ -22,6 +22,7 @@ export class Renames {
   readonly #pending = new Map<Label, Set<Rename>>()
   readonly #from = new Names()
   readonly #to = new Names()
+  #recordedCount = 0
 
   /** Of a directory that is renamed twice before that is recorded, the two are one. */
   add(volume: Label, from: RelativePath, to: RelativePath): Rename {
@@ -42,6 +43,11 @@ export class Renames {
   #unindex(rename: Rename): void {
     this.#from.delete({ volume: rename.volume, path: rename.from }, rename)
     this.#to.delete({ volume: rename.volume, path: rename.to }, rename)
+  }
+
+  /** Grows with every rename that is recorded, told of or not. */
+  get recordedCount(): number {
+    return this.#recordedCount
   }
 
   /** Whether any of the volume is not recorded yet. */
@@ -76,6 +82,7 @@ export class Renames {
 
   /** A record says that a directory has another name: others may lie below it. */
   recorded(volume: Label, from: RelativePath, to: RelativePath): void {
+    this.#recordedCount += 1
     const place = { volume, path: from }
     for (const rename of new Set([...this.#from.within(place), ...this.#to.within(place)])) {
       this.#unindex(rename)
