@@ -20,6 +20,7 @@ export async function beginCopy(
   { definition }: NamedDefinition,
 ): Promise<void> {
   await using copy = await beginPlace(definition, AbortSignal.timeout(BEGIN_MS_MAX))
+  await copy.prove?.()
   const small = new SmallFiles(repository.directory)
   if (!(await small.isCopy(copy))) {
     for (const kind of COPIED_KINDS)

@@ -101,6 +101,7 @@ async function build(directory: string, dataDir: string, isClosed: boolean, requ
   const secret = await request.secret(repositoryDirectory)
   const dataKey = openKeys(repositoryDirectory, id, secret)
 
+  await copy.prove?.()
   await Lease.takeOver(copy, { repository: id, instance: instanceOf(directory) }, request.takesOver || isClosed)
   if (!isClosed) await closeOff(copy, id, dataKey)
   writeFileDurably(join(directory, MARK), JSON.stringify({ url: definition.url, isClosed: true }))

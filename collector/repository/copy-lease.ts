@@ -105,7 +105,8 @@ export class Lease {
   /** @throws fenced where it is another's by now */
   async check(): Promise<void> {
     const found = await this.#copy.find(NAME)
-    if (found === undefined) throw new PacsimileError('io', `${this.#copy.url} has no ${NAME}: is this what it was?`)
+    if (found === undefined)
+      throw new PacsimileError('io', `${this.#copy.url} has no ${NAME} any more: is its disk mounted, its bucket the right one?`)
     if (found.version === this.#file.version) return
     const terms = termsIn(found, this.#copy)
     if (terms.instance !== this.#writer.instance) throw fenced(this.#copy.url, describe(terms))

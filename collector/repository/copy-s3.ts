@@ -6,7 +6,7 @@
  * one is refused at the first place where they differ, and a takeover fences the old one by putting an empty part where that one
  * would go on. The only door to the S3 client.
  */
-import { createHash } from 'node:crypto'
+import { createHash, randomUUID } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { Readable } from 'node:stream'
 import {
@@ -188,6 +188,17 @@ export class S3Copy implements Copy {
   }
 
   // ---- writing -----------------------------------------------------------------------------------------------------
+
+  async prove(): Promise<void> {
+    const name = `probe-${randomUUID()}`
+    const put = (text: string, input: Partial<PutObjectCommandInput>): Promise<boolean> =>
+      this.#put(name, sourceOf(Buffer.from(text)), input)
+    const isKept =
+      (await put('a', { IfNoneMatch: '*' })) && !(await put('b', { IfNoneMatch: '*' })) && !(await put('c', { IfMatch: '"0"' }))
+    await this.#delete(name, true)
+    if (!isKept)
+      throw new PacsimileError('unsupported', `The server of ${this.url} ignores conditions of puts: two collectors could write there`)
+  }
 
   /** False where the condition did not hold. */
   async #put(name: string, source: ByteSource, input: Partial<PutObjectCommandInput>): Promise<boolean> {

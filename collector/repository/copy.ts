@@ -36,6 +36,8 @@ export interface SmallFile {
 export interface Copy extends AsyncDisposable {
   /** As people write it; holds no secret. */
   readonly url: string
+  /** That the place keeps what is promised here, as far as that can be tried. @throws unsupported */
+  prove?(): Promise<void>
   /** Everything below a prefix that ends in `/`, or in a name. @throws not-found where the place itself is missing */
   list(prefix: string, signal?: AbortSignal): AsyncIterable<CopiedFile>
   /** Where a file is on this host, for copies that are. */

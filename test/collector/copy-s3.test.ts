@@ -1,14 +1,33 @@
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { once } from 'node:events'
+import { writeFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import { type Copy, sourceOf } from '../../collector/repository/copy.ts'
 import { Lease } from '../../collector/repository/copy-lease.ts'
 import { S3Copy } from '../../collector/repository/copy-s3.ts'
 import { copySuite } from '../suites/copy-suite.ts'
 import { hasObjectStore, ObjectStore } from '../support/object-store.ts'
+import { scratchDirectory } from '../support/scratch.ts'
 
 const NAME = 'packs/01/000000000001.pack'
 const WRITER = { repository: 'r', instance: '1'.repeat(32) }
 const UP_MS_MAX = 120_000
 const never = new AbortController().signal
+
+it('a server that ignores the conditions of puts is refused', async () => {
+  const server = createServer((request, response) => {
+    request.resume().once('end', () => response.writeHead(200, { etag: '"x"' }).end())
+  }).listen(0, '127.0.0.1')
+  onTestFinished(() => void server.close())
+  await once(server, 'listening')
+  const address = server.address()
+  const port = typeof address === 'object' && address !== null ? address.port : 0
+  const credentialsFile = join(scratchDirectory(), 'credentials')
+  writeFileSync(credentialsFile, 'aws_access_key_id = a\naws_secret_access_key = b\n')
+  await using copy = await S3Copy.open({ bucket: 'bucket', prefix: '', endpoint: `http://127.0.0.1:${port}`, credentialsFile }, never)
+  await expect(copy.prove()).rejects.toMatchObject({ code: 'unsupported' })
+})
 
 describe.skipIf(!hasObjectStore)('with a real S3 server', () => {
   let store: ObjectStore
@@ -43,6 +62,12 @@ describe.skipIf(!hasObjectStore)('with a real S3 server', () => {
     await copy.append(NAME, 0, Buffer.from('abc'))
     await copy.append(NAME, 0, Buffer.from('abcdef'))
     expect((await copy.read(NAME, 0, 100)).toString()).toBe('abcdef')
+  })
+
+  it('the server keeps the conditions of puts', async () => {
+    const bucket = await store.bucket()
+    await (await open(bucket)).prove?.()
+    expect(await store.keys(bucket)).toEqual([])
   })
 
   it('a bucket that is not there, and a wrong key, are said so', async () => {
