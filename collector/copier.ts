@@ -214,7 +214,6 @@ export class Copier {
         probedMs = performance.now()
       }
       await lease.renew()
-      await this.#remove(copy, inventory)
       for (const [name, { kind, number }] of this.#redo) {
         // Until the end of this round.
         this.#held = undefined
@@ -227,6 +226,8 @@ export class Copier {
       const sinceMs = Date.now()
       for (const kind of COPIED_KINDS) await this.#bring(copy, inventory, kind, kind === 'pack' ? to.packs : to.segments, signal)
       if (signal.aborted) return
+      // Last: what was moved out of the files that go is in others, which are there by now.
+      await this.#remove(copy, inventory)
       this.#reached(to, sinceMs)
       if (this.#failure !== undefined) log.info('a copy is written again', { copy: name })
       this.#failure = undefined

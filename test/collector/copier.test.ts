@@ -211,6 +211,46 @@ describe('a copier', () => {
   })
 })
 
+describe('a file that was moved out of another one, which goes', () => {
+  it('is in the copy before the other one leaves it', async () => {
+    const store = await Store.open()
+    const writer = new JournalWriter()
+    writer.file('a.dcm', Buffer.from('content of a'))
+    await store.send(writer)
+    const { catalog, repository, ingest } = store
+    const directory = join(scratchDirectory(), 'copy')
+    const pending: string[] = []
+    const removals = { pending, done: (name: string) => void pending.splice(pending.indexOf(name), 1) }
+    let isRefused = false
+    const open = async (): Promise<Copy> =>
+      new Proxy(await FsCopy.open(directory), {
+        get(target, property) {
+          const member: unknown = Reflect.get(target, property)
+          if (typeof member !== 'function') return member
+          if (property === 'append' && isRefused) return () => Promise.reject(new PacsimileError('space', 'it is full'))
+          return member.bind(target) as unknown
+        },
+      })
+    const copier = startCopier(store, { writer: await beginFsCopy(store, directory), open, removals })
+    await untilCurrent(store, copier)
+    isRefused = true
+    repository.abandonOpenFiles()
+    for await (const { name, place } of catalog.chunksIn(1)) await ingest.move(repository.readPayload(place, name))
+    const gone = join(directory, 'packs/01/000000000001.pack')
+    rmSync(join(store.repositoryDirectory, 'packs/01/000000000001.pack'))
+    pending.push('packs/01/000000000001.pack')
+    copier.hint()
+    await until('it fails', SECONDS, () => (copier.status.state === 'failing' ? true : undefined))
+    expect(statSync(gone, { throwIfNoEntry: false })).toBeDefined()
+    await expectWhole(store, directory)
+    isRefused = false
+    await until('it is removed', SECONDS, () => (pending.length === 0 ? true : undefined))
+    expect(statSync(gone, { throwIfNoEntry: false })).toBeUndefined()
+    await untilCurrent(store, copier)
+    await expectWhole(store, directory)
+  })
+})
+
 describe('acknowledgements', () => {
   it('wait for the place that they are of, in their order', () => {
     let held = 0
