@@ -227,17 +227,24 @@ describe('a catalog with a flipped bit in one of its tables', () => {
     await installation.kill('collector', 'SIGTERM')
     await startCollector()
     await installation.kill('collector', 'SIGTERM')
-    const [table = ''] = tables()
-    const bytes = readFileSync(join(catalog, table))
-    damage(join(catalog, table), 500, Buffer.from([(bytes[500] ?? 0) ^ 1]))
+    // One of them may be of no use any more, and go at the next start.
+    for (const table of tables()) {
+      const bytes = readFileSync(join(catalog, table))
+      damage(join(catalog, table), Math.floor(bytes.length / 2), Buffer.from([(bytes[Math.floor(bytes.length / 2)] ?? 0) ^ 1]))
+    }
     const config = join(installation.data, 'collector.toml')
     writeFileSync(config, readFileSync(config, 'utf8').replace('scrubDays = 30', 'scrubDays = 0.00001'))
     installation.startCollector()
-    await until('the collector to end', SCRUB_SECONDS_MAX, () => (installation.isRunning('collector') ? undefined : true))
-    expect(installation.log('collector')).toContain('the catalog is damaged; the collector starts anew')
+    // What is in the way of opening it is found then, all else at the end of a round: then the collector ends.
+    const isSetAside = (): boolean => readdirSync(installation.data).some((name) => name.startsWith('catalog.damaged-'))
+    await until('the damage to be found', SCRUB_SECONDS_MAX, () =>
+      installation.isRunning('collector') && !isSetAside() ? undefined : true,
+    )
+    expect(installation.log('collector')).toMatch(/the catalog is damaged; (the collector starts anew|it is set aside)/)
+    if (installation.isRunning('collector')) await installation.kill('collector', 'SIGTERM')
     writeFileSync(config, readFileSync(config, 'utf8').replace('scrubDays = 0.00001', 'scrubDays = 30'))
     await startCollector()
-    expect(readdirSync(installation.data).some((name) => name.startsWith('catalog.damaged-'))).toBe(true)
+    expect(isSetAside()).toBe(true)
     const to = join(installation.directory, 'after')
     installation.run('restore', 'pacs1:images', '--at', 'now', '--to', to, '--data', installation.data)
     expect(differences(truth, walkTree(to))).toEqual([])

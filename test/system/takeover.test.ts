@@ -159,17 +159,19 @@ describe.each(Object.keys(PLACES) as (keyof typeof PLACES)[])('from a copy in %s
     await protectedArchive()
     await installation.kill('collector', 'SIGTERM')
     const data = join(installation.directory, 'second')
+    let begun = 0
     for (let kill = 0; kill < 3; kill++) {
-      const child = spawn(LAUNCHER, ['collector', 'init', '--data', data, '--from', ...place, '--key-file', key])
+      const child = spawn(LAUNCHER, ['collector', 'init', '--data', data, '--from', ...place, '--key-file', key, '--take-over'])
       await until('it has begun', SECONDS, () => (existsSync(`${data}.partial/from.json`) ? true : undefined))
-      await setTimeout(200 + kill * 250)
+      await setTimeout(50 + kill * 150)
       child.kill('SIGKILL')
       if (child.exitCode === null && child.signalCode === null) await once(child, 'exit')
+      begun += Number(existsSync(`${data}.partial/repository/repository.json`))
+      // It was faster. The copy is another one's now, whose directory is gone.
       if (existsSync(data)) rmSync(data, { recursive: true })
     }
-    const begun = existsSync(`${data}.partial/repository/repository.json`)
-    expect(initFrom(data)).toMatchObject({ status: 0 })
-    expect(begun).toBe(true)
+    expect(begun).toBeGreaterThan(0)
+    expect(initFrom(data, '--take-over')).toMatchObject({ status: 0 })
     expect(readFileSync(join(data, 'collector.toml'), 'utf8')).toContain(key)
     expect(installation.json('check', '--repository', join(data, 'repository'), '--key-file', key)).toMatchObject({
       whole: true,
