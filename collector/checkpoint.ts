@@ -12,7 +12,7 @@ import { linkSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, sta
 import { dirname, join } from 'node:path'
 import { setImmediate, setTimeout } from 'node:timers/promises'
 import { type Digest, digestOf } from '../shared/digest.ts'
-import { asPacsimileError, PacsimileError, reasonOf } from '../shared/errors.ts'
+import { asPacsimileError, errnoOf, PacsimileError, reasonOf } from '../shared/errors.ts'
 import { syncDirectory } from '../shared/files.ts'
 import { CHUNK_BYTES_MAX } from '../shared/limits.ts'
 import type { Log } from '../shared/log.ts'
@@ -54,6 +54,7 @@ export class Checkpoints {
 
   /** Until the signal is given. What goes wrong with one costs nothing but the next one. */
   async run(signal: AbortSignal): Promise<void> {
+    let told = ''
     while (!signal.aborted) {
       // A pause that is broken off is over.
       await setTimeout(LOOK_MS, undefined, { signal }).catch(() => {})
@@ -61,7 +62,10 @@ export class Checkpoints {
       try {
         if ((await this.#bytesBehind()) >= SEGMENT_BYTES) await this.make()
       } catch (error) {
-        this.#parts.log.warn('no checkpoint could be made', { reason: reasonOf(error) })
+        const reason = reasonOf(error)
+        // While something is damaged it is the same each time.
+        if (reason !== told) this.#parts.log.warn('no checkpoint could be made', { reason })
+        told = reason
       }
     }
   }
@@ -159,7 +163,8 @@ function wasLinked(from: string, to: string): boolean {
   try {
     linkSync(from, to)
     return true
-  } catch {
+  } catch (error) {
+    if (errnoOf(error) !== 'ENOENT') throw error
     return false
   }
 }

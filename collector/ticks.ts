@@ -5,6 +5,7 @@
  * Invariant: an entry that says that a retention is in force stands before anything that is removed by it.
  */
 import { setTimeout } from 'node:timers/promises'
+import { PacsimileError } from '../shared/errors.ts'
 import type { Catalog } from './catalog.ts'
 import type { Ingest } from './ingest.ts'
 import { ledgerEntries } from './ledger-view.ts'
@@ -52,14 +53,24 @@ export class Ticks {
       const nowMs = Date.now()
       // An entry that may or may not be on the disk costs a restart: none is tried before that takes something.
       if (Math.floor(nowMs / HOUR_MS) !== hour && ingest.isProven) {
-        await this.notePolicy()
-        await this.tick()
-        hour = Math.floor(nowMs / HOUR_MS)
+        if (await this.#isTicked()) hour = Math.floor(nowMs / HOUR_MS)
       }
       const waitMs = Math.min(LOOK_MS, HOUR_MS - (nowMs % HOUR_MS))
       // A pause that is broken off is over.
       await setTimeout(waitMs, undefined, { signal }).catch(() => {})
     }
-    if (ingest.isProven) await this.tick()
+    if (ingest.isProven) await this.#isTicked()
+  }
+
+  /** False where it was refused, for want of room: nothing was written then, and the next look tries again. */
+  async #isTicked(): Promise<boolean> {
+    try {
+      await this.notePolicy()
+      await this.tick()
+      return true
+    } catch (error) {
+      if (error instanceof PacsimileError && (error.code === 'space' || error.code === 'io')) return false
+      throw error
+    }
   }
 }
