@@ -6,12 +6,14 @@
  * prevents an agent that was set back, copied or damaged from overwriting the history that the collector holds.
  */
 import { join } from 'node:path'
+import { z } from 'zod'
+import { millisecondsOf } from '../shared/clock.ts'
 import { asPacsimileError, ERRORS, PacsimileError, reasonOf } from '../shared/errors.ts'
 import { makeDirectory } from '../shared/files.ts'
 import { PATHS_LISTED_MAX, SILENCE_MS_MAX, SPOOL_FULL_SOON_SECONDS } from '../shared/limits.ts'
 import { type LocalServer, serveLocal } from '../shared/local-api.ts'
 import type { Log } from '../shared/log.ts'
-import { showPath } from '../shared/path.ts'
+import { label, showPath } from '../shared/path.ts'
 import type { AgentConfig } from './config.ts'
 import { setAside } from './database.ts'
 import type { DescriptorStore } from './descriptor-store.ts'
@@ -19,7 +21,7 @@ import { beginEpoch, type Epoch, type EpochEnd, readEpoch } from './epoch.ts'
 import type { EpochOver } from './handshake.ts'
 import { greatestEpochIn } from './journal.ts'
 import { Protection } from './protection.ts'
-import type { AgentScanReport, AgentStatus, AgentVolumeStatus } from './status.ts'
+import type { AgentMark, AgentScanReport, AgentStatus, AgentVolumeStatus } from './status.ts'
 import { SUPERVISED } from './supervise.ts'
 import type { Volume } from './volume.ts'
 import { sleep } from './waiting.ts'
@@ -40,6 +42,7 @@ function agentSocket(stateDir: string): string {
   return join(stateDir, 'agent.sock')
 }
 
+const MARK = z.object({ name: z.string(), volume: z.string().optional() })
 const EPOCH_FILE = 'epoch.json'
 const LOG_DIRECTORY = 'log'
 /** Pause before a protection that failed begins again. */
@@ -84,6 +87,7 @@ export class Agent {
       this.#socket ??= await serveLocal(agentSocket(this.#options.stateDir), {
         status: () => Promise.resolve(this.status()),
         scan: (body) => this.#scan(body),
+        mark: (body) => this.#mark(body),
       })
       if (isFirst) onReady()
       const over = await protection.run(stop)
@@ -194,6 +198,13 @@ export class Agent {
     if (this.#protection === undefined) throw new PacsimileError('agent-unreachable', 'The agent is starting')
     const isDeep = typeof body === 'object' && body !== null && 'deep' in body && body.deep === true
     return { volumes: await this.#protection.scan(isDeep) }
+  }
+
+  async #mark(body: unknown): Promise<{ readonly volumes: readonly AgentMark[] }> {
+    if (this.#protection === undefined) throw new PacsimileError('agent-unreachable', 'The agent is starting')
+    const { name, volume = '' } = MARK.parse(body)
+    const records = await this.#protection.setMark(volume, label(name, 'The mark'))
+    return { volumes: records.map(({ volume: of, epoch, seq, time }) => ({ volume: of, epoch, seq, timeMs: millisecondsOf(time) })) }
   }
 
   status(): AgentStatus {

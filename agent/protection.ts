@@ -30,6 +30,7 @@ import { Moves } from './moves.ts'
 import { Order } from './order.ts'
 import { Pins } from './pins.ts'
 import type { Place } from './place.ts'
+import { type MarkRecord, prove, setMark } from './proof.ts'
 import { Pursuit } from './pursuit.ts'
 import { Recorder } from './recorder.ts'
 import { Renames } from './renames.ts'
@@ -248,7 +249,8 @@ export class Protection {
         this.#takeTerms({ repository, chunkSizes })
       },
       onAck: (repository, head) => this.#takeAck(repository, head),
-      prove: (volume) => this.#prove(volume),
+      prove: async (volume) => void (await prove(this.#guards, volume)),
+      setMark: (volume, name) => this.setMark(volume, name),
       report: () => this.#report(),
     }
   }
@@ -271,10 +273,9 @@ export class Protection {
     return Promise.all(this.#guards.map((guard) => guard.scan(isDeep)))
   }
 
-  async #prove(volume: string): Promise<void> {
-    const guards = this.#guards.filter((guard) => volume === '' || guard.volume.name === volume)
-    if (guards.length === 0) throw new PacsimileError('not-found', `This agent has no volume ${volume}`)
-    await Promise.all(guards.map((guard) => guard.prove()))
+  /** One in each volume, or in the one that is named, behind everything that changed before. @throws incomplete, not-found */
+  setMark(volume: string, name: Label): Promise<readonly MarkRecord[]> {
+    return setMark(this.#guards, this.#recorder, volume, name)
   }
 
   #report(): ReturnType<SessionParts['report']> {

@@ -11,7 +11,7 @@ import type { Digest } from '../shared/digest.ts'
 import { asPacsimileError, PacsimileError, reasonOf } from '../shared/errors.ts'
 import { KNOWN_DIGESTS_MAX, OFFER_DIGESTS_MAX, SESSION_BATCHES_MAX } from '../shared/limits.ts'
 import type { Link } from '../shared/link.ts'
-import type { Label } from '../shared/path.ts'
+import { type Label, label } from '../shared/path.ts'
 import { plainOf, storedForm } from '../shared/stored-form.ts'
 import { type ChainHead, type Message, MINOR_WITH_FILTER } from '../shared/wire.ts'
 import type { StoredChunk } from './capture-thread.ts'
@@ -37,6 +37,8 @@ export interface SessionParts {
   readonly onAck: (repository: string, head: ChainHead) => void
   /** Resolves when everything that changed before the call is journalled. */
   readonly prove: (volume: string) => Promise<void>
+  /** The same, and a mark behind it. */
+  readonly setMark: (volume: string, name: Label) => Promise<readonly { readonly seq: number }[]>
   readonly report: () => Omit<CoverageMessage, 'kind'>
 }
 
@@ -263,16 +265,18 @@ export class Session {
     onAck(repository, head)
   }
 
-  async #answerBarrier({ id, volume }: Extract<Message, { kind: 'barrier' }>): Promise<void> {
-    const { journal, prove } = this.#parts
+  async #answerBarrier({ id, volume, mark }: Extract<Message, { kind: 'barrier' }>): Promise<void> {
+    const { journal, prove, setMark } = this.#parts
     let error = ''
+    let seq: number | undefined
     try {
-      await prove(volume)
+      if (mark === undefined) await prove(volume)
+      else seq = (await setMark(volume, label(mark, 'The mark'))).at(-1)?.seq
     } catch (failure) {
       error = reasonOf(failure).slice(0, 1000) || 'unknown'
     }
     try {
-      await this.#link.send({ kind: 'barrier-done', id, epoch: journal.epoch, seq: journal.head.seq, error })
+      await this.#link.send({ kind: 'barrier-done', id, epoch: journal.epoch, seq: seq ?? journal.head.seq, error })
     } catch (failure) {
       // The connection ended meanwhile; whoever asked was told so by that.
       if (this.#link.isOpen) this.#link.fail(asPacsimileError(failure, 'Answering a barrier'))

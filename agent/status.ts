@@ -68,6 +68,14 @@ export interface AgentVolumeStatus {
   readonly foreign: readonly string[]
 }
 
+/** What `pacsimile agent mark` shows of a volume. */
+export interface AgentMark {
+  readonly volume: string
+  readonly epoch: number
+  readonly seq: number
+  readonly timeMs: number
+}
+
 /** What `pacsimile agent scan` shows of a volume. */
 export interface AgentScanReport {
   readonly name: string

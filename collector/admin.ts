@@ -6,19 +6,15 @@ import { digestFromHex } from '../shared/digest.ts'
 import { PacsimileError } from '../shared/errors.ts'
 import { CHUNK_BYTES_MAX, PATH_BYTES_MAX } from '../shared/limits.ts'
 import type { LocalRoutes } from '../shared/local-api.ts'
-import { type Label, label, relativePath, showPath } from '../shared/path.ts'
-import { comparePositions, type Position } from '../shared/record.ts'
-import type { Catalog } from './catalog.ts'
+import { label, relativePath } from '../shared/path.ts'
 import type { Copies } from './copies.ts'
 import { NAMED } from './copy-definition.ts'
-import type { EnrolledAgents } from './enrolled-agents.ts'
 import type { HistorySource } from './history-source.ts'
 import { encodeChunks, encodeEntries, encodeLog } from './history-wire.ts'
 import type { Overview } from './overview.ts'
 import type { PointRequest } from './point.ts'
 import type { Pruning } from './pruning.ts'
-import type { Receiver } from './receiver.ts'
-import type { Replica } from './replica.ts'
+import { mark, type ReachParts, wait } from './reach.ts'
 
 const name = z.string().transform((text) => label(text, 'The name'))
 const path = z.string().transform((text) => relativePath(text))
@@ -29,6 +25,7 @@ const moment = z
     z.object({ kind: z.literal('head') }),
     z.object({ kind: z.literal('time'), ms: z.number() }),
     z.object({ kind: z.literal('seq'), epoch: count.optional(), seq: count }),
+    z.object({ kind: z.literal('mark'), name: z.string() }),
   ])
   .transform((at): PointRequest => (at.kind === 'seq' ? { kind: 'seq', epoch: at.epoch, seq: at.seq } : at))
 
@@ -36,6 +33,8 @@ const POINT = z.object({ agent: name, volume: name, at: moment })
 const TREE = z.object({ agent: name, volume: name, path, at: position })
 const LOG = z.object({ agent: name, volume: name, path, from: moment.optional(), until: moment.optional() })
 const WINDOW = z.object({ agent: name, volume: name })
+const VERSIONS = z.object({ agent: name, volume: name, path })
+const MARK = z.object({ agent: name, volume: name, name, timeoutMs: count })
 const CHUNKS = z.object({
   chunks: z.array(z.object({ digest: z.string().transform(digestFromHex), length: count.max(CHUNK_BYTES_MAX) })).max(65_536),
 })
@@ -53,14 +52,10 @@ const COPY = z.object({ name })
 const VERIFY = z.object({ name, repairs: z.boolean() })
 const WAIT = z.object({ agent: name.optional(), volume: name.optional(), timeoutMs: count })
 
-export interface AdminParts {
+export interface AdminParts extends ReachParts {
   readonly overview: Overview
   readonly copies: Copies
   readonly history: HistorySource
-  readonly receiver: Receiver
-  readonly catalog: Catalog
-  readonly enrolled: EnrolledAgents
-  readonly replica: Replica | undefined
   readonly prune: Pruning
 }
 
@@ -103,6 +98,15 @@ export function adminRoutes(parts: AdminParts): LocalRoutes {
       const asked = parse(LOG, body)
       return encodeLog(history.log(asked.agent, asked.volume, { path: asked.path, from: asked.from, until: asked.until }))
     },
+    versions(body) {
+      const asked = parse(VERSIONS, body)
+      return encodeLog(history.versions(asked.agent, asked.volume, asked.path))
+    },
+    marks(body) {
+      const { agent, volume } = parse(WINDOW, body)
+      return history.marks(agent, volume)
+    },
+    mark: (body, signal) => mark(parts, parse(MARK, body), signal),
     chunks(body) {
       return encodeChunks(history.chunks(parse(CHUNKS, body).chunks))
     },
@@ -125,111 +129,4 @@ function parse<Schema extends z.ZodType>(schema: Schema, body: unknown): z.outpu
     'usage',
     `The request is malformed: ${checked.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`).join('; ')}`,
   )
-}
-
-/** The longest time that a timer takes: 24 days. */
-const TIMEOUT_MS_MAX = 2 ** 31 - 1
-
-interface Reached extends Position {
-  readonly agent: Label
-}
-
-/** Resolves when everything that changed before the call is durable here and in the replica. @throws timeout, agent-unreachable, incomplete */
-async function wait(parts: AdminParts, asked: z.output<typeof WAIT>, signal: AbortSignal): Promise<{ agents: Reached[] }> {
-  // Those that may connect: an agent that is enrolled and has sent nothing yet is waited for, one that was revoked is not.
-  const known = parts.enrolled.names()
-  if (asked.agent !== undefined && !known.includes(asked.agent)) {
-    throw new PacsimileError('not-found', `There is no agent ${asked.agent}; known: ${known.length === 0 ? 'none' : known.join(', ')}`)
-  }
-  const agents = asked.agent === undefined ? known : [asked.agent]
-  if (agents.length === 0) throw new PacsimileError('not-found', 'No agent is enrolled yet')
-  const deadline = AbortSignal.timeout(Math.min(asked.timeoutMs, TIMEOUT_MS_MAX))
-  const either = AbortSignal.any([signal, deadline])
-  return { agents: await Promise.all(agents.map((agent) => waitFor(parts, agent, asked.volume ?? '', either, asked.timeoutMs))) }
-}
-
-async function waitFor(parts: AdminParts, agent: Label, volume: string, signal: AbortSignal, timeoutMs: number): Promise<Reached> {
-  for (;;) {
-    try {
-      const position = await untilAborted(barrier(parts, agent, volume, signal), signal)
-      await follow(parts, agent, position, signal)
-      await requireWholeReplica(parts, agent, volume)
-      return { agent, epoch: position.epoch, seq: position.seq }
-    } catch (error) {
-      if (signal.aborted)
-        throw new PacsimileError(
-          'timeout',
-          `${agent}${volume === '' ? '' : `:${volume}`} did not get there within ${timeoutMs / 1000} s: ${lastWord(parts, agent)}`,
-          { cause: error },
-        )
-      // The session ended under the question; the agent comes back, and the question is asked anew.
-      if (!(error instanceof PacsimileError && error.code === 'agent-unreachable')) throw error
-      await pause(signal)
-    }
-  }
-}
-
-function lastWord(parts: AdminParts, agent: Label): string {
-  const session = parts.receiver.session(agent)
-  if (session === undefined) return 'the agent is not connected'
-  const end = parts.catalog.chainEnd(agent)
-  return `the agent is connected, acknowledged up to seq ${end?.seq ?? 0}, replica at ${parts.replica?.applied(agent).seq ?? 0}`
-}
-
-function barrier(parts: AdminParts, agent: Label, volume: string, signal: AbortSignal): Promise<Position> {
-  const session = parts.receiver.session(agent)
-  if (session?.isReady !== true || signal.aborted) throw new PacsimileError('agent-unreachable', `Agent ${agent} is not connected`)
-  return session.barrier(volume)
-}
-
-/** Resolves when the position is durable, and in the replica where there is one. */
-async function follow(parts: AdminParts, agent: Label, position: Position, signal: AbortSignal): Promise<void> {
-  const reached = (): boolean => {
-    const end = parts.catalog.chainEnd(agent)
-    return (
-      end !== undefined &&
-      comparePositions(end, position) >= 0 &&
-      (parts.replica === undefined || comparePositions(parts.replica.applied(agent), position) >= 0)
-    )
-  }
-  while (!reached()) {
-    signal.throwIfAborted()
-    if (parts.replica === undefined) await pause(signal)
-    else await parts.replica.progress.next(100, signal)
-  }
-}
-
-/** @throws incomplete when there are paths that the replica could not be given */
-async function requireWholeReplica(parts: AdminParts, agent: Label, volume: string): Promise<void> {
-  for (const { name: of } of await parts.catalog.volumes(agent)) {
-    const problems = volume === '' || volume === of ? parts.replica?.problems(agent, of) : undefined
-    const [first] = problems ?? []
-    if (problems === undefined || first === undefined) continue
-    const [path, reason] = first
-    throw new PacsimileError(
-      'incomplete',
-      `Everything is durable, but ${problems.size} of ${agent}:${of} could not be brought into the replica, among them ${showPath(path)}: ${reason}`,
-    )
-  }
-}
-
-function untilAborted<Value>(work: Promise<Value>, signal: AbortSignal): Promise<Value> {
-  return new Promise((resolve, reject) => {
-    const stop = (): void => reject(signal.reason instanceof Error ? signal.reason : new Error('aborted'))
-    if (signal.aborted) stop()
-    signal.addEventListener('abort', stop, { once: true })
-    void work.then(resolve, reject).finally(() => signal.removeEventListener('abort', stop))
-  })
-}
-
-function pause(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const done = (): void => {
-      clearTimeout(timer)
-      signal.removeEventListener('abort', done)
-      resolve()
-    }
-    const timer = setTimeout(done, 50)
-    signal.addEventListener('abort', done, { once: true })
-  })
 }

@@ -181,6 +181,7 @@ export class CatalogBatch {
         this.#put(keys.lost(agent, { epoch: record.epoch, seq: record.lostSeq }), Buffer.alloc(0))
         break
       case 'mark':
+        this.#put(keys.mark(agent, record.volume, record.time, position), Buffer.from(record.name, 'utf8'))
         break
     }
     if ((record.kind === 'sweep' || record.kind === 'coverage') && facts.completeAt === undefined)

@@ -9,6 +9,7 @@
  *     w AGENT 00 VOLUME 00                           the volume: root, mode, first time
  *     o AGENT 00 VOLUME 00 TIME                      coverage that begins then
  *     g AGENT 00 VOLUME 00 TIME EPOCH SEQ            gap that begins then, declared by that record
+ *     f AGENT 00 VOLUME 00 TIME EPOCH SEQ            mark that was set then, by that record
  *     l AGENT 00 EPOCH SEQ                           the version of that record has no content
  *     i AGENT 00 VOLUME 00 INODE PATHKEY             a path that was put with that inode and more than one link (may be stale)
  *     x AGENT 00 EPOCH SEQ                           records before this one could not be read when it was folded in
@@ -28,7 +29,7 @@
  * PATHKEY joins names by NUL, so that byte order is a depth-first walk and everything below a path is one range.
  */
 import type { ByteString } from '../shared/bytes.ts'
-import type { HybridTime } from '../shared/clock.ts'
+import { type HybridTime, hybridTime } from '../shared/clock.ts'
 import type { Digest } from '../shared/digest.ts'
 import { NAME_BYTES_MAX } from '../shared/limits.ts'
 import { type Label, pathFromKey, pathKey, type RelativePath } from '../shared/path.ts'
@@ -89,6 +90,8 @@ export const keys = {
   coverage: (agent: Label, volume: Label, from: HybridTime): Buffer => key(volumePrefix('o', agent, volume) + timeBytes(from)),
   gap: (agent: Label, volume: Label, from: HybridTime, position: Position): Buffer =>
     key(volumePrefix('g', agent, volume) + timeBytes(from) + positionBytes(position)),
+  mark: (agent: Label, volume: Label, time: HybridTime, position: Position): Buffer =>
+    key(volumePrefix('f', agent, volume) + timeBytes(time) + positionBytes(position)),
   lost: (agent: Label, position: Position): Buffer => key(`l${agent}\0${positionBytes(position)}`),
   linked: (agent: Label, volume: Label, inode: bigint, path: RelativePath): Buffer =>
     key(`${volumePrefix('i', agent, volume)}${inodeBytes(inode)}${pathKey(path)}`),
@@ -126,6 +129,7 @@ export const ranges = {
   volumes: (agent: Label): KeyRange => prefixRange(`w${agent}\0`),
   coverage: (agent: Label, volume: Label): KeyRange => prefixRange(volumePrefix('o', agent, volume)),
   gaps: (agent: Label, volume: Label): KeyRange => prefixRange(volumePrefix('g', agent, volume)),
+  marks: (agent: Label, volume: Label): KeyRange => prefixRange(volumePrefix('f', agent, volume)),
   linked: (agent: Label, volume: Label, inode: bigint): KeyRange => {
     const prefix = `${volumePrefix('i', agent, volume)}${inodeBytes(inode)}`
     // No name is as long as that, so no path sorts behind it.
@@ -156,6 +160,12 @@ export function readVersionKey(bytes: Buffer, agent: Label, volume: Label): { pa
   const start = agent.length + volume.length + 3
   const end = bytes.length - POSITION_BYTES - 2
   return { path: pathFromKey(bytes.toString('latin1', start, end)), position: readPosition(bytes, bytes.length - POSITION_BYTES) }
+}
+
+/** Time and position of a mark. */
+export function readMarkKey(bytes: Buffer): { time: HybridTime; position: Position } {
+  const at = bytes.length - POSITION_BYTES
+  return { time: hybridTime(bytes.readBigUInt64BE(at - 8)), position: readPosition(bytes, at) }
 }
 
 /** Path of a newest key of the given volume. */

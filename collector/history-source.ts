@@ -8,6 +8,7 @@ import type { TreeEntry } from '../shared/tree.ts'
 import type { ChunkRef, Version } from '../shared/version.ts'
 import type { Absence } from './absent-content.ts'
 import type { Coverage, Damage, Gap } from './catalog.ts'
+import type { Mark } from './marks.ts'
 import type { Point, PointRequest } from './point.ts'
 
 /** An entry of a tree at a point. */
@@ -51,6 +52,8 @@ export interface LogQuery {
 export type ChunkResult = { readonly bytes: Buffer } | { readonly failure: string }
 
 export interface HistorySource extends AsyncDisposable {
+  /** Whether what is recorded later is seen through it too. */
+  readonly isLive: boolean
   /** What is known to be damaged; found while the history was read. */
   readonly damage: readonly Damage[]
   volumes(): Promise<{ readonly agent: Label; readonly volume: Label }[]>
@@ -62,6 +65,10 @@ export interface HistorySource extends AsyncDisposable {
   lastWhole(agent: Label, volume: Label, path: RelativePath, at: Position): Promise<HybridTime | undefined>
   /** Records of a volume, oldest first. */
   log(agent: Label, volume: Label, query: LogQuery): AsyncIterable<LogEntry>
+  /** What happened to a path itself, by its records or by those of directories above it, oldest first. */
+  versions(agent: Label, volume: Label, path: RelativePath): AsyncIterable<LogEntry>
+  /** Oldest first. */
+  marks(agent: Label, volume: Label): Promise<Mark[]>
   window(agent: Label, volume: Label): Promise<Window>
   /** Contents of chunks, one result for each, in the order asked for. */
   chunks(refs: readonly ChunkRef[]): AsyncIterable<ChunkResult>

@@ -13,10 +13,12 @@ import { type Absence, absenceOfContent } from './absent-content.ts'
 import type { Catalog, Damage, VolumeFacts } from './catalog.ts'
 import type { ChunkCache } from './chunk-cache.ts'
 import type { ChunkResult, HistorySource, ListedEntry, LogEntry, LogQuery, Window } from './history-source.ts'
+import { type Mark, markNamed, marksOf } from './marks.ts'
 import { includedUntil, type Point, type PointRequest } from './point.ts'
 import type { Repository } from './repository/repository.ts'
 
 export class History implements HistorySource {
+  readonly isLive: boolean = true
   readonly #damage: () => readonly Damage[]
   readonly #catalog: Catalog
   readonly #repository: Repository
@@ -56,12 +58,13 @@ export class History implements HistorySource {
 
   async point(agent: Label, volume: Label, request: PointRequest): Promise<Point> {
     const facts = await this.#facts(agent, volume)
-    const position = await this.#position(agent, request)
+    const position = await this.#position(agent, volume, request)
     const time = this.#catalog.summary(agent, position)?.time
     const next = await this.#timeAfter(agent, position)
     const requestedMs = request.kind === 'time' ? request.ms : undefined
     const moment = requestedMs === undefined ? (time ?? TIME_ZERO) : includedUntil(requestedMs)
     const gaps = await this.#catalog.gaps(agent, volume)
+    const coverage = (await this.#catalog.coverage(agent, volume)).findLast((span) => span.from <= moment)
     const gap = request.kind === 'head' ? undefined : gaps.find((candidate) => candidate.from < moment && moment < candidate.until)
     return {
       position,
@@ -70,10 +73,11 @@ export class History implements HistorySource {
       next,
       gap: gap === undefined ? undefined : { from: gap.from, until: gap.until, cause: gap.cause },
       whole: facts.completeAt !== undefined && (time ?? TIME_ZERO) >= facts.completeAt,
+      coverage,
     }
   }
 
-  async #position(agent: Label, request: PointRequest): Promise<Position> {
+  async #position(agent: Label, volume: Label, request: PointRequest): Promise<Position> {
     const head = this.#catalog.chainEnd(agent)
     if (head === undefined) throw new PacsimileError('not-found', `Nothing was ever received from agent ${agent}`)
     switch (request.kind) {
@@ -90,13 +94,15 @@ export class History implements HistorySource {
       }
       case 'time':
         return this.#positionAtTime(agent, request.ms)
+      case 'mark':
+        return (await markNamed(this.#catalog, agent, volume, request.name)).position
     }
   }
 
   /** The same; a moment before the first record is the start. */
-  async #positionOrStart(agent: Label, request: PointRequest): Promise<Position> {
+  async #positionOrStart(agent: Label, volume: Label, request: PointRequest): Promise<Position> {
     try {
-      return await this.#position(agent, request)
+      return await this.#position(agent, volume, request)
     } catch (error) {
       if (request.kind === 'time' && error instanceof PacsimileError && error.code === 'outside-window') return BEFORE_ALL
       throw error
@@ -158,8 +164,8 @@ export class History implements HistorySource {
 
   async *log(agent: Label, volume: Label, query: LogQuery): AsyncGenerator<LogEntry> {
     await this.#facts(agent, volume)
-    const after = query.from === undefined ? BEFORE_ALL : await this.#positionOrStart(agent, query.from)
-    const until = await this.#position(agent, query.until ?? { kind: 'head' })
+    const after = query.from === undefined ? BEFORE_ALL : await this.#positionOrStart(agent, volume, query.from)
+    const until = await this.#position(agent, volume, query.until ?? { kind: 'head' })
     for await (const record of this.#catalog.summaries(agent, after, until)) {
       const position = { epoch: record.epoch, seq: record.seq }
       const isConcerned =
@@ -170,6 +176,21 @@ export class History implements HistorySource {
       const version = record.kind === 'put' ? this.#catalog.versionBy(agent, volume, record.path, position) : undefined
       yield { record, version, absent: record.kind === 'put' ? this.#absence(agent, position) : undefined }
     }
+  }
+
+  async *versions(agent: Label, volume: Label, path: RelativePath): AsyncGenerator<LogEntry> {
+    await this.#facts(agent, volume)
+    for (const { position, version } of await this.#catalog.versionsOf(agent, volume, path)) {
+      const record = this.#catalog.summary(agent, position)
+      // A record that damage took away; what it did to this path is still known from what follows it.
+      if (record === undefined) continue
+      yield { record, version, absent: version === undefined ? undefined : this.#absence(agent, position) }
+    }
+  }
+
+  async marks(agent: Label, volume: Label): Promise<Mark[]> {
+    await this.#facts(agent, volume)
+    return marksOf(this.#catalog, agent, volume)
   }
 
   #absence(agent: Label, put: Position): Absence | undefined {

@@ -19,6 +19,7 @@ export interface OfflineOptions {
 }
 
 export class OfflineHistory extends History {
+  override readonly isLive = false
   readonly repository: Repository
   readonly #scratch: ScratchCatalog
 

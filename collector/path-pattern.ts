@@ -1,8 +1,8 @@
 /**
- * Patterns over paths, as holds use them: `*` and `?` within a name, `**` over names, everything below what matches.
+ * Patterns over paths: `*` and `?` within a name, `**` over names.
  *
- * Names are bytes and a leading dot is nothing special. Invariant: what matches a directory matches all below it. It prevents a hold on a
- * study from leaving out the files that are in it.
+ * Names are bytes and a leading dot is nothing special. Invariant: what a hold's pattern matches, it matches with all below it. It
+ * prevents a hold on a study from leaving out the files that are in it.
  */
 import { parentOf, type RelativePath } from '../shared/path.ts'
 
@@ -14,6 +14,18 @@ export function pathMatcher(pattern: string): (path: RelativePath) => boolean {
     for (let at: RelativePath | undefined = path; at !== undefined; at = parentOf(at)) if (whole.test(at)) return true
     return false
   }
+}
+
+/** Whether a path itself matches; a pattern without '/' is one over its last name. `ignoresCase`: of ASCII letters. */
+export function nameMatcher(pattern: string, ignoresCase: boolean): (path: RelativePath) => boolean {
+  const text = translated(pattern.includes('/') ? pattern : `**/${pattern}`)
+  const whole = new RegExp(`^${ignoresCase ? text.replace(/[a-z]/gi, eitherCase) : text}$`, 's')
+  return (path) => whole.test(path)
+}
+
+/** Not the flag `i`, which would take bytes above 127 for letters of Latin-1. */
+function eitherCase(letter: string): string {
+  return `[${letter.toLowerCase()}${letter.toUpperCase()}]`
 }
 
 function translated(pattern: string): string {

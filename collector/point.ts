@@ -6,7 +6,7 @@
  */
 import { endOfMillisecond, type HybridTime } from '../shared/clock.ts'
 import { PacsimileError } from '../shared/errors.ts'
-import type { Position } from '../shared/record.ts'
+import type { Position, WatchMode } from '../shared/record.ts'
 
 export type PointRequest =
   | { readonly kind: 'head' }
@@ -14,6 +14,8 @@ export type PointRequest =
   | { readonly kind: 'time'; readonly ms: number }
   /** The state after that record; of the newest epoch where none is given. */
   | { readonly kind: 'seq'; readonly epoch: number | undefined; readonly seq: number }
+  /** The state at the newest mark of that name. */
+  | { readonly kind: 'mark'; readonly name: string }
 
 /** A restorable moment, as found in an agent's history. */
 export interface Point {
@@ -28,6 +30,8 @@ export interface Point {
   readonly gap: { readonly from: HybridTime; readonly until: HybridTime; readonly cause: string } | undefined
   /** Whether the volume had been scanned whole by then; before, the state may lack files that were there. */
   readonly whole: boolean
+  /** The last span of proven watching that had begun by then; the moment may lie behind its end. */
+  readonly coverage: { readonly from: HybridTime; readonly until: HybridTime; readonly mode: WatchMode } | undefined
 }
 
 const UNITS: Readonly<Record<string, number>> = { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000, w: 7 * 86_400_000 }
@@ -49,7 +53,7 @@ const UNIT_NAMES: Readonly<Record<string, string>> = {
 }
 
 /**
- * `now`, `10m ago` (s, m, h, d, w; also `2 hours ago`), `seq:N`, `seq:EPOCH:N`, RFC 3339 (`2026-11-24T09:30:00Z`, with any
+ * `now`, `10m ago` (s, m, h, d, w; also `2 hours ago`), `seq:N`, `seq:EPOCH:N`, `mark:NAME`, RFC 3339 (`2026-11-24T09:30:00Z`, with any
  * offset and fraction), or local time (`2026-11-24 09:30:00`, `2026-11-24 09:30`, `2026-11-24T09:30:00.250`, `09:30`, `09:30:15` today).
  * @throws usage
  */
@@ -58,6 +62,8 @@ export function parsePoint(text: string, now = Date.now()): PointRequest {
   if (trimmed === 'now' || trimmed === 'head') return { kind: 'head' }
   const seq = /^seq:(?:(\d+):)?(\d+)$/.exec(trimmed)
   if (seq !== null) return { kind: 'seq', epoch: seq[1] === undefined ? undefined : Number(seq[1]), seq: Number(seq[2]) }
+  const mark = /^mark:(.+)$/.exec(trimmed)?.[1]
+  if (mark !== undefined) return { kind: 'mark', name: mark }
   const ago = /^(\d+(?:\.\d+)?)\s*([a-z]+)\s+ago$/.exec(trimmed)
   if (ago !== null) {
     const unit = UNITS[UNIT_NAMES[ago[2] ?? ''] ?? ago[2] ?? '']
@@ -67,7 +73,7 @@ export function parsePoint(text: string, now = Date.now()): PointRequest {
   if (ms !== undefined) return { kind: 'time', ms }
   throw new PacsimileError(
     'usage',
-    `${JSON.stringify(text)} is not a moment. Use RFC 3339 (2026-11-24T09:30:00Z), local time ("2026-11-24 09:30:00"), "10m ago", seq:N, or now`,
+    `${JSON.stringify(text)} is not a moment. Use RFC 3339 (2026-11-24T09:30:00Z), local time ("2026-11-24 09:30:00"), "10m ago", mark:NAME, seq:N, or now`,
   )
 }
 

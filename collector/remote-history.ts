@@ -11,12 +11,16 @@ import type { ChunkRef } from '../shared/version.ts'
 import type { Damage } from './catalog.ts'
 import type { ChunkResult, HistorySource, ListedEntry, LogEntry, LogQuery, Window } from './history-source.ts'
 import { decodeChunks, decodeEntries, decodeLog } from './history-wire.ts'
+import type { Mark } from './marks.ts'
 import type { Point, PointRequest } from './point.ts'
 
 const time = z.string().transform((text) => hybridTime(BigInt(text)))
 const position = z.object({ epoch: z.number(), seq: z.number() })
 const gap = z.object({ from: time, until: time, cause: z.string() })
 const label = z.string().transform((text) => text as Label)
+
+const span = z.object({ from: time, until: time, mode: z.enum(WATCH_MODES) })
+const MARKS = z.array(z.object({ name: z.string(), time, position }))
 
 const POINT = z.object({
   position,
@@ -25,6 +29,7 @@ const POINT = z.object({
   next: time.optional(),
   gap: gap.optional(),
   whole: z.boolean(),
+  coverage: span.optional(),
 })
 const LAST_WHOLE = z.object({ time: time.optional() })
 const VOLUMES = z.array(z.object({ agent: label, volume: label }))
@@ -37,7 +42,7 @@ const WINDOW = z.object({
   until: time,
   head: position,
   gaps: z.array(gap.extend({ position })),
-  coverage: z.array(z.object({ from: time, until: time, mode: z.enum(WATCH_MODES) })),
+  coverage: z.array(span),
 })
 
 const DAMAGE = z.array(z.object({ file: z.string(), offset: z.number(), reason: z.string() }))
@@ -47,6 +52,7 @@ const UNREACHABLE = { unreachable: 'collector-unreachable' } as const
 const CHUNKS_PER_CALL = 4096
 
 export class RemoteHistory implements HistorySource {
+  readonly isLive = true
   readonly damage: readonly Damage[]
   readonly #socket: string
 
@@ -86,6 +92,7 @@ export class RemoteHistory implements HistorySource {
       next: found.next,
       gap: found.gap,
       whole: found.whole,
+      coverage: found.coverage,
     }
   }
 
@@ -100,6 +107,14 @@ export class RemoteHistory implements HistorySource {
 
   log(agent: Label, volume: Label, query: LogQuery): AsyncIterable<LogEntry> {
     return decodeLog(this.#stream('log', { agent, volume, path: query.path, from: query.from, until: query.until }))
+  }
+
+  versions(agent: Label, volume: Label, path: RelativePath): AsyncIterable<LogEntry> {
+    return decodeLog(this.#stream('versions', { agent, volume, path }))
+  }
+
+  marks(agent: Label, volume: Label): Promise<Mark[]> {
+    return this.#call('marks', { agent, volume }, MARKS)
   }
 
   async window(agent: Label, volume: Label): Promise<Window> {

@@ -212,12 +212,15 @@ export class Session implements IngestSession {
     void this.#refuse(error)
   }
 
-  /** Resolves with the agent's head once it has journalled everything that changed before this call. @throws agent-unreachable, incomplete */
-  barrier(volume: string): Promise<Position> {
+  /**
+   * Resolves with the agent's head once it has journalled everything that changed before this call, and behind it the mark, where one
+   * is asked for; an agent of release 0.1 sets none. @throws agent-unreachable, incomplete
+   */
+  barrier(volume: string, mark?: Label): Promise<Position> {
     const id = ++this.#lastBarrier
     return new Promise((resolve, reject) => {
       this.#barriers.set(id, { resolve, reject })
-      this.#parts.link.send({ kind: 'barrier', id, volume }).catch((error: unknown) => {
+      this.#parts.link.send({ kind: 'barrier', id, volume, ...(mark === undefined ? {} : { mark }) }).catch((error: unknown) => {
         this.#barriers.delete(id)
         reject(asPacsimileError(error, `Asking agent ${this.agent}`))
       })

@@ -80,8 +80,8 @@ export type Message =
       readonly spoolBytes: number
       readonly volumes: readonly VolumeReport[]
     }
-  /** collector: journal everything that changed before this message (of one volume, or of all), then say so. */
-  | { readonly kind: 'barrier'; readonly id: number; readonly volume: string }
+  /** collector: journal everything that changed before this message (of one volume, or of all), and then a mark, then say so. */
+  | { readonly kind: 'barrier'; readonly id: number; readonly volume: string; readonly mark?: string | undefined }
   /** agent: everything before that barrier is journalled up to `seq`; or `error` says why that cannot be said. */
   | { readonly kind: 'barrier-done'; readonly id: number; readonly epoch: number; readonly seq: number; readonly error: string }
 
@@ -162,7 +162,7 @@ const CONTROL = {
       )
       .max(1024),
   }),
-  'barrier': z.object({ id: count, volume: short }),
+  'barrier': z.object({ id: count, volume: short, mark: short.optional() }),
   'barrier-done': z.object({ id: count, epoch: count, seq: count, error: text }),
 } as const
 

@@ -11,6 +11,7 @@ type Question =
   | 'status'
   | 'volumes'
   | 'wait'
+  | 'mark'
   | 'prunePlan'
   | 'prune'
   | 'holds'

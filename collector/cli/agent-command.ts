@@ -1,5 +1,5 @@
 /**
- * `pacsimile agent enroll`, `agent run`, `agent status`, `agent scan`: the protected host's side.
+ * `pacsimile agent enroll`, `agent run`, `agent status`, `agent scan`, `agent mark`: the protected host's side.
  *
  * `status` shows what the agent itself knows, also while no collector can be reached. It prevents an engineer at the
  * storage host from having to ask another machine whether this one is protected.
@@ -7,11 +7,13 @@
 import { join, resolve } from 'node:path'
 import type { Argv } from 'yargs'
 import type { JournalLagSummary } from '../../agent/journal-lag.ts'
-import type { AgentScanReport, AgentStatus, AgentVolumeStatus } from '../../agent/status.ts'
+import type { AgentMark, AgentScanReport, AgentStatus, AgentVolumeStatus } from '../../agent/status.ts'
 import { WATCH_CHOICES } from '../../agent/watch/watch-choice.ts'
 import { PacsimileError } from '../../shared/errors.ts'
+import { label } from '../../shared/path.ts'
+import { showMoment } from '../point.ts'
 import { showAge, showBytes, showCount, showDuration } from './amounts.ts'
-import { sayJson } from './json.ts'
+import { isoTime, sayJson } from './json.ts'
 import { jsonOption, stateOption, withExamples } from './options.ts'
 import { paint, say } from './output.ts'
 import { type Column, sayTable } from './table.ts'
@@ -37,7 +39,10 @@ const UNREADABLE_LISTED_MAX = 10
 
 export function agentCommand(yargs: Argv): Argv {
   return yargs.command('agent', 'Set up and run the agent on a storage host', (group) =>
-    scanCommand(statusCommand(runCommand(enrollCommand(group)))).demandCommand(1, 'Name what to do: enroll, run, status or scan'),
+    markCommand(scanCommand(statusCommand(runCommand(enrollCommand(group))))).demandCommand(
+      1,
+      'Name what to do: enroll, run, status, scan or mark',
+    ),
   )
 }
 
@@ -144,6 +149,29 @@ function scanCommand(yargs: Argv): Argv {
       }
       sayTable(SCAN_COLUMNS, scanned.volumes.map(scanRow))
       for (const { name, reason } of scanned.volumes) if (reason !== '') say(paint('dim', `${name}: ${reason}`))
+    },
+  )
+}
+
+function markCommand(yargs: Argv): Argv {
+  return yargs.command(
+    'mark <name>',
+    'Give this moment a name: behind every change made before the call, also while the collector is away',
+    (options) =>
+      withExamples(
+        jsonOption(stateOption(options))
+          .positional('name', { type: 'string', demandOption: true, describe: 'A name of your choice; the newest of a name counts' })
+          .option('only', { type: 'string', describe: 'Only this volume', requiresArg: true }),
+        'agent mark before-upgrade    # later: pacsimile restore … --at mark:before-upgrade',
+      ),
+    async ({ state, name, only, json }) => {
+      const marked = (await askAgent(state, 'mark', { name: label(name, 'The name'), volume: only })) as {
+        readonly volumes: readonly AgentMark[]
+      }
+      if (json) sayJson({ name, volumes: marked.volumes.map(({ timeMs, ...mark }) => ({ ...mark, time: isoTime(timeMs) })) })
+      else
+        for (const { volume, epoch, seq, timeMs } of marked.volumes)
+          say(`Marked ${volume} as ${paint('bold', name)}: ${showMoment(timeMs)}, seq ${epoch}:${seq}`)
     },
   )
 }

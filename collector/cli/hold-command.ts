@@ -70,8 +70,9 @@ function parseHeld(text: string): Pick<Hold, 'agent' | 'volume' | 'pattern'> {
 function momentMs(text: string | undefined): number | undefined {
   if (text === undefined) return undefined
   const point = parsePoint(text)
-  if (point.kind === 'seq') throw new PacsimileError('usage', 'The span of a hold is given by times, not by a seq')
-  return point.kind === 'head' ? Date.now() : Math.floor(point.ms)
+  if (point.kind === 'head') return Date.now()
+  if (point.kind === 'time') return Math.floor(point.ms)
+  throw new PacsimileError('usage', `The span of a hold is given by times, not by a ${point.kind}`)
 }
 
 function listCommand(yargs: Argv): Argv {

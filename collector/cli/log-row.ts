@@ -39,13 +39,13 @@ export function logRow({ record, version, absent }: LogEntry): string[] {
   ]
 }
 
-function stateOf(version: Version | undefined, absent: LogEntry['absent']): string {
+export function stateOf(version: Version | undefined, absent: LogEntry['absent']): string {
   if (absent !== undefined) return absent === 'lost' ? 'content lost' : 'expired'
   return version?.kind === 'file' ? version.consistency : '-'
 }
 
 /** Behind the path: who wrote the version, and whether the path itself was never seen. */
-function originOf(version: Version): string {
+export function originOf(version: Version): string {
   const writer = writerOf(version)
   const inferred = isInferred(version) ? '  (inferred)' : ''
   if (writer === undefined) return inferred

@@ -11,9 +11,9 @@ import { parsePoint } from '../point.ts'
 import { absenceOf } from './absence.ts'
 import { ENTRY_COLUMNS, entryFields, entryRow, nameBelow } from './entry-row.ts'
 import { sayJson } from './json.ts'
-import { pointLines, pointWarnings } from './moment.ts'
+import { sayPoint } from './moment.ts'
 import { AT_HELP, historyOptions, jsonOption, MOMENT, TARGET, withExamples } from './options.ts'
-import { note, readerKeepsUp, warn } from './output.ts'
+import { note, readerKeepsUp } from './output.ts'
 import { openSource } from './source.ts'
 import { sayTable } from './table.ts'
 import { parseTarget, type Target } from './target.ts'
@@ -36,11 +36,7 @@ export function lsCommand(yargs: Argv): Argv {
       const moment = parsePoint(at)
       await using source = await openSource({ data, repository, keyFile, checkpoint })
       const point = await source.point(place.agent, place.volume, moment)
-      if (!json) {
-        const [first = '', ...more] = pointLines(point)
-        for (const line of [`${target} at ${first}`, ...more]) note(line)
-        for (const warning of pointWarnings(point)) warn(warning)
-      }
+      if (!json) sayPoint(target, point)
       const rows: string[][] = []
       let found = 0
       for await (const entry of source.tree(place.agent, place.volume, place.path, point.position)) {

@@ -14,10 +14,14 @@ import { collectorCommand } from './collector-command.ts'
 import { reportError } from './command-error.ts'
 import { copyCommand } from './copy-command.ts'
 import { demoCommand } from './demo-command.ts'
+import { diffCommand } from './diff-command.ts'
+import { findCommand } from './find-command.ts'
+import { historyCommand } from './history-command.ts'
 import { holdCommand } from './hold-command.ts'
 import { keysCommand } from './keys-command.ts'
 import { logCommand } from './log-command.ts'
 import { lsCommand } from './ls-command.ts'
+import { markCommand, marksCommand } from './mark-command.ts'
 import { endQuietlyOnClosedPipe } from './output.ts'
 import { pruneCommand } from './prune-command.ts'
 import { rebuildCommand } from './rebuild-command.ts'
@@ -39,6 +43,11 @@ const COMMANDS = [
   logCommand,
   lsCommand,
   catCommand,
+  findCommand,
+  historyCommand,
+  diffCommand,
+  markCommand,
+  marksCommand,
   restoreCommand,
   checkCommand,
   scrubCommand,

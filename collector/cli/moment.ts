@@ -8,6 +8,7 @@ import { type HybridTime, millisecondsOf } from '../../shared/clock.ts'
 import { type Point, showLocalTime, showMoment } from '../point.ts'
 import { showDuration } from './amounts.ts'
 import { isoTime, spanFields } from './json.ts'
+import { note, warn } from './output.ts'
 
 /** What was asked for; for the head or a seq, the time of its record. */
 function momentMs(point: Point): number {
@@ -27,12 +28,33 @@ export function pointLines(point: Point): string[] {
     showMoment(requestedMs),
     time === undefined ? '  last change  none' : line('last change', time, 'earlier', ` (${seq})`),
     next === undefined ? '  next change  none so far' : line('next change', next, 'later', ''),
+    `  watched      ${coverageText(point, requestedMs)}`,
   ]
 }
+
+/** Before an answer for people: of what, at which moment, and what to know of it. */
+export function sayPoint(target: string, point: Point, doing = ''): void {
+  const [first = '', ...more] = pointLines(point)
+  for (const line of [`${doing}${target} ${doing === '' ? 'at' : 'as it was at'} ${first}`, ...more]) note(line)
+  for (const warning of pointWarnings(point)) warn(warning)
+}
+
+/** Whether it was proven that nothing was missed up to the moment. */
+function coverageText({ coverage }: Point, ms: number): string {
+  if (coverage === undefined) return 'not proven: no watching had begun by then'
+  const until = millisecondsOf(coverage.until)
+  if (ms <= until) return `${coverage.mode}, proven`
+  return `${coverage.mode}, proven until ${showLocalTime(until)}, ${showDuration(ms - until)} earlier`
+}
+
+/** By so much the clocks of two hosts may differ before a moment is called a future one. */
+const FUTURE_MS = 60_000
 
 /** What a reader must know before trusting the state. */
 export function pointWarnings(point: Point): string[] {
   const warnings: string[] = []
+  const aheadMs = (point.requestedMs ?? 0) - Date.now()
+  if (aheadMs > FUTURE_MS) warnings.push(`the moment is ${showDuration(aheadMs)} in the future: what is shown is the newest state`)
   if (!point.whole) warnings.push('the first full scan was not done at that moment: the state may lack files')
   if (point.gap !== undefined) {
     warnings.push(
@@ -52,6 +74,8 @@ export function pointFields(point: Point): object {
     lastChange: iso(point.time),
     nextChange: iso(point.next),
     whole: point.whole,
+    covered: point.coverage !== undefined && momentMs(point) <= millisecondsOf(point.coverage.until),
+    coveredUntil: iso(point.coverage?.until),
     gap: point.gap === undefined ? null : { ...spanFields(point.gap), cause: point.gap.cause },
   }
 }

@@ -8,7 +8,7 @@ import type { Argv } from 'yargs'
 const DEFAULT_DATA = '/var/lib/pacsimile/collector'
 const DEFAULT_STATE = '/var/lib/pacsimile/agent'
 
-export const AT_HELP = 'A moment: RFC 3339, local time ("2026-11-24 09:30:00"), "10m ago", seq:N, or now'
+export const AT_HELP = 'A moment: RFC 3339, local time ("2026-11-24 09:30:00"), "10m ago", mark:NAME, seq:N, or now'
 export const TARGET = { type: 'string', demandOption: true, describe: 'AGENT:VOLUME[/PATH]' } as const
 export const MOMENT = { type: 'string', requiresArg: true } as const
 

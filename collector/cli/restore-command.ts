@@ -14,7 +14,7 @@ import type { RestoreReport, RestoreRequest } from '../restore.ts'
 import { absenceOf } from './absence.ts'
 import { showBytes, showCount, showDuration } from './amounts.ts'
 import { bytesFields, sayJson } from './json.ts'
-import { pointFields, pointLines, pointWarnings } from './moment.ts'
+import { pointFields, sayPoint } from './moment.ts'
 import { AT_HELP, historyOptions, jsonOption, MOMENT, TARGET, withExamples } from './options.ts'
 import { note, paint, say, warn } from './output.ts'
 import { Progress } from './progress.ts'
@@ -57,11 +57,7 @@ export function restoreCommand(yargs: Argv): Argv {
       const moment = parsePoint(at)
       await using source = await openSource({ data, repository, keyFile, checkpoint })
       const point = await source.point(place.agent, place.volume, moment)
-      if (!json) {
-        const [first = '', ...more] = pointLines(point)
-        for (const line of [`Restoring ${target} as it was at ${first}`, ...more]) note(line)
-        for (const warning of pointWarnings(point)) warn(warning)
-      }
+      if (!json) sayPoint(target, point, 'Restoring ')
       const report = await restored(source, { ...place, point, to: resolve(to), dryRun, setuid, special, torn })
       if (json) sayJson(restoreFields(report))
       else sayReport(report, target, torn)

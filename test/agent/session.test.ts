@@ -6,6 +6,7 @@ import { HybridClock, systemClock, TIME_ZERO } from '../../shared/clock.ts'
 import { type Digest, digestOf } from '../../shared/digest.ts'
 import { PacsimileError } from '../../shared/errors.ts'
 import { Link } from '../../shared/link.ts'
+import { label } from '../../shared/path.ts'
 import type { Change } from '../../shared/record.ts'
 import { storedForm } from '../../shared/stored-form.ts'
 import { AGENT, chunkOf, FIRST, fileVersion, openJournal, put } from '../support/agent-parts.ts'
@@ -55,6 +56,10 @@ class Side {
       prove: (volume) => {
         this.proved.push(volume)
         return this.canProve ? Promise.resolve() : Promise.reject(new PacsimileError('incomplete', 'it is paused'))
+      },
+      setMark: async (volume, name) => {
+        const entries = await this.journal.append([{ kind: 'mark', volume: label(volume, 'The volume'), name }])
+        return entries.map(({ record }) => record)
       },
       report: () => ({ until: TIME_ZERO, head: this.journal.head.seq, pending: 0, spoolBytes: 0, volumes: [] }),
     }
@@ -254,6 +259,21 @@ describe('a session', () => {
       { id: 7, epoch: 1, seq: 2, error: '' },
       { id: 8, error: 'it is paused' },
     ])
+  })
+
+  it('answers a barrier that asks for a mark with the position of the mark, whatever comes behind it', async () => {
+    const side = await Side.open()
+    const collector = new FakeCollector()
+    await side.meet(collector, async () => {
+      await collector.until(() => collector.seq === 1)
+      await collector.send({ kind: 'barrier', id: 1, volume: 'images', mark: 'before-upgrade' })
+      await collector.until(() => collector.barriers.length === 1)
+      await collector.send({ kind: 'barrier', id: 2, volume: 'images', mark: 'No Label' })
+      await collector.until(() => collector.barriers.length === 2)
+    })
+    const [marked, refused] = collector.barriers
+    expect(marked).toMatchObject({ id: 1, seq: 2, error: '' })
+    expect(refused).toMatchObject({ id: 2, error: expect.stringContaining('No Label') as string })
   })
 
   it('delivers many records in order, in few messages', async () => {

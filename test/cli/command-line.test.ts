@@ -39,7 +39,7 @@ describe('the command line', () => {
     [[], 2, /Name a command/],
     [['nonsense'], 2, /nonsense/],
     [['statsu'], 2, /Did you mean status/],
-    [['agent'], 2, /enroll, run, status or scan/],
+    [['agent'], 2, /enroll, run, status, scan or mark/],
     [['status', '--nonsense'], 2, /nonsense/],
     [['status', '--data', 'a', '--data', 'b'], 2, /--data is given more than once/],
     [['restore', 'a:b', '--to', '/tmp/x'], 2, /at/],

@@ -6,10 +6,12 @@ import type { Enrolled } from '../../agent/enroll.ts'
 import type { AgentScanReport, AgentStatus } from '../../agent/status.ts'
 import type { CheckReport } from '../../collector/check.ts'
 import { checkFields } from '../../collector/cli/check-command.ts'
+import { changeFields } from '../../collector/cli/diff-command.ts'
 import { entryFields } from '../../collector/cli/entry-row.ts'
 import { holdFields } from '../../collector/cli/hold-command.ts'
 import { initFromFields } from '../../collector/cli/init-from.ts'
 import { logFields } from '../../collector/cli/log-row.ts'
+import { markFields } from '../../collector/cli/mark-command.ts'
 import { pruneFields } from '../../collector/cli/prune-command.ts'
 import { rebuildFields } from '../../collector/cli/rebuild-command.ts'
 import { restoreFields } from '../../collector/cli/restore-command.ts'
@@ -20,6 +22,7 @@ import type { CopyVerifyReport } from '../../collector/copy-verify.ts'
 import type { RestoreReport } from '../../collector/restore.ts'
 import type { ScrubReport } from '../../collector/scrub.ts'
 import type { CollectorStatus } from '../../collector/status.ts'
+import { sideOf } from '../../collector/tree-diff.ts'
 import { NO_DIGEST } from '../../shared/digest.ts'
 import { serveLocal } from '../../shared/local-api.ts'
 import { label, relativePath } from '../../shared/path.ts'
@@ -123,6 +126,25 @@ describe('docs/json.md names exactly the fields of', () => {
     expect(found.filter((name) => !documented('ls').includes(name))).toEqual(documented('cat'))
   })
 
+  it('diff', () => {
+    const sides = ENTRIES.map(sideOf)
+    const [file, link, device] = sides
+    const changes = [
+      { path: UNREADABLE, before: file, after: link, aspects: ['kind' as const] },
+      { path: UNREADABLE, before: device, after: undefined, aspects: [] },
+    ]
+    const found = fieldsOf(...changes.map(changeFields))
+    const grouped = new Set(found.map((name) => name.replace(/^(before|after)\..*/, '$1.…').replace(/^(before|after)$/, '$1.…')))
+    expect([...grouped].sort()).toEqual(documented('diff'))
+    const listed = 'kind mode uid gid mtime mtimeNs size digest target targetBytes device'.split(' ').sort()
+    const named = new Set(found.filter((name) => name.includes('.')).map((name) => name.replace(/^(before|after)\./, '')))
+    expect([...named].sort()).toEqual(listed)
+  })
+
+  it('mark', () => {
+    expect(fieldsOf(markFields({ name: 'n', time: at(LAST_MS), position: { epoch: 1, seq: 2 } }))).toEqual(documented('mark'))
+  })
+
   it('window', () => {
     const { span } = new FakeHistory()
     const window = { ...span, gaps: [{ ...GAP, position: span.head }], coverage: [{ ...SPAN, mode: 'complete' as const }] }
@@ -148,7 +170,7 @@ describe('docs/json.md names exactly the fields of', () => {
       seconds: 1,
       unverified: 0,
       torn: 0,
-      point: { position: { epoch: 1, seq: 1 }, time, requestedMs: LAST_MS, next: time, gap: GAP, whole: true },
+      point: { position: { epoch: 1, seq: 1 }, time, requestedMs: LAST_MS, next: time, gap: GAP, whole: true, coverage: undefined },
       missing: [{ path: UNREADABLE, reason: 'damaged' }],
       shortcomings: [{ path: relativePath('b'), what: 'owner', reason: 'EPERM' }],
     }

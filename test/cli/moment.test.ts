@@ -10,6 +10,7 @@ const head: Point = {
   next: undefined,
   gap: undefined,
   whole: true,
+  coverage: { from: at(LAST_MS - 60_000), until: at(LAST_MS + 1000), mode: 'complete' },
 }
 const between: Point = { ...head, requestedMs: LAST_MS + 425, next: at(LAST_MS + 1500) }
 
@@ -19,12 +20,33 @@ describe('a moment', () => {
       showMoment(LAST_MS + 425),
       `  last change  ${showLocalTime(LAST_MS)}, 425 ms earlier (seq 1:9)`,
       `  next change  ${showLocalTime(LAST_MS + 1500)}, 1.1 s later`,
+      '  watched      complete, proven',
     ])
     expect(showMoment(LAST_MS)).toContain('(2026-11-24T10:00:00.000Z)')
   })
 
   it('after the last change says that there is none yet', () => {
     expect(pointLines({ ...between, next: undefined })).toContain('  next change  none so far')
+  })
+
+  it('says how far it is proven that nothing was missed', () => {
+    const last = (point: Point): string | undefined => pointLines(point).at(-1)
+    const until = LAST_MS + 1000
+    expect(last({ ...between, requestedMs: until })).toBe('  watched      complete, proven')
+    expect(last({ ...between, requestedMs: until + 2000 })).toBe(
+      `  watched      complete, proven until ${showLocalTime(until)}, 2.0 s earlier`,
+    )
+    expect(last({ ...between, coverage: undefined })).toContain('not proven')
+    expect(pointFields({ ...between, requestedMs: until })).toMatchObject({ covered: true })
+    expect(pointFields({ ...between, requestedMs: until + 1 })).toMatchObject({ covered: false, coveredUntil: '2026-11-24T10:00:01.000Z' })
+    expect(pointFields({ ...between, coverage: undefined })).toMatchObject({ covered: false, coveredUntil: null })
+  })
+
+  it('in the future is the newest state, and warned of', () => {
+    const [warning, ...more] = pointWarnings({ ...between, requestedMs: Date.now() + 3 * 3_600_000 })
+    expect(warning).toContain('in the future')
+    expect(more).toEqual([])
+    expect(pointWarnings({ ...between, requestedMs: Date.now() })).toEqual([])
   })
 
   it('that is the head, or a record, is the time of that record', () => {

@@ -26,6 +26,10 @@ describe('a moment', () => {
     expect(parsePoint(text, NOW)).toEqual({ kind: 'time', ms })
   })
 
+  it('may be a mark', () => {
+    expect(parsePoint('mark:before-upgrade')).toEqual({ kind: 'mark', name: 'before-upgrade' })
+  })
+
   it('may be a seq, with its epoch or without, or the head', () => {
     expect(parsePoint('seq:12')).toEqual({ kind: 'seq', epoch: undefined, seq: 12 })
     expect(parsePoint('seq:2:12')).toEqual({ kind: 'seq', epoch: 2, seq: 12 })

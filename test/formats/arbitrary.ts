@@ -140,5 +140,6 @@ export const messages: fc.Arbitrary<Message> = fc.oneof(
     ),
   }),
   fc.record({ kind: kind('barrier'), id: counts, volume: short }),
+  fc.record({ kind: kind('barrier'), id: counts, volume: short, mark: short }),
   fc.record({ kind: kind('barrier-done'), id: counts, epoch: counts, seq: counts, error: short }),
 )

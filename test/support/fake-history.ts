@@ -8,6 +8,7 @@ import { onTestFinished } from 'vitest'
 import type { Damage } from '../../collector/catalog.ts'
 import type { ChunkResult, HistorySource, ListedEntry, LogEntry, Window } from '../../collector/history-source.ts'
 import { encodeChunks, encodeEntries, encodeLog } from '../../collector/history-wire.ts'
+import type { Mark } from '../../collector/marks.ts'
 import type { Point, PointRequest } from '../../collector/point.ts'
 import { type HybridTime, millisecondsOf, startOfMillisecond } from '../../shared/clock.ts'
 import type { Digest } from '../../shared/digest.ts'
@@ -24,7 +25,9 @@ export const FIRST_MS = Date.UTC(2026, 10, 24, 9, 0, 0)
 export const LAST_MS = Date.UTC(2026, 10, 24, 10, 0, 0)
 
 export class FakeHistory implements HistorySource {
+  readonly isLive = true
   readonly damage: Damage[] = []
+  readonly named: Mark[] = []
   readonly entries: ListedEntry[] = []
   readonly records: LogEntry[] = []
   /** What is said of any path whose content is torn. */
@@ -37,6 +40,7 @@ export class FakeHistory implements HistorySource {
     next: undefined,
     gap: undefined,
     whole: true,
+    coverage: undefined,
   }
   span: Window = {
     agent: PACS,
@@ -73,6 +77,14 @@ export class FakeHistory implements HistorySource {
     for (const entry of this.records) if (millisecondsOf(entry.record.time) > after) yield entry
   }
 
+  async *versions(_agent: string, _volume: string, path: RelativePath): AsyncGenerator<LogEntry> {
+    for (const entry of this.records) if ('path' in entry.record && entry.record.path === path) yield entry
+  }
+
+  marks(): Promise<Mark[]> {
+    return Promise.resolve(this.named)
+  }
+
   window(): Promise<Window> {
     return Promise.resolve(this.span)
   }
@@ -100,6 +112,8 @@ export async function serveHistory(history: FakeHistory, more: LocalRoutes = {})
     tree: (body) => encodeEntries(history.tree('', '', (body as Body).path)),
     lastWhole: async () => ({ time: await history.lastWhole() }),
     log: (body) => encodeLog(history.log('', '', { from: (body as Body).from })),
+    versions: (body) => encodeLog(history.versions('', '', (body as Body).path)),
+    marks: () => history.marks(),
     chunks: (body) =>
       encodeChunks(
         history.chunks((body as Body).chunks.map(({ digest }) => ({ digest: Buffer.from(digest, 'hex').toString('latin1') as Digest }))),
