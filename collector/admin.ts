@@ -106,6 +106,10 @@ export function adminRoutes(parts: AdminParts): LocalRoutes {
       const { agent, volume } = parse(WINDOW, body)
       return history.marks(agent, volume)
     },
+    replicaDirectory(body) {
+      const { agent, volume } = parse(WINDOW, body)
+      return Promise.resolve({ directory: parts.replica?.pathOf(agent, volume) })
+    },
     mark: (body, signal) => mark(parts, parse(MARK, body), signal),
     chunks(body) {
       return encodeChunks(history.chunks(parse(CHUNKS, body).chunks))

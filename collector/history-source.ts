@@ -69,6 +69,8 @@ export interface HistorySource extends AsyncDisposable {
   versions(agent: Label, volume: Label, path: RelativePath): AsyncIterable<LogEntry>
   /** Oldest first. */
   marks(agent: Label, volume: Label): Promise<Mark[]>
+  /** A directory of this host that holds the volume as it is now, more or less; undefined where there is none. */
+  replicaDirectory(agent: Label, volume: Label): Promise<string | undefined>
   window(agent: Label, volume: Label): Promise<Window>
   /** Contents of chunks, one result for each, in the order asked for. */
   chunks(refs: readonly ChunkRef[]): AsyncIterable<ChunkResult>

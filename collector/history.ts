@@ -198,6 +198,11 @@ export class History implements HistorySource {
     return this.#catalog.isExpired(agent, put) ? 'expired' : undefined
   }
 
+  /** Whoever reads a catalog of his own has no replica that goes with it. */
+  replicaDirectory(_agent: Label, _volume: Label): Promise<string | undefined> {
+    return Promise.resolve(undefined)
+  }
+
   async window(agent: Label, volume: Label): Promise<Window> {
     const facts = await this.#facts(agent, volume)
     const head = this.#catalog.chainEnd(agent)

@@ -45,6 +45,7 @@ const WINDOW = z.object({
   coverage: z.array(span),
 })
 
+const REPLICA = z.object({ directory: z.string().optional() })
 const DAMAGE = z.array(z.object({ file: z.string(), offset: z.number(), reason: z.string() }))
 const UNREACHABLE = { unreachable: 'collector-unreachable' } as const
 
@@ -115,6 +116,11 @@ export class RemoteHistory implements HistorySource {
 
   marks(agent: Label, volume: Label): Promise<Mark[]> {
     return this.#call('marks', { agent, volume }, MARKS)
+  }
+
+  async replicaDirectory(agent: Label, volume: Label): Promise<string | undefined> {
+    const { directory } = await this.#call('replicaDirectory', { agent, volume }, REPLICA)
+    return directory
   }
 
   async window(agent: Label, volume: Label): Promise<Window> {

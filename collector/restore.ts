@@ -3,56 +3,20 @@
  *
  * Invariant: what is reported as restored has, byte for byte, the digests that its records name; what could not be
  * restored is listed with its reason, and everything else is restored all the same. It prevents a restore that is
- * silently partial, and one that stops at the first bad file.
+ * silently partial, and one that stops at the first bad file. Order: directories, files (in threads, restore-threads.ts), what needs files
+ * to be there, and the directories' times last.
  */
-import { mkdirSync, readdirSync } from 'node:fs'
-import { type HybridTime, millisecondsOf } from '../shared/clock.ts'
-import { type Digest, digestOf } from '../shared/digest.ts'
 import { asPacsimileError, errnoOf, PacsimileError, reasonOf } from '../shared/errors.ts'
-import { syncDirectory } from '../shared/files.ts'
+import { syncDirectory, TEMPORARY_PREFIX } from '../shared/files.ts'
 import { libc } from '../shared/libc.ts'
 import { childOf, type Label, nameOf, type RelativePath, ROOT, rebase, showPath } from '../shared/path.ts'
-import { type ChunkRef, hardLinkKey, type Version } from '../shared/version.ts'
-import type { Absence } from './absent-content.ts'
-import type { ChunkResult, HistorySource, ListedEntry } from './history-source.ts'
+import { hardLinkKey } from '../shared/version.ts'
+import type { HistorySource, ListedEntry } from './history-source.ts'
 import { Materializer, type Shortcoming } from './materialize.ts'
-import { type Point, showMoment } from './point.ts'
-
-export interface RestoreRequest {
-  readonly agent: Label
-  readonly volume: Label
-  readonly path: RelativePath
-  /** As `source.point` understood what was asked for. */
-  readonly point: Point
-  /** An empty or new directory. The content of a directory goes right into it; a file becomes TO/NAME. */
-  readonly to: string
-  readonly dryRun: boolean
-  /** Give files their setuid and setgid bits, and capabilities. */
-  readonly setuid: boolean
-  /** Make fifos, sockets and device nodes. */
-  readonly special: boolean
-  /** Restore also what was torn when it was captured. */
-  readonly torn: boolean
-}
-
-export interface RestorePlan {
-  readonly point: Point
-  /** The state's moment in ms since 1970: what was asked for, or the time of its last record. */
-  readonly momentMs: number
-  readonly files: number
-  readonly directories: number
-  readonly symlinks: number
-  readonly others: number
-  readonly bytes: number
-  /** Versions that may not have existed as a whole, and ones that surely did not. */
-  readonly unverified: number
-  readonly torn: number
-}
-
-export interface Missing {
-  readonly path: RelativePath
-  readonly reason: string
-}
+import type { FilesDone, FileTask } from './restore-files.ts'
+import { type Missing, planRestore, type RestorePlan, type RestoreRequest, whyRefused } from './restore-plan.ts'
+import { completeTarget, prepareTarget, RESTORE_NOTE } from './restore-target.ts'
+import { writeFiles } from './restore-threads.ts'
 
 export interface RestoreReport extends RestorePlan {
   readonly agent: Label
@@ -62,6 +26,10 @@ export interface RestoreReport extends RestorePlan {
   readonly dryRun: boolean
   readonly hardLinks: number
   readonly seconds: number
+  /** Files that an interrupted run before this one had brought back already. */
+  readonly kept: number
+  /** Files whose content was read from the replica. */
+  readonly fromReplica: number
   readonly missing: readonly Missing[]
   /** Whether something is missing because stored bytes are damaged. */
   readonly damaged: boolean
@@ -75,43 +43,9 @@ export interface RestoreProgress {
   readonly totalBytes: number
 }
 
-/** Content asked for in one request. */
+/** What a thread is given at once. */
 const BATCH_BYTES = 32 << 20
-const BATCH_CHUNKS = 4096
-
-async function planRestore(
-  source: HistorySource,
-  request: Pick<RestoreRequest, 'agent' | 'volume' | 'path' | 'point'>,
-): Promise<{ plan: RestorePlan; entries: ListedEntry[] }> {
-  const { point } = request
-  const entries: ListedEntry[] = []
-  const count = { files: 0, directories: 0, symlinks: 0, others: 0, bytes: 0, unverified: 0, torn: 0 }
-  for await (const entry of source.tree(request.agent, request.volume, request.path, point.position)) {
-    entries.push(entry)
-    const { version } = entry
-    if (version.kind === 'file') {
-      count.files += 1
-      count.bytes += version.size
-      if (version.consistency === 'torn') count.torn += 1
-      if (version.consistency === 'unverified') count.unverified += 1
-    } else if (version.kind === 'directory') {
-      count.directories += 1
-    } else if (version.kind === 'symlink') {
-      count.symlinks += 1
-    } else {
-      count.others += 1
-    }
-  }
-  // A volume that holds nothing is a state like any other; a path below it that is not there is a mistake.
-  if (entries.length === 0 && request.path !== ROOT) {
-    throw new PacsimileError('not-found', `${request.agent}:${request.volume}/${showPath(request.path)} did not exist at that moment`)
-  }
-  return { plan: { point, momentMs: momentOf(point), ...count }, entries }
-}
-
-function momentOf(point: Point): number {
-  return point.requestedMs ?? millisecondsOf(point.time ?? (0n as HybridTime))
-}
+const BATCH_CHUNKS = 1024
 
 /** @throws not-found, outside-window, target-not-empty, io, space */
 export async function restore(
@@ -122,61 +56,33 @@ export async function restore(
   const started = performance.now()
   const { plan, entries } = await planRestore(source, request)
   const about = { agent: request.agent, volume: request.volume, path: request.path, to: request.to, dryRun: request.dryRun, ...plan }
+  const nothing = { hardLinks: 0, kept: 0, fromReplica: 0, damaged: false, shortcomings: [] }
   if (request.dryRun) {
     const missing: Missing[] = []
     for (const entry of entries) {
       const reason = await whyRefused(source, request, entry)
       if (reason !== undefined) missing.push({ path: entry.path, reason })
     }
-    return { ...about, hardLinks: 0, seconds: (performance.now() - started) / 1000, missing, damaged: false, shortcomings: [] }
+    return { ...about, ...nothing, seconds: (performance.now() - started) / 1000, missing }
   }
-  prepareTarget(request.to)
-  const run = new Restoration(source, request, plan, onProgress)
+  const isResumed = prepareTarget(request)
+  const run = new Restoration(source, request, plan, isResumed, onProgress)
   try {
     await run.write(entries)
     run.sync()
+    completeTarget(request.to)
+    // The note of it has left the target, which is another modification.
+    run.finishRoot()
   } finally {
     run.close()
   }
-  return {
-    ...about,
-    hardLinks: run.hardLinks,
-    seconds: (performance.now() - started) / 1000,
-    missing: run.missing,
-    damaged: run.damaged,
-    shortcomings: run.shortcomings,
-  }
+  const { hardLinks, kept, fromReplica, missing, damaged, shortcomings } = run
+  return { ...about, hardLinks, kept, fromReplica, seconds: (performance.now() - started) / 1000, missing, damaged, shortcomings }
 }
 
-const ABSENCES: Readonly<Record<Absence, string>> = {
-  lost: 'the agent could not keep this content until it was acknowledged',
-  expired: 'this content has expired: the retention did not ask for it any more',
-}
-const TORN = 'its content was torn when captured (parts of several moments); --torn restores it all the same'
-
-/** Why a path is not even tried; undefined where it is. */
-async function whyRefused(source: HistorySource, request: RestoreRequest, entry: ListedEntry): Promise<string | undefined> {
-  const { path, version, absent } = entry
-  if (absent !== undefined) return ABSENCES[absent]
-  if (isRefusedAsTorn(request, version)) {
-    const whole = await source.lastWhole(request.agent, request.volume, path, entry.position)
-    return whole === undefined ? TORN : `${TORN}; the last whole version is of ${showMoment(millisecondsOf(whole))}`
-  }
-  const isSpecial = version.kind !== 'file' && version.kind !== 'directory' && version.kind !== 'symlink'
-  return isSpecial && !request.special ? `a ${version.kind} is recorded; --special recreates it` : undefined
-}
-
-function isRefusedAsTorn({ torn }: RestoreRequest, version: Version): boolean {
-  return !torn && version.kind === 'file' && version.consistency === 'torn'
-}
-
-function prepareTarget(directory: string): void {
-  try {
-    mkdirSync(directory, { recursive: true, mode: 0o700 })
-    if (readdirSync(directory).length > 0) throw new PacsimileError('target-not-empty', `${directory} is not empty`)
-  } catch (error) {
-    throw asPacsimileError(error, `Preparing ${directory}`)
-  }
+/** A file with several names. */
+interface LinkedFile {
+  readonly names: ListedEntry[]
 }
 
 class Restoration {
@@ -184,26 +90,35 @@ class Restoration {
   readonly shortcomings: Shortcoming[] = []
   damaged = false
   hardLinks = 0
+  kept = 0
+  fromReplica = 0
   readonly #source: HistorySource
   readonly #request: RestoreRequest
   readonly #plan: RestorePlan
+  readonly #isResumed: boolean
   readonly #onProgress: (progress: RestoreProgress) => void
   readonly #target: Materializer
-  readonly #directories: { at: RelativePath; entry: ListedEntry }[] = []
-  /** By what makes hard links equal: where one of them was written. */
-  readonly #linked = new Map<string, RelativePath>()
-  #contents: AsyncIterator<ChunkResult> | undefined
-  /** Chunks of the file being written that are still to come from `#contents`. */
-  #left = 0
+  /** What the target itself is, where it stands for a directory. */
+  #root: ListedEntry | undefined
   #files = 0
   #bytes = 0
 
-  constructor(source: HistorySource, request: RestoreRequest, plan: RestorePlan, onProgress: (progress: RestoreProgress) => void) {
+  constructor(
+    source: HistorySource,
+    request: RestoreRequest,
+    plan: RestorePlan,
+    isResumed: boolean,
+    onProgress: (progress: RestoreProgress) => void,
+  ) {
     this.#source = source
     this.#request = request
     this.#plan = plan
+    this.#isResumed = isResumed
     this.#onProgress = onProgress
-    this.#target = new Materializer(request.to, (name, length) => this.#nextChunk(name, length), {
+    const noContent = (): never => {
+      throw new PacsimileError('internal', 'Files are written by threads')
+    }
+    this.#target = new Materializer(request.to, noContent, {
       setuid: request.setuid,
       special: request.special,
       onShortcoming: (shortcoming) => this.shortcomings.push(shortcoming),
@@ -224,94 +139,110 @@ class Restoration {
     }
   }
 
+  /** Once more, after something in it has changed. */
+  finishRoot(): void {
+    const root = this.#root
+    if (root !== undefined) this.#attempt(root, () => this.#target.finishDirectory(ROOT, root.version))
+  }
+
   async write(entries: readonly ListedEntry[]): Promise<void> {
-    let batch: ListedEntry[] = []
-    let bytes = 0
-    let chunks = 0
+    const directories: ListedEntry[] = []
+    const others: ListedEntry[] = []
+    const files: ListedEntry[] = []
     for (const entry of entries) {
-      batch.push(entry)
-      if (entry.version.kind !== 'file') continue
-      bytes += entry.version.size
-      chunks += entry.version.chunks.length
-      if (bytes >= BATCH_BYTES || chunks >= BATCH_CHUNKS) {
-        await this.#writeBatch(batch)
-        batch = []
-        bytes = 0
-        chunks = 0
-      }
+      const { version } = entry
+      const refused = version.kind === 'directory' ? undefined : await whyRefused(this.#source, this.#request, entry)
+      if (refused !== undefined) this.missing.push({ path: entry.path, reason: refused })
+      else (version.kind === 'directory' ? directories : version.kind === 'file' ? files : others).push(entry)
     }
-    await this.#writeBatch(batch)
+    const made = directories.filter((entry) => this.#attempt(entry, () => this.#makeDirectory(this.#placeOf(entry.path))))
+    await this.#writeFiles(files)
+    for (const group of linkedFiles(others)) await this.#writeLinked(group)
+    this.#root = made.find((entry) => this.#placeOf(entry.path) === ROOT)
     // Deepest first: writing into a directory changes its times, and its mode may forbid it.
-    for (const { at, entry } of this.#directories.reverse()) this.#attempt(entry, () => this.#target.finishDirectory(at, entry.version))
+    for (const entry of made.reverse()) this.#attempt(entry, () => this.#target.finishDirectory(this.#placeOf(entry.path), entry.version))
   }
 
-  async #writeBatch(batch: readonly ListedEntry[]): Promise<void> {
-    const refsOf = ({ version, absent }: ListedEntry): readonly ChunkRef[] =>
-      version.kind === 'file' && absent === undefined && !isRefusedAsTorn(this.#request, version) && this.#linkFor(version) === undefined
-        ? version.chunks
-        : []
-    const plan = batch.map((entry) => ({ entry, refs: refsOf(entry) }))
-    this.#contents = this.#source.chunks(plan.flatMap(({ refs }) => refs))[Symbol.asyncIterator]()
-    for (const { entry, refs } of plan) {
-      this.#left = refs.length
-      await this.#writeEntry(entry)
-      // A file that failed in its middle, or became a link of one in this batch, leaves chunks in the stream.
-      while (this.#left > 0) {
-        this.#left -= 1
-        await this.#contents.next()
-      }
-    }
-    await this.#contents.return?.()
+  #makeDirectory(at: RelativePath): void {
+    this.#target.makeDirectory(at)
+    if (!this.#isResumed) return
+    for (const { name, isDirectory } of this.#target.list(at))
+      if (!isDirectory && name.startsWith(TEMPORARY_PREFIX) && name !== RESTORE_NOTE) this.#target.removeAll(childOf(at, name))
   }
 
-  /** A path that was written and is the same file. */
-  #linkFor(version: Version): RelativePath | undefined {
-    const key = hardLinkKey(version)
-    return key === undefined ? undefined : this.#linked.get(key)
-  }
-
-  async #nextChunk(name: Digest, length: number): Promise<Buffer> {
-    this.#left -= 1
-    const result = await this.#contents?.next()
-    if (result === undefined || result.done === true) throw new PacsimileError('internal', 'The stream of content ended early')
-    if ('failure' in result.value) throw new PacsimileError('damage', result.value.failure)
-    const { bytes } = result.value
-    if (bytes.length !== length || digestOf(bytes) !== name)
-      throw new PacsimileError('damage', 'Content arrived that is not what its digest names')
-    this.#bytes += length
-    this.#report()
-    return bytes
-  }
-
-  async #writeEntry(entry: ListedEntry): Promise<void> {
-    const at = this.#placeOf(entry.path)
-    const { version } = entry
-    if (version.kind === 'directory') {
-      this.#attempt(entry, () => {
-        this.#target.makeDirectory(at)
-        this.#directories.push({ at, entry })
+  async #writeFiles(files: readonly ListedEntry[]): Promise<void> {
+    const groups = linkedFiles(files)
+    if (this.#request.priority === 'newest') groups.sort((a, b) => compareNewest(a.names[0], b.names[0]))
+    // Where the first name of a file cannot be written, the next one may be.
+    for (let left = groups; left.length > 0; ) {
+      const failed = new Set<RelativePath>()
+      await this.#writeOnce(left, failed)
+      left = left.flatMap(({ names: [first, ...more] }) => {
+        if (first === undefined || more.length === 0) return []
+        if (failed.has(first.path)) return [{ names: more }]
+        for (const entry of more) this.#link(first, entry)
+        return []
       })
-      return
     }
-    const refused = await whyRefused(this.#source, this.#request, entry)
-    if (refused !== undefined) {
-      this.missing.push({ path: entry.path, reason: refused })
-      return
+  }
+
+  /** Each file under its first name. */
+  async #writeOnce(groups: readonly LinkedFile[], failed: Set<RelativePath>): Promise<void> {
+    const { source, request } = { source: this.#source, request: this.#request }
+    const tasks = groups.flatMap(({ names: [entry] }): FileTask[] =>
+      entry?.version.kind === 'file' ? [{ path: entry.path, at: this.#placeOf(entry.path), version: entry.version }] : [],
+    )
+    await writeFiles(batchesOf(tasks), {
+      source,
+      place: {
+        to: request.to,
+        replica: await source.replicaDirectory(request.agent, request.volume),
+        setuid: request.setuid,
+        isResumed: this.#isResumed,
+      },
+      onWritten: (bytes) => {
+        this.#bytes += bytes
+        this.#report()
+      },
+      onDone: (done, count) => this.#note(done, count, failed),
+    })
+  }
+
+  #note(done: FilesDone, count: number, failed: Set<RelativePath>): void {
+    for (const { path, reason, isDamaged } of done.failed) {
+      failed.add(path)
+      this.missing.push({ path, reason })
+      this.damaged ||= isDamaged
     }
-    try {
-      const existing = this.#linkFor(version)
-      if (existing === undefined) {
-        await this.#target.put(at, version)
-        const key = hardLinkKey(version)
-        if (key !== undefined) this.#linked.set(key, at)
-      } else {
-        this.#target.link(existing, at)
-        this.hardLinks += 1
+    this.shortcomings.push(...done.shortcomings)
+    this.kept += done.kept
+    this.fromReplica += done.near
+    this.#files += count - done.failed.length
+    this.#report()
+  }
+
+  #link(existing: ListedEntry, entry: ListedEntry): void {
+    const isMade = this.#attempt(entry, () => this.#target.link(this.#placeOf(existing.path), this.#placeOf(entry.path)))
+    if (!isMade) return
+    this.hardLinks += 1
+    this.#files += 1
+  }
+
+  /** Of what is no regular file. */
+  async #writeLinked({ names }: LinkedFile): Promise<void> {
+    let first: ListedEntry | undefined
+    for (const entry of names) {
+      try {
+        if (first === undefined) {
+          await this.#target.put(this.#placeOf(entry.path), entry.version)
+          first = entry
+        } else {
+          this.#target.link(this.#placeOf(first.path), this.#placeOf(entry.path))
+          this.hardLinks += 1
+        }
+      } catch (error) {
+        this.#fail(entry, error)
       }
-      if (version.kind === 'file') this.#files += 1
-      this.#report()
-    } catch (error) {
-      this.#fail(entry, error)
     }
   }
 
@@ -321,11 +252,13 @@ class Restoration {
     return isSingle ? childOf(ROOT, nameOf(path)) : rebase(path, this.#request.path, ROOT)
   }
 
-  #attempt(entry: ListedEntry, act: () => void): void {
+  #attempt(entry: ListedEntry, act: () => void): boolean {
     try {
       act()
+      return true
     } catch (error) {
       this.#fail(entry, error)
+      return false
     }
   }
 
@@ -347,4 +280,45 @@ class Restoration {
   #report(): void {
     this.#onProgress({ files: this.#files, bytes: this.#bytes, totalFiles: this.#plan.files, totalBytes: this.#plan.bytes })
   }
+}
+
+/** In the order of their first names. */
+function linkedFiles(entries: readonly ListedEntry[]): LinkedFile[] {
+  const byKey = new Map<string, LinkedFile>()
+  const found: LinkedFile[] = []
+  for (const entry of entries) {
+    const key = hardLinkKey(entry.version)
+    const known = key === undefined ? undefined : byKey.get(key)
+    if (known !== undefined) {
+      known.names.push(entry)
+      continue
+    }
+    const file: LinkedFile = { names: [entry] }
+    found.push(file)
+    if (key !== undefined) byKey.set(key, file)
+  }
+  return found
+}
+
+function compareNewest(a: ListedEntry | undefined, b: ListedEntry | undefined): number {
+  const [first, second] = [a?.version.mtimeNs ?? 0n, b?.version.mtimeNs ?? 0n]
+  return first > second ? -1 : first < second ? 1 : 0
+}
+
+function batchesOf(tasks: readonly FileTask[]): FileTask[][] {
+  const batches: FileTask[][] = []
+  let batch: FileTask[] = []
+  let bytes = 0
+  let chunks = 0
+  for (const task of tasks) {
+    batch.push(task)
+    bytes += task.version.size
+    chunks += task.version.chunks.length
+    if (bytes < BATCH_BYTES && chunks < BATCH_CHUNKS) continue
+    batches.push(batch)
+    batch = []
+    bytes = 0
+    chunks = 0
+  }
+  return batch.length === 0 ? batches : [...batches, batch]
 }

@@ -7,10 +7,11 @@
 import { resolve } from 'node:path'
 import type { Argv } from 'yargs'
 import { ERRORS, PacsimileError } from '../../shared/errors.ts'
-import { showPath } from '../../shared/path.ts'
+import { parseShownPath, showPath } from '../../shared/path.ts'
 import type { HistorySource } from '../history-source.ts'
 import { parsePoint, showMoment } from '../point.ts'
-import type { RestoreReport, RestoreRequest } from '../restore.ts'
+import type { RestoreReport } from '../restore.ts'
+import type { RestoreRequest } from '../restore-plan.ts'
 import { absenceOf } from './absence.ts'
 import { showBytes, showCount, showDuration } from './amounts.ts'
 import { bytesFields, sayJson } from './json.ts'
@@ -27,7 +28,7 @@ const LISTED_MAX = 20
 export function restoreCommand(yargs: Argv): Argv {
   return yargs.command(
     'restore <target>',
-    'Bring a volume, a directory or a file of a moment back, verified, into an empty directory',
+    'Bring a volume, a directory or a file of a moment back, verified, into an empty directory; goes on where it was interrupted',
     (options) =>
       withExamples(
         jsonOption(historyOptions(options))
@@ -35,11 +36,23 @@ export function restoreCommand(yargs: Argv): Argv {
           .option('at', { ...MOMENT, describe: AT_HELP, demandOption: true })
           .option('to', {
             type: 'string',
-            describe: "Empty or new directory. A directory's content goes right into it, a file becomes TO/NAME",
+            describe:
+              "Empty or new directory, or one in which this restore was interrupted. A directory's content goes right into it, a file becomes TO/NAME",
             demandOption: true,
             requiresArg: true,
           })
           .option('dry-run', { type: 'boolean', describe: 'Only say what would be restored', default: false })
+          .option('include', {
+            type: 'string',
+            describe: 'Only paths below the volume that match (* and ? within a name, ** over names), with all that is below them',
+            requiresArg: true,
+          })
+          .option('exclude', { type: 'string', describe: 'Not what matches, nor what is below it', requiresArg: true })
+          .option('priority', {
+            choices: ['path', 'newest'] as const,
+            describe: 'Which files come first: as they lie in the tree, or those modified last',
+            default: 'path' as const,
+          })
           .option('setuid', { type: 'boolean', describe: 'Give files their setuid and setgid bits and their capabilities', default: false })
           .option('special', { type: 'boolean', describe: 'Recreate fifos, sockets and, as root, device nodes', default: false })
           .option('torn', {
@@ -49,21 +62,29 @@ export function restoreCommand(yargs: Argv): Argv {
           }),
         'restore pacs1:images --at "2026-11-24 02:59:59" --to /srv/restored',
         'restore pacs1:images/2026/11 --at "10m ago" --to /tmp/november --dry-run',
+        'restore pacs1:images --at 03:00 --to /srv/restored --priority newest --include "2026/**"',
         'restore pacs1:images --at now --to /srv/restored --repository /mnt/copy',
       ),
-    async ({ data, repository, keyFile, checkpoint, json, target, at, to, dryRun, setuid, special, torn }) => {
+    async ({ data, repository, keyFile, checkpoint, json, target, at, to, include, exclude, priority, ...asked }) => {
+      const { dryRun, setuid, special, torn } = asked
       const place = parseTarget(target)
       // A moment that cannot be understood is said before anything is opened.
       const moment = parsePoint(at)
       await using source = await openSource({ data, repository, keyFile, checkpoint })
       const point = await source.point(place.agent, place.volume, moment)
       if (!json) sayPoint(target, point, 'Restoring ')
-      const report = await restored(source, { ...place, point, to: resolve(to), dryRun, setuid, special, torn })
+      const chosen = { include: patternOf(include), exclude: patternOf(exclude), priority }
+      const report = await restored(source, { ...place, ...chosen, point, to: resolve(to), dryRun, setuid, special, torn })
       if (json) sayJson(restoreFields(report))
       else sayReport(report, target, torn)
       process.exitCode = exitOf(report, source.damage.length > 0)
     },
   )
+}
+
+/** As bytes; names may be typed as they are shown. */
+function patternOf(text: string | undefined): string | undefined {
+  return text === undefined ? undefined : parseShownPath(text.replace(/\/+$/, ''))
 }
 
 async function restored(source: HistorySource, request: RestoreRequest): Promise<RestoreReport> {
@@ -90,6 +111,7 @@ function sayReport(report: RestoreReport, target: string, withTorn: boolean): vo
     const rate = report.seconds > 0 && report.bytes > 0 ? ` (${showBytes(report.bytes / report.seconds)}/s)` : ''
     say(`Restored ${target} as of ${moment} into ${report.to}:`)
     say(`${amountOf(report)}, in ${showDuration(report.seconds * 1000)}${rate}, every byte verified`)
+    if (report.kept > 0) say(`${showCount(report.kept, 'file')} were there already, from the run that was interrupted`)
   }
   sayDoubts(report, withTorn)
   if (report.missing.length === 0) return
@@ -137,6 +159,8 @@ export function restoreFields(report: RestoreReport): object {
     others: report.others,
     bytes: report.bytes,
     seconds: report.seconds,
+    kept: report.kept,
+    fromReplica: report.fromReplica,
     unverified: report.unverified,
     torn: report.torn,
     damaged: report.damaged,

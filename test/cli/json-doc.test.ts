@@ -168,6 +168,8 @@ describe('docs/json.md names exactly the fields of', () => {
       others: 0,
       bytes: 1,
       seconds: 1,
+      kept: 0,
+      fromReplica: 1,
       unverified: 0,
       torn: 0,
       point: { position: { epoch: 1, seq: 1 }, time, requestedMs: LAST_MS, next: time, gap: GAP, whole: true, coverage: undefined },

@@ -85,6 +85,10 @@ export class FakeHistory implements HistorySource {
     return Promise.resolve(this.named)
   }
 
+  replicaDirectory(): Promise<undefined> {
+    return Promise.resolve(undefined)
+  }
+
   window(): Promise<Window> {
     return Promise.resolve(this.span)
   }
@@ -114,6 +118,7 @@ export async function serveHistory(history: FakeHistory, more: LocalRoutes = {})
     log: (body) => encodeLog(history.log('', '', { from: (body as Body).from })),
     versions: (body) => encodeLog(history.versions('', '', (body as Body).path)),
     marks: () => history.marks(),
+    replicaDirectory: () => Promise.resolve({}),
     chunks: (body) =>
       encodeChunks(
         history.chunks((body as Body).chunks.map(({ digest }) => ({ digest: Buffer.from(digest, 'hex').toString('latin1') as Digest }))),

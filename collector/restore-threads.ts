@@ -1,0 +1,107 @@
+/**
+ * The threads that write restored files, seen from outside: batches go to whichever is free, content that is not near is
+ * brought to it from the source.
+ *
+ * A thread holds one batch at a time, so memory is bounded by their number. Small restores have no thread. Invariant: the first error that
+ * ends the restore ends all of it. It prevents a disk that is full from being written to by the others for as long as they can.
+ */
+import { availableParallelism } from 'node:os'
+import { extname } from 'node:path'
+import { Worker } from 'node:worker_threads'
+import { asPacsimileError, PacsimileError } from '../shared/errors.ts'
+import type { ChunkRef } from '../shared/version.ts'
+import type { HistorySource } from './history-source.ts'
+import { type FilesDone, type FilesPlace, FilesWriter, type FileTask } from './restore-files.ts'
+import type { WriterTask, WriterWord } from './restore-worker.ts'
+
+/** Beyond this many the disk is what is waited for. */
+const THREADS_MAX = 4
+
+export interface WritingParts {
+  readonly source: HistorySource
+  readonly place: FilesPlace
+  readonly onWritten: (bytes: number) => void
+  readonly onDone: (done: FilesDone, files: number) => void
+}
+
+/** @throws space, io, and whatever the source throws */
+export async function writeFiles(batches: readonly (readonly FileTask[])[], parts: WritingParts): Promise<void> {
+  if (batches.length > 1) await writeInThreads(batches, parts)
+  else await writeHere(batches, parts)
+}
+
+async function writeHere(batches: readonly (readonly FileTask[])[], { source, place, onWritten, onDone }: WritingParts): Promise<void> {
+  using writer = new FilesWriter(place, onWritten)
+  for (const files of batches) onDone(await writer.write(files, (refs) => source.chunks(refs)[Symbol.asyncIterator]()), files.length)
+}
+
+async function writeInThreads(batches: readonly (readonly FileTask[])[], parts: WritingParts): Promise<void> {
+  const waiting = batches.values()
+  const count = Math.min(THREADS_MAX, Math.max(2, availableParallelism()), batches.length)
+  const threads = Array.from({ length: count }, () => new WriterThread(parts))
+  const work = async (thread: WriterThread): Promise<void> => {
+    for (const files of waiting) parts.onDone(await thread.write(files), files.length)
+  }
+  try {
+    await Promise.all(threads.map(work))
+  } finally {
+    await Promise.all(threads.map((thread) => thread.end()))
+  }
+}
+
+class WriterThread {
+  readonly #parts: WritingParts
+  readonly #worker: Worker
+  #answer: PromiseWithResolvers<FilesDone> | undefined
+
+  constructor(parts: WritingParts) {
+    this.#parts = parts
+    const url = new URL(`./restore-worker${extname(import.meta.filename)}`, import.meta.url)
+    this.#worker = new Worker(url, { workerData: parts.place, execArgv: [] })
+    this.#worker.on('message', (word: WriterWord) => this.#take(word))
+    this.#worker.on('error', (error) => this.#fail(error))
+    this.#worker.on('exit', () => this.#fail(new PacsimileError('internal', 'A thread that writes files ended')))
+  }
+
+  write(files: readonly FileTask[]): Promise<FilesDone> {
+    const answer = Promise.withResolvers<FilesDone>()
+    this.#answer = answer
+    this.#tell({ kind: 'write', files })
+    return answer.promise
+  }
+
+  #take(word: WriterWord): void {
+    switch (word.kind) {
+      case 'want':
+        this.#bring(word.refs).catch((error: unknown) => {
+          this.#fail(error)
+          this.#tell({ kind: 'failed' })
+        })
+        return
+      case 'written':
+        this.#parts.onWritten(word.bytes)
+        return
+      case 'done':
+        this.#answer?.resolve(word.done)
+        return
+      case 'error':
+        this.#fail(new PacsimileError(word.code, word.message))
+    }
+  }
+
+  async #bring(refs: readonly ChunkRef[]): Promise<void> {
+    for await (const result of this.#parts.source.chunks(refs)) this.#tell({ kind: 'content', result })
+  }
+
+  #tell(task: WriterTask): void {
+    this.#worker.postMessage(task, [])
+  }
+
+  #fail(error: unknown): void {
+    this.#answer?.reject(asPacsimileError(error, 'Restoring'))
+  }
+
+  async end(): Promise<void> {
+    await this.#worker.terminate()
+  }
+}

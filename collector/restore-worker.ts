@@ -1,0 +1,71 @@
+/**
+ * The edge of a thread that writes restored files: batches in, what became of them out (restore-threads.ts). Content that is
+ * not near is asked for, and comes back in the order asked for.
+ */
+import { parentPort, workerData } from 'node:worker_threads'
+import { asPacsimileError, type ErrorCode, PacsimileError } from '../shared/errors.ts'
+import type { ChunkRef } from '../shared/version.ts'
+import type { ChunkResult } from './history-source.ts'
+import { type FilesDone, type FilesPlace, FilesWriter, type FileTask } from './restore-files.ts'
+
+export type WriterTask =
+  | { readonly kind: 'write'; readonly files: readonly FileTask[] }
+  /** One of the results that were wanted. */
+  | { readonly kind: 'content'; readonly result: ChunkResult }
+  /** There will be none: the source failed. */
+  | { readonly kind: 'failed' }
+
+export type WriterWord =
+  | { readonly kind: 'want'; readonly refs: readonly ChunkRef[] }
+  | { readonly kind: 'written'; readonly bytes: number }
+  | { readonly kind: 'done'; readonly done: FilesDone }
+  | { readonly kind: 'error'; readonly code: ErrorCode; readonly message: string }
+
+if (parentPort === null) throw new TypeError('this module runs in a worker thread')
+const port = parentPort
+const say = (word: WriterWord): void => port.postMessage(word, [])
+const place = workerData as FilesPlace
+const writer = new FilesWriter(place, (bytes) => say({ kind: 'written', bytes }))
+
+const arrived: ChunkResult[] = []
+let wake: (() => void) | undefined
+let isFailed = false
+
+async function* fetched(refs: readonly ChunkRef[]): AsyncGenerator<ChunkResult> {
+  if (refs.length === 0) return
+  say({ kind: 'want', refs })
+  for (let left = refs.length; left > 0; left--) {
+    while (arrived.length === 0) {
+      if (isFailed) throw new PacsimileError('internal', 'the source of content failed')
+      await new Promise<void>((resolve) => {
+        wake = resolve
+      })
+    }
+    yield arrived.shift() as ChunkResult
+  }
+}
+
+port.on('message', (task: WriterTask) => {
+  switch (task.kind) {
+    case 'write':
+      writer.write(task.files, fetched).then(
+        (done) => say({ kind: 'done', done }),
+        (error: unknown) => {
+          const { code, message } = asPacsimileError(error, `Writing to ${place.to}`)
+          say({ kind: 'error', code, message })
+        },
+      )
+      return
+    case 'content':
+      // Structured cloning makes plain bytes of a Buffer.
+      arrived.push(
+        'bytes' in task.result
+          ? { bytes: Buffer.from(task.result.bytes.buffer, task.result.bytes.byteOffset, task.result.bytes.byteLength) }
+          : task.result,
+      )
+      break
+    case 'failed':
+      isFailed = true
+  }
+  wake?.()
+})
