@@ -4,9 +4,11 @@
  * Invariant: a file of the repository is replaced by a copy's only when that was read whole, under another name, and is a sealed one
  * of the same number. It prevents a heal that brings in other damage, or half a file.
  */
-import { chmodSync, chownSync, renameSync, rmSync, statSync } from 'node:fs'
+import { createSecretKey, type KeyObject } from 'node:crypto'
+import { chmodSync, chownSync, mkdirSync, renameSync, rmSync, statSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
-import { asPacsimileError } from '../shared/errors.ts'
+import type { Digest } from '../shared/digest.ts'
+import { asPacsimileError, PacsimileError } from '../shared/errors.ts'
 import { syncDirectory, TEMPORARY_PREFIX } from '../shared/files.ts'
 import type { Reflected } from './catalog.ts'
 import type { CopiedRepository } from './copier.ts'
@@ -14,7 +16,9 @@ import { instanceOf, type NamedDefinition, openCopy } from './copy-definition.ts
 import { fetchTo } from './copy-fetch.ts'
 import { CopyVerifier, type WatchedCopier } from './copy-verify.ts'
 import { nameOf } from './repository/copy.ts'
-import type { FrameFileKind } from './repository/file-header.ts'
+import type { FrameFileIdentity, FrameFileKind } from './repository/file-header.ts'
+import type { Payload } from './repository/frame.ts'
+import { FrameFile } from './repository/frame-file.ts'
 import { DEFAULT_PARITY } from './repository/parity.ts'
 import { ScrubThread } from './scrub-thread.ts'
 
@@ -62,6 +66,23 @@ export class CopyCare {
     )
   }
 
+  /** Chunks of a pack that the copy has whole, of those that are wanted by then. @throws io, space, not-found */
+  async *chunks({ name, definition }: NamedDefinition, pack: number, names: ReadonlySet<Digest>): AsyncGenerator<Payload> {
+    const { dataDir, repository, dataKey } = this.#parts
+    await using copy = await openCopy(definition, AbortSignal.timeout(FETCH_MS_MAX))
+    const [held] = await Array.fromAsync(copy.list(nameOf('pack', pack)))
+    if (held === undefined) return
+    const fetched = join(scratchOf(dataDir, name), `pack-${pack}-healing`)
+    mkdirSync(dirname(fetched), { recursive: true, mode: 0o700 })
+    try {
+      rmSync(fetched, { force: true })
+      await fetchTo(copy, held, fetched)
+      yield* wholeChunks(fetched, { kind: 'pack', number: pack, repository: repository.id }, createSecretKey(dataKey), names)
+    } finally {
+      rmSync(fetched, { force: true })
+    }
+  }
+
   /** Puts the copy's file in the place of the repository's; false where the copy does not have it, or not whole. @throws io, space, not-found */
   async heal({ definition }: NamedDefinition, kind: FrameFileKind, number: number): Promise<boolean> {
     const { repository, dataKey } = this.#parts
@@ -90,5 +111,29 @@ export class CopyCare {
     } finally {
       rmSync(temporary, { force: true })
     }
+  }
+}
+
+/** Nothing where not even its header is whole. */
+function* wholeChunks(path: string, identity: FrameFileIdentity, dataKey: KeyObject, names: ReadonlySet<Digest>): Generator<Payload> {
+  const file = orDamaged(() => FrameFile.open(path, identity, dataKey))
+  if (file === undefined) return
+  try {
+    for (const frame of file.scan()) {
+      if (frame.kind !== 'frame' || frame.type !== 'chunk' || !names.has(frame.digest)) continue
+      const payload = orDamaged(() => file.readPayload(frame.offset, frame.storedLength, frame.digest))
+      if (payload !== undefined) yield payload
+    }
+  } finally {
+    file.close()
+  }
+}
+
+function orDamaged<Read>(read: () => Read): Read | undefined {
+  try {
+    return read()
+  } catch (error) {
+    if (error instanceof PacsimileError && error.code === 'damage') return undefined
+    throw error
   }
 }

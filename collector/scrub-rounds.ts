@@ -17,11 +17,11 @@ import { distrust } from './catalog-opening.ts'
 import { faultOfTable } from './catalog-tables.ts'
 import type { ChunkHealer } from './chunk-heal.ts'
 import type { Damages } from './damages.ts'
+import type { FileHealer } from './file-heal.ts'
 import { retirementOf } from './ledger-view.ts'
 import type { FrameFileKind } from './repository/file-header.ts'
 import type { Repository } from './repository/repository.ts'
-import { noteCopyHeal, noteReplicaHeal, SCRUBBED_KINDS, scrubOne } from './scrub.ts'
-import type { ScrubbedFile } from './scrub-file.ts'
+import { SCRUBBED_KINDS, scrubOne } from './scrub.ts'
 import type { ScrubThread } from './scrub-thread.ts'
 
 /** What `status` shows of it. */
@@ -53,13 +53,12 @@ export interface ScrubRoundsParts {
   readonly catalog: Catalog
   readonly thread: ScrubThread
   readonly damages: Damages
-  readonly healer: ChunkHealer
+  readonly chunks: ChunkHealer
+  readonly files: FileHealer
   /** Of the catalog. */
   readonly catalogDirectory: string
   /** The catalog cannot be believed: it is made anew when the collector starts again. */
   readonly onCatalogDamage: (error: PacsimileError) => void
-  /** Puts a copy's file in the place of a damaged one. @returns the copy's name */
-  readonly healFromCopy: (kind: FrameFileKind, number: number) => Promise<string | undefined>
   /** What a round takes. */
   readonly roundMs: number
   readonly log: Log
@@ -165,9 +164,7 @@ export class ScrubRounds {
       const { scrubbed, heal } = await scrubOne(repository, thread, kind, number)
       if (heal !== undefined)
         log.warn('a file of the repository was damaged and is repaired', { file: heal.file, blocks: heal.blocks.length })
-      const copy = scrubbed.left.length > 0 ? await this.#healFromCopy(scrubbed, kind, number) : undefined
-      const mended = copy === undefined ? scrubbed : { ...scrubbed, left: [] }
-      const left = kind === 'pack' && mended.left.length > 0 ? await this.#healFromReplica(mended, number) : mended.left
+      const { left, isReplaced } = await this.#parts.files.heal(scrubbed, kind, number)
       for (const { file, offset, reason } of left) log.error('the repository is damaged', { file, offset, reason })
       const isFolded = await this.#fold(scrubbed.path, kind, number, left)
       await this.#parts.damages.scrubbed(scrubbed.path, left, isFolded)
@@ -178,7 +175,7 @@ export class ScrubRounds {
         kind,
         number,
         nextMs: Date.now() + restMs,
-        repaired: this.#state.repaired + Number(heal !== undefined || copy !== undefined),
+        repaired: this.#state.repaired + Number(heal !== undefined || isReplaced),
       })
     } catch (error) {
       if (signal.aborted) return
@@ -198,32 +195,12 @@ export class ScrubRounds {
     return kind === 'pack' && (retirementOf(this.#parts.catalog, number)?.deletedBy ?? 0) > 0
   }
 
-  async #healFromCopy({ path }: ScrubbedFile, kind: FrameFileKind, number: number): Promise<string | undefined> {
-    const { repository, healFromCopy, log } = this.#parts
-    const copy = await healFromCopy(kind, number)
-    if (copy === undefined) return undefined
-    log.warn('a file of the repository was damaged beyond its parity and is replaced by that of a copy', { file: path, copy })
-    noteCopyHeal(repository, path, copy)
-    return copy
-  }
-
-  /** @returns what concerns something still */
-  async #healFromReplica({ path, left }: ScrubbedFile, pack: number): Promise<readonly Damage[]> {
-    const { repository, healer, log } = this.#parts
-    const { healed, lost } = await healer.heal(pack)
-    if (healed.length > 0) {
-      log.warn('content of a damaged pack was stored once more, from the replica', { file: path, chunks: healed.length, lost: lost.length })
-      noteReplicaHeal(repository, path, healed)
-    }
-    return lost.length === 0 ? [] : left
-  }
-
   /** What is right again in a pack may have been missing when the catalog was made. */
   async #fold(path: string, kind: FrameFileKind, number: number, left: readonly Damage[]): Promise<boolean> {
-    const { damages, healer } = this.#parts
+    const { damages, chunks } = this.#parts
     if (!damages.wasMet(path)) return true
     if (kind !== 'pack' || left.length > 0) return false
-    await healer.fold(number)
+    await chunks.fold(number)
     return true
   }
 

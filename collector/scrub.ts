@@ -11,6 +11,7 @@ import { type Digest, digestHex } from '../shared/digest.ts'
 import { asPacsimileError } from '../shared/errors.ts'
 import { isPresent, syncDirectory } from '../shared/files.ts'
 import type { Damage } from './catalog.ts'
+import type { ChunkSource } from './chunk-heal.ts'
 import { supersededBy } from './needed-chunks.ts'
 import { replay } from './replay.ts'
 import type { FrameFileKind } from './repository/file-header.ts'
@@ -44,8 +45,8 @@ export interface HealedFile {
   readonly time: string
   /** Below the repository's directory. */
   readonly file: string
-  /** `replica`: what parity could not repair was stored once more in another pack. `copy NAME`: the file is that copy's now. */
-  readonly source: 'parity' | 'replica' | `copy ${string}`
+  /** Who gave what parity could not repair: what is in `chunks` was stored once more, in another pack; without any, the file is that copy's now. */
+  readonly source: 'parity' | ChunkSource
   readonly blocks: readonly { readonly offset: number; readonly length: number; readonly before: string; readonly after: string }[]
   /** Parity, index or footer were damaged, and were written anew. */
   readonly end: boolean
@@ -117,10 +118,10 @@ function healOf(repository: Repository, { path, repair }: ScrubbedFile): HealedF
 }
 
 /** Notes down that chunks of a file were stored once more. */
-export function noteReplicaHeal(repository: Repository, path: string, digests: readonly Digest[]): void {
+export function noteChunkHeal(repository: Repository, path: string, source: ChunkSource, digests: readonly Digest[]): void {
   const file = relative(repository.directory, path)
   const chunks = digests.map((digest) => digestHex(digest))
-  noteDown(repository.directory, { time: new Date().toISOString(), file, source: 'replica', blocks: [], end: false, chunks })
+  noteDown(repository.directory, { time: new Date().toISOString(), file, source, blocks: [], end: false, chunks })
 }
 
 /** Notes down that a file was replaced by a copy's. */
