@@ -160,7 +160,7 @@ export async function collect(
     fromCopies: (pack, names) => copies.chunks(pack, names),
     ask: (agent, chunk, spots) => receiver.ask(agent, chunk, spots),
   })
-  const files = new FileHealer({ repository, chunks, fromCopy: (kind, number) => copies.heal(kind, number), log })
+  const files = new FileHealer({ repository, ingest, chunks, fromCopy: (kind, number) => copies.heal(kind, number), log })
   const onCatalogDamage = (error: PacsimileError): void => failed.abort(error)
   const scrub = scrubbing(options, { repository, catalog, damages, chunks, files, catalogDirectory: directory, onCatalogDamage }, stack)
   if (scrub !== undefined) background(scrub.run(scrubStop.signal), scrubStop)

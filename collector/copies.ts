@@ -139,8 +139,7 @@ export class Copies implements AsyncDisposable {
 
   /** Puts a whole file of a copy in the place of one of the repository that is damaged. @returns the copy's name */
   async heal(kind: FrameFileKind, number: number): Promise<string | undefined> {
-    const { repository, log } = this.#parts
-    if (repository.extentOf(kind, number)?.state !== 'sealed') return undefined
+    const { log } = this.#parts
     for (const [name, { copier, named }] of this.#kept) {
       if (!copier.isReachable) continue
       try {

@@ -5,7 +5,7 @@
  * of the same number. It prevents a heal that brings in other damage, or half a file.
  */
 import { createSecretKey, type KeyObject } from 'node:crypto'
-import { chmodSync, chownSync, mkdirSync, renameSync, rmSync, statSync } from 'node:fs'
+import { chmodSync, chownSync, existsSync, mkdirSync, renameSync, rmSync, statSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import type { Digest } from '../shared/digest.ts'
 import { asPacsimileError, PacsimileError } from '../shared/errors.ts'
@@ -15,7 +15,7 @@ import type { CopiedRepository } from './copier.ts'
 import { instanceOf, type NamedDefinition, openCopy } from './copy-definition.ts'
 import { fetchTo } from './copy-fetch.ts'
 import { CopyVerifier, type WatchedCopier } from './copy-verify.ts'
-import { nameOf } from './repository/copy.ts'
+import { type CopiedFile, nameOf } from './repository/copy.ts'
 import type { FrameFileIdentity, FrameFileKind } from './repository/file-header.ts'
 import type { Payload } from './repository/frame.ts'
 import { FrameFile } from './repository/frame-file.ts'
@@ -66,6 +66,14 @@ export class CopyCare {
     )
   }
 
+  #isReplaceable(kind: FrameFileKind, number: number, held: CopiedFile): boolean {
+    const extent = this.#parts.repository.extentOf(kind, number)
+    // It is lost as a whole: whatever is there of it is better than nothing.
+    if (extent === undefined) return true
+    if (extent.state === 'sealed') return held.isFinished
+    return extent.state === 'ended' && !held.isFinished && held.bytes >= extent.bytes
+  }
+
   /** Chunks of a pack that the copy has whole, of those that are wanted by then. @throws io, space, not-found */
   async *chunks({ name, definition }: NamedDefinition, pack: number, names: ReadonlySet<Digest>): AsyncGenerator<Payload> {
     const { dataDir, repository, dataKey } = this.#parts
@@ -83,7 +91,11 @@ export class CopyCare {
     }
   }
 
-  /** Puts the copy's file in the place of the repository's; false where the copy does not have it, or not whole. @throws io, space, not-found */
+  /**
+   * Puts the copy's file in the place of the repository's, to which nothing is appended any more; false where the copy does not have it, or
+   * not whole.
+   * @throws io, space, not-found
+   */
   async heal({ definition }: NamedDefinition, kind: FrameFileKind, number: number): Promise<boolean> {
     const { repository, dataKey } = this.#parts
     const name = nameOf(kind, number)
@@ -91,16 +103,20 @@ export class CopyCare {
     const temporary = join(dirname(path), `${TEMPORARY_PREFIX}${basename(path)}-healed`)
     await using copy = await openCopy(definition, AbortSignal.timeout(FETCH_MS_MAX))
     const [held] = await Array.fromAsync(copy.list(name))
-    if (held?.isFinished !== true) return false
+    if (held === undefined || !this.#isReplaceable(kind, number, held)) return false
     await using thread = new ScrubThread(dataKey, { parity: DEFAULT_PARITY, bytesPerSecond: Number.POSITIVE_INFINITY })
     try {
       rmSync(temporary, { force: true })
+      mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
       await fetchTo(copy, held, temporary)
       const { left, protection } = await thread.scrub(temporary, { kind, number, repository: repository.id }, false)
-      if (left.length > 0 || protection === 'open') return false
-      const { uid, gid } = statSync(path)
+      if (left.length > 0 || (protection === 'open') === held.isFinished) return false
+      const identity = { kind, number, repository: repository.id }
+      if (!held.isFinished && !hasFramesOf(path, temporary, identity, createSecretKey(dataKey))) return false
+      // Whoever repairs may be root, and the collector is not.
+      const { uid, gid } = statSync(repository.directory)
       chownSync(temporary, uid, gid)
-      chmodSync(temporary, 0o400)
+      chmodSync(temporary, held.isFinished ? 0o400 : 0o600)
       renameSync(temporary, path)
       syncDirectory(dirname(path))
       // What was opened before is the damaged file still.
@@ -111,6 +127,22 @@ export class CopyCare {
     } finally {
       rmSync(temporary, { force: true })
     }
+  }
+}
+
+/** Whether whatever is whole of one file is in the other: then that is the same history, and goes on where the first is damaged. */
+function hasFramesOf(path: string, other: string, identity: FrameFileIdentity, dataKey: KeyObject): boolean {
+  const there = new Set(framesIn(other, identity, dataKey))
+  return framesIn(path, identity, dataKey).every((frame) => there.has(frame))
+}
+
+function framesIn(path: string, identity: FrameFileIdentity, dataKey: KeyObject): string[] {
+  const file = existsSync(path) ? orDamaged(() => FrameFile.open(path, identity, dataKey)) : undefined
+  if (file === undefined) return []
+  try {
+    return [...file.scan()].flatMap((found) => (found.kind === 'frame' ? [`${found.type} ${found.offset} ${found.digest}`] : []))
+  } finally {
+    file.close()
   }
 }
 

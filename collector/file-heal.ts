@@ -8,6 +8,7 @@
 import type { Log } from '../shared/log.ts'
 import type { Damage } from './catalog.ts'
 import type { ChunkHealer } from './chunk-heal.ts'
+import type { Ingest } from './ingest.ts'
 import type { FrameFileKind } from './repository/file-header.ts'
 import type { Repository } from './repository/repository.ts'
 import { noteChunkHeal, noteCopyHeal } from './scrub.ts'
@@ -15,6 +16,7 @@ import type { ScrubbedFile } from './scrub-file.ts'
 
 export interface FileHealerParts {
   readonly repository: Repository
+  readonly ingest: Ingest
   readonly chunks: ChunkHealer
   /** Puts a copy's file in the place of a damaged one. @returns the copy's name */
   readonly fromCopy: (kind: FrameFileKind, number: number) => Promise<string | undefined>
@@ -36,14 +38,29 @@ export class FileHealer {
   }
 
   /** @throws io, space */
-  async heal({ path, left }: ScrubbedFile, kind: FrameFileKind, number: number): Promise<FileHealing> {
+  async heal({ path, left, torn }: ScrubbedFile, kind: FrameFileKind, number: number): Promise<FileHealing> {
     const { repository, fromCopy, log } = this.#parts
-    if (left.length === 0) return { left, isReplaced: false }
+    const end = repository.end(kind)
+    const isWritten = end.file === number
+    // What was durable there is torn only by rot; of what nobody writes any more, it may have been.
+    const isRotten = torn !== undefined && !(isWritten && torn.offset >= end.offset)
+    if (left.length === 0 && !isRotten) return { left, isReplaced: false }
+    if (isWritten) await this.#endOpenFiles()
     const copy = await fromCopy(kind, number)
-    if (copy === undefined) return { left: kind === 'pack' ? await this.#healContent(path, left, number) : left, isReplaced: false }
-    log.warn('a file of the repository was damaged beyond its parity and is replaced by that of a copy', { file: path, copy })
-    noteCopyHeal(repository, path, copy)
-    return { left: [], isReplaced: true }
+    if (copy !== undefined) {
+      log.warn('a file of the repository was damaged beyond its parity and is replaced by that of a copy', { file: path, copy })
+      noteCopyHeal(repository, path, copy)
+      return { left: [], isReplaced: true }
+    }
+    if (kind === 'segment') return { left, isReplaced: false }
+    return { left: await this.#healContent(path, isRotten ? [...left, torn] : left, number), isReplaced: false }
+  }
+
+  /** Nobody writes a file that is replaced. */
+  async #endOpenFiles(): Promise<void> {
+    const { repository, ingest } = this.#parts
+    repository.endOpenFiles()
+    await ingest.note(() => [])
   }
 
   async #healContent(path: string, left: readonly Damage[], pack: number): Promise<readonly Damage[]> {

@@ -36,7 +36,8 @@ export async function brokenChunks(catalog: Catalog, repository: Repository, pac
     try {
       repository.readChunk(place, name)
     } catch (error) {
-      if (!(error instanceof PacsimileError) || error.code !== 'damage') throw error
+      const isGone = error instanceof PacsimileError && error.details['errno'] === 'ENOENT'
+      if (!isGone && !(error instanceof PacsimileError && error.code === 'damage')) throw error
       broken.add(name)
     }
   }

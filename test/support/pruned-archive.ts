@@ -2,6 +2,8 @@
 import { join } from 'node:path'
 import { expect } from 'vitest'
 import { checkRepository } from '../../collector/check.ts'
+import type { Copies } from '../../collector/copies.ts'
+import type { History } from '../../collector/history.ts'
 import { Prune, type PruneReport } from '../../collector/prune.ts'
 import { rebuildCatalog } from '../../collector/rebuild.ts'
 import type { Hold } from '../../collector/repository/ledger-entry.ts'
@@ -9,7 +11,7 @@ import type { Retention, RetentionPolicy } from '../../collector/retention.ts'
 import { Ticks } from '../../collector/ticks.ts'
 import { silentLog } from '../../shared/log.ts'
 import { label, type RelativePath, ROOT } from '../../shared/path.ts'
-import type { Position } from '../../shared/record.ts'
+import { comparePositions, type Position } from '../../shared/record.ts'
 import { MemoryTree } from '../../shared/tree.ts'
 import type { FileVersion } from '../../shared/version.ts'
 import { JournalWriter, VOLUME } from './journal-writer.ts'
@@ -18,8 +20,16 @@ import { Store } from './store.ts'
 export const HOUR_MS = 3_600_000
 export const DAY_MS = 24 * HOUR_MS
 export const NONE: Retention = { all: 0, hourly: 0, daily: 0, monthly: 0, worm: 0 }
-const START_MS = Date.UTC(2026, 0, 1)
+export const START_MS = Date.UTC(2026, 0, 1)
 export const QUARANTINE_MS = 3 * HOUR_MS
+
+/** Where a tick stands. */
+export interface Point {
+  readonly wallMs: number
+  /** By the collector's own clock. */
+  readonly ageMs: number
+  readonly position: Position
+}
 
 export class Archive {
   readonly store: Store
@@ -28,9 +38,11 @@ export class Archive {
   prune!: Prune
   ticks!: Ticks
   /** Where each tick stands. */
-  readonly points: { readonly wallMs: number; readonly position: Position }[] = []
+  readonly points: Point[] = []
+  /** Places beside the repository, where there are any. */
+  copies: Copies | undefined
 
-  private constructor(store: Store, retention: Partial<Retention>) {
+  protected constructor(store: Store, retention: Partial<Retention>) {
     this.store = store
     this.policy = { others: { ...NONE, ...retention }, volumes: {} }
   }
@@ -47,7 +59,17 @@ export class Archive {
     const { catalog, repository, ingest, age } = this.store
     const { policy } = this
     this.ticks = new Ticks({ catalog, repository, ingest, policy })
-    this.prune = new Prune({ catalog, repository, ingest, ticks: this.ticks, policy, age, quarantineMs: QUARANTINE_MS, log: silentLog })
+    this.prune = new Prune({
+      catalog,
+      repository,
+      ingest,
+      ticks: this.ticks,
+      policy,
+      age,
+      quarantineMs: QUARANTINE_MS,
+      log: silentLog,
+      onDeleting: (pack) => this.copies?.removeEverywhere('pack', pack),
+    })
   }
 
   async restart(): Promise<void> {
@@ -61,13 +83,19 @@ export class Archive {
     await this.send()
     this.pass(HOUR_MS)
     await this.ticks.tick()
-    this.points.push({ wallMs: this.store.wallMs ?? 0, position: this.writer.end })
+    this.notePoint()
+  }
+
+  /** There is a tick of now. */
+  protected notePoint(): void {
+    this.points.push({ wallMs: this.store.wallMs ?? 0, ageMs: this.store.age.ms, position: this.writer.end })
   }
 
   async send(): Promise<void> {
     const session = await this.store.send(this.writer)
     expect(session.failures).toEqual([])
     this.store.repository.abandonOpenFiles()
+    this.copies?.hint()
   }
 
   pass(ms: number): void {
@@ -84,8 +112,7 @@ export class Archive {
   }
 
   /** What is not to be had of the files at a position: by path, why. */
-  async absent(position: Position): Promise<Map<RelativePath, string>> {
-    const { history } = this.store
+  async absent(position: Position, history: History = this.store.history): Promise<Map<RelativePath, string>> {
     const found = new Map<RelativePath, string>()
     for await (const entry of history.tree(this.writer.agent, VOLUME, ROOT, position)) {
       if (entry.version.kind !== 'file') continue
@@ -101,13 +128,13 @@ export class Archive {
   /** The files that were there at a position, by the fold of what was written. */
   truth(position: Position): Map<RelativePath, FileVersion> {
     const tree = new MemoryTree()
-    for (const { record } of this.writer.written) if (record.seq <= position.seq) tree.apply(record)
+    for (const { record } of this.writer.written) if (comparePositions(record, position) <= 0) tree.apply(record)
     return new Map([...tree.within(ROOT)].flatMap(({ path, version }) => (version.kind === 'file' ? [[path, version]] : [])))
   }
 
-  async listed(position: Position): Promise<Map<RelativePath, FileVersion>> {
+  async listed(position: Position, history: History = this.store.history): Promise<Map<RelativePath, FileVersion>> {
     const found = new Map<RelativePath, FileVersion>()
-    for await (const { path, version } of this.store.history.tree(this.writer.agent, VOLUME, ROOT, position))
+    for await (const { path, version } of history.tree(this.writer.agent, VOLUME, ROOT, position))
       if (version.kind === 'file') found.set(path, version)
     return found
   }
