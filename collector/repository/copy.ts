@@ -114,10 +114,10 @@ export function copiedSource(copy: Copy, name: string, bytes: number): ByteSourc
   return { bytes, read: (offset, length) => copy.read(name, offset, length) }
 }
 
-/** Up to which byte two sources are the same. */
-export async function commonBytes(a: ByteSource, b: ByteSource): Promise<number> {
+/** Up to which byte two sources are the same, as they are before `from`. */
+export async function commonBytes(a: ByteSource, b: ByteSource, from = 0): Promise<number> {
   const bytes = Math.min(a.bytes, b.bytes)
-  for (let at = 0; at < bytes; ) {
+  for (let at = from; at < bytes; ) {
     const length = Math.min(PIECE_BYTES, bytes - at)
     const [left, right] = await Promise.all([a.read(at, length), b.read(at, length)])
     if (!left.equals(right) || left.length < length) {
