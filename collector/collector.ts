@@ -180,7 +180,7 @@ export async function collect(
   stack.use(
     await serveLocal(
       join(dataDir, 'admin.sock'),
-      adminRoutes({ overview, copies, history, receiver, catalog, enrolled: identity.agents, replica, prune }),
+      adminRoutes({ overview, copies, history, receiver, catalog, enrolled: identity.agents, replica, prune, scrub }),
     ),
   )
   const { address, port } = receiver.address

@@ -19,7 +19,7 @@ import type { ChunkHealer } from './chunk-heal.ts'
 import type { Damages } from './damages.ts'
 import type { FileHealer } from './file-heal.ts'
 import { Follow } from './follow.ts'
-import { retirementOf } from './ledger-view.ts'
+import { isRemoved, missingDamage, passedOver, type RepositoryFile } from './missing-files.ts'
 import { fileOf } from './repository/copy.ts'
 import type { FrameFileKind } from './repository/file-header.ts'
 import type { Repository } from './repository/repository.ts'
@@ -67,11 +67,7 @@ export interface ScrubRoundsParts {
   readonly log: Log
 }
 
-export interface RepositoryFile {
-  readonly kind: FrameFileKind
-  readonly number: number
-}
-
+/** A file of the repository. */
 interface Surveyed extends RepositoryFile {
   readonly bytes: number
 }
@@ -176,19 +172,16 @@ export class ScrubRounds {
     return this.#surveyed.files
   }
 
-  /** Also of files that should be there: numbers are given out one after the other, and nothing is removed but packs, by prune. */
+  /** Also of files that should be there. */
   #numbers(kind: FrameFileKind): number[] {
     const there = this.#parts.repository.numbers(kind)
-    const known = new Set(there)
-    const numbers: number[] = []
-    for (let number = 1; number <= (there.at(-1) ?? 0); number++) {
-      if (known.has(number)) numbers.push(number)
-      else if (!(kind === 'pack' && this.#removed.has(number))) {
-        if (this.#isDeleted(kind, number)) this.#removed.add(number)
-        else numbers.push(number)
-      }
-    }
-    return numbers
+    const missing = passedOver(there).filter((number) => {
+      if (kind === 'pack' && this.#removed.has(number)) return false
+      const isMissing = !isRemoved(this.#parts.catalog, { kind, number })
+      if (!isMissing) this.#removed.add(number)
+      return isMissing
+    })
+    return [...there, ...missing].sort((one, other) => one - other)
   }
 
   /** The next file of this round. */
@@ -205,7 +198,7 @@ export class ScrubRounds {
   }
 
   async #step(signal: AbortSignal): Promise<void> {
-    const { repository, roundMs, log } = this.#parts
+    const { repository, catalog, roundMs, log } = this.#parts
     const next = this.#next()
     const files = this.#survey(SURVEY_MS)
     if (files.length === 0) {
@@ -220,7 +213,8 @@ export class ScrubRounds {
     const { kind, number } = next
     const roundStartedMs = this.#state.kind === undefined ? Date.now() : this.#state.roundStartedMs
     const totalBytes = files.reduce((sum, { bytes }) => sum + bytes, 0)
-    if (repository.sizeOf(kind, number) === 0 && this.#isDeleted(kind, number)) {
+    // Since the files were looked for.
+    if (repository.sizeOf(kind, number) === 0 && isRemoved(catalog, { kind, number })) {
       this.#keep({ ...this.#state, roundStartedMs, kind, number })
       return
     }
@@ -242,18 +236,13 @@ export class ScrubRounds {
     this.#attempts = 0
   }
 
-  /** Whether prune has removed it since the files were looked for. */
-  #isDeleted(kind: FrameFileKind, number: number): boolean {
-    return kind === 'pack' && (retirementOf(this.#parts.catalog, number)?.deletedBy ?? 0) > 0
-  }
-
   /** Reads it, and heals it as far as that can be. */
   async #scrubFile(kind: FrameFileKind, number: number): Promise<{ readonly bytes: number; readonly isRepaired: boolean }> {
-    const { repository, thread, files, damages, log } = this.#parts
+    const { repository, catalog, thread, files, damages, log } = this.#parts
     const isMissing = repository.extentOf(kind, number) === undefined
-    if (isMissing && this.#isDeleted(kind, number)) return { bytes: 0, isRepaired: false }
+    if (isMissing && isRemoved(catalog, { kind, number })) return { bytes: 0, isRepaired: false }
     const { scrubbed, heal } = isMissing
-      ? { scrubbed: missing(repository.pathOf(kind, number)), heal: undefined }
+      ? { scrubbed: missing(missingDamage(repository, { kind, number })), heal: undefined }
       : await scrubOne(repository, thread, kind, number)
     if (heal !== undefined)
       log.warn('a file of the repository was damaged and is repaired', { file: heal.file, blocks: heal.blocks.length })
@@ -323,9 +312,9 @@ export class ScrubRounds {
 }
 
 /** A file that should be there, and is not. */
-function missing(path: string): ScrubbedFile {
-  const damage = [{ file: path, offset: 0, reason: 'the file is missing' }]
-  return { path, bytes: 0, protection: 'sealed', frames: undefined, found: damage, repair: undefined, left: damage, torn: undefined }
+function missing(damage: Damage): ScrubbedFile {
+  const nothing = { bytes: 0, protection: 'sealed', frames: undefined, repair: undefined, torn: undefined } as const
+  return { ...nothing, path: damage.file, found: [damage], left: [damage] }
 }
 
 /** Undefined also where it was replaced by others meanwhile. */

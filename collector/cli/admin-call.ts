@@ -16,6 +16,7 @@ type Question =
   | 'holds'
   | 'hold'
   | 'release'
+  | 'scrub'
   | 'copies'
   | 'copyAdd'
   | 'copyRemove'

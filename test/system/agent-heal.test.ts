@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import type { HealedFile } from '../../collector/scrub.ts'
 import { CopiedSite } from '../support/copied-site.ts'
+import type { Outcome } from '../support/installation.ts'
 import { scratchDirectory } from '../support/scratch.ts'
 import { walkTree } from '../support/tree-walk.ts'
 import { type Copy, differences } from '../support/truth.ts'
@@ -15,12 +16,11 @@ const FILE_BYTES = 1_000_000
 const SECONDS = 90
 const PACK = 'packs/01/000000000001.pack'
 
-/** A collector that keeps no replica and scrubs often, and an agent; the first pack is full. */
+/** A collector that keeps no replica, and an agent; the first pack is full. */
 async function archive(): Promise<CopiedSite> {
   const site = await CopiedSite.make()
   const config = join(site.installation.data, 'collector.toml')
-  const text = readFileSync(config, 'utf8').replace('scrubDays = 30', 'scrubDays = 0.0001')
-  writeFileSync(config, `replica = false\n${text.replace(/^replica = true$/m, '')}`)
+  writeFileSync(config, `replica = false\n${readFileSync(config, 'utf8').replace(/^replica = true$/m, '')}`)
   await site.startCollector()
   await site.protect(FILES, FILE_BYTES)
   await until('the pack is sealed', SECONDS, () => ((statSync(join(site.repository, PACK)).mode & 0o222) === 0 ? true : undefined))
@@ -38,6 +38,10 @@ async function destroy({ installation, repository }: CopiedSite): Promise<void> 
   writeSync(fd, Buffer.alloc(third, 0x55), 0, third, third)
   closeSync(fd)
   chmodSync(pack, 0o400)
+}
+
+function scrub({ installation }: CopiedSite): Outcome {
+  return installation.try('scrub', '--data', installation.data)
 }
 
 /** The paths of versions whose content cannot be read. */
@@ -67,11 +71,18 @@ describe('content that nobody has any more but the agent', () => {
     expect(affectedIn(site).length).toBeGreaterThan(10)
     // Without the agent it is damage, and said why.
     await site.startCollector()
-    await until('the damage is found', SECONDS, () => (site.status.damage > 0 ? true : undefined))
+    const alone = scrub(site)
+    expect(alone).toMatchObject({ status: 3, stdout: expect.stringContaining('Damaged still') })
+    expect(site.status.damage).toBeGreaterThan(0)
     expect(installation.run('ls', 'pacs1:images', '--data', installation.data).stderr).toContain('Agent pacs1 is not connected')
     installation.startAgent('pacs1')
-    await until('it is healed', SECONDS, () => (site.status.damage === 0 ? true : undefined))
-    expect(sourcesOfHeals(site)).toContain('agent pacs1')
+    await installation.wait('pacs1')
+    expect(scrub(site)).toMatchObject({
+      status: 0,
+      stdout: expect.stringContaining('Made good from agent pacs1: packs/01/000000000001.pack'),
+    })
+    expect(site.status.damage).toBe(0)
+    expect(sourcesOfHeals(site)).toEqual(['agent pacs1'])
     await installation.kill('pacs1', 'SIGTERM')
     await installation.kill('collector', 'SIGTERM')
     rmSync(source, { recursive: true })
@@ -94,9 +105,9 @@ describe('content that nobody has any more but the agent', () => {
     rmSync(join(source, deleted))
     installation.startAgent('pacs1')
     await installation.wait('pacs1')
-    await until('what is to be had is healed', SECONDS, () => (affectedIn(site).length <= 2 ? true : undefined))
+    expect(scrub(site).status).toBe(3)
     expect(affectedIn(site)).toEqual([changed, deleted].sort())
-    expect(new Set(sourcesOfHeals(site))).toEqual(new Set(['agent pacs1']))
+    expect(sourcesOfHeals(site)).toEqual(['agent pacs1'])
     expect(site.status.damage).toBeGreaterThan(0)
     // What was there before lacks these two, and has nothing else in their place.
     expect(differences(truth, restored(site, before)).sort()).toEqual(

@@ -3,12 +3,16 @@ import { join } from 'node:path'
 import { DeleteObjectCommand, GetObjectCommand, PutObjectCommand } from '@aws-sdk/client-s3'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import type { CopyVerifyReport } from '../../collector/copy-verify.ts'
+import { FILE_HEADER_BYTES } from '../../collector/repository/file-header.ts'
 import type { HealedFile } from '../../collector/scrub.ts'
 import { CopiedSite } from '../support/copied-site.ts'
 import type { Installation } from '../support/installation.ts'
 import { hasObjectStore, ObjectStore } from '../support/object-store.ts'
 import { scratchDirectory } from '../support/scratch.ts'
+import { walkTree } from '../support/tree-walk.ts'
+import { differences } from '../support/truth.ts'
 import { until } from '../support/until.ts'
+import { Random } from '../support/workload.ts'
 
 /** More than a pack holds, so that one of them is full. */
 const FILES = 40
@@ -130,6 +134,42 @@ describe('a copy in a directory', () => {
     expect(JSON.parse(line) as HealedFile).toMatchObject({ source: 'copy vault', file: PACK })
     expect(site.status).toMatchObject({ damage: 0 })
     await installation.kill('collector', 'SIGTERM')
+    site.expectRestored(site.repository)
+  })
+})
+
+describe('a segment that is not full', () => {
+  it('is damaged when the catalog is made, comes back from a copy, and the catalog has it all when the collector is back', async () => {
+    site = await CopiedSite.make()
+    ;({ installation } = site)
+    await site.startCollector()
+    site.addCopy('vault', `fs:${join(scratchDirectory(), 'copy')}`)
+    await site.protect(1, 50_000)
+    // Each in a frame of its own.
+    for (const name of ['second.dcm', 'third.dcm']) {
+      writeFileSync(join(site.source, name), new Random(7).bytes(50_000))
+      await installation.wait('pacs1')
+    }
+    await site.untilState('current')
+    await installation.kill('pacs1', 'SIGTERM')
+    await installation.kill('collector', 'SIGTERM')
+    const segment = join(site.repository, SEGMENT)
+    damage(segment, FILE_HEADER_BYTES + 60)
+    rmSync(join(installation.data, 'catalog'), { recursive: true })
+    installation.startCollector()
+    await until('the collector ends', SECONDS, () => (installation.isRunning('collector') ? undefined : true))
+    expect(installation.log('collector')).toMatch(
+      /the repository is damaged.*\n(.*\n)*.*the catalog lacks something; the collector starts anew/,
+    )
+    const [line = ''] = readFileSync(join(site.repository, 'heals.jsonl'), 'utf8').trim().split('\n').reverse()
+    expect(JSON.parse(line) as HealedFile).toMatchObject({ source: 'copy vault', file: SEGMENT })
+    await site.startCollector()
+    expect(site.status.damage).toBe(0)
+    const to = join(scratchDirectory(), 'restored')
+    installation.run('restore', 'pacs1:images', '--at', 'now', '--to', to, '--data', installation.data)
+    expect(differences(walkTree(site.source), walkTree(to))).toEqual([])
+    await installation.kill('collector', 'SIGTERM')
+    expect(installation.json('rebuild', '--data', installation.data)).toMatchObject({ before: 'equal' })
     site.expectRestored(site.repository)
   })
 })
