@@ -184,6 +184,16 @@ export function isBodyWhole(header: FrameHeader, body: Buffer): boolean {
   return body.length >= end + 4 && crc32(body.subarray(0, end)) === body.readUInt32LE(end)
 }
 
+/** Where the first frame that is not whole begins, of frames that follow each other from `start` on; undefined where all are. Needs no key. */
+export function firstDamage(bytes: Buffer, start: number): number | undefined {
+  for (let at = start; at < bytes.length; ) {
+    const header = readFrameHeader(bytes.subarray(at))
+    if (header === undefined || !isBodyWhole(header, bytes.subarray(at + FRAME_HEADER_BYTES))) return at
+    at += frameBytes(header)
+  }
+  return undefined
+}
+
 /** The digest that the label hides. @throws damage */
 export function openLabel(header: FrameHeader, fileLabelKey: KeyObject): Digest {
   try {
