@@ -6,8 +6,9 @@ import { nameOf } from '../../collector/repository/copy.ts'
 import { FILE_HEADER_BYTES } from '../../collector/repository/file-header.ts'
 import { packPayload } from '../../collector/repository/frame.ts'
 import { FrameFile } from '../../collector/repository/frame-file.ts'
+import { DEFAULT_PARITY } from '../../collector/repository/parity.ts'
 import { encodeRecordGroup } from '../../collector/repository/record-group.ts'
-import type { HealedFile } from '../../collector/scrub.ts'
+import { type HealedFile, scrubRepository } from '../../collector/scrub.ts'
 import { CopiedArchive, damageFile } from '../support/copied-archive.ts'
 import { QUARANTINE_MS } from '../support/pruned-archive.ts'
 
@@ -70,8 +71,11 @@ describe('a file of the repository that is not full', () => {
 
   it('comes back from a copy where it is gone', async () => {
     const archived = await archive()
-    const { repository } = archived.store
-    for (const kind of ['pack', 'segment'] as const) rmSync(repository.pathOf(kind, 2))
+    const { repository, dataKey } = archived.store
+    const paths = (['pack', 'segment'] as const).map((kind) => repository.pathOf(kind, 2))
+    for (const path of paths) rmSync(path)
+    const { left } = await scrubRepository(repository, dataKey, { parity: DEFAULT_PARITY, bytesPerSecond: Number.POSITIVE_INFINITY })
+    expect(new Map(left.map(({ file, reason }) => [file, reason]))).toEqual(new Map(paths.map((path) => [path, 'the file is missing'])))
     expect(await archived.scrubbed()).toEqual([])
     expect(healsOf(archived)).toEqual([
       [nameOf('segment', 2), 'copy a'],
