@@ -10,7 +10,7 @@ import type { Damage } from './catalog.ts'
 import type { ChunkHealer } from './chunk-heal.ts'
 import type { Ingest } from './ingest.ts'
 import type { FrameFileKind } from './repository/file-header.ts'
-import type { Repository } from './repository/repository.ts'
+import type { ReadPosition, Repository } from './repository/repository.ts'
 import { noteChunkHeal, noteCopyHeal } from './scrub.ts'
 import type { ScrubbedFile } from './scrub-file.ts'
 
@@ -37,15 +37,14 @@ export class FileHealer {
     this.#parts = parts
   }
 
-  /** @throws io, space */
-  async heal({ path, left, torn }: ScrubbedFile, kind: FrameFileKind, number: number): Promise<FileHealing> {
+  /** `durable`: up to where files of the kind were, before it was scrubbed. @throws io, space */
+  async heal({ path, left, torn }: ScrubbedFile, kind: FrameFileKind, number: number, durable: ReadPosition): Promise<FileHealing> {
     const { repository, fromCopy, log } = this.#parts
-    const end = repository.end(kind)
-    const isWritten = end.file === number
-    // What was durable there is torn only by rot; of what nobody writes any more, it may have been.
-    const isRotten = torn !== undefined && !(isWritten && torn.offset >= end.offset)
+    // What was durable is torn only by rot; behind that it is an append under way.
+    const isBefore = (offset: number): boolean => number < durable.file || (number === durable.file && offset < durable.offset)
+    const isRotten = torn !== undefined && isBefore(torn.offset)
     if (left.length === 0 && !isRotten) return { left, isReplaced: false }
-    if (isWritten) await this.#endOpenFiles()
+    if (repository.end(kind).file === number) await this.#endOpenFiles()
     const copy = await fromCopy(kind, number)
     if (copy !== undefined) {
       log.warn('a file of the repository was damaged beyond its parity and is replaced by that of a copy', { file: path, copy })

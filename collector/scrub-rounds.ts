@@ -239,6 +239,7 @@ export class ScrubRounds {
   /** Reads it, and heals it as far as that can be. */
   async #scrubFile(kind: FrameFileKind, number: number): Promise<{ readonly bytes: number; readonly isRepaired: boolean }> {
     const { repository, catalog, thread, files, damages, log } = this.#parts
+    const { packs, segments } = catalog.reflected()
     const isMissing = repository.extentOf(kind, number) === undefined
     if (isMissing && isRemoved(catalog, { kind, number })) return { bytes: 0, isRepaired: false }
     const { scrubbed, heal } = isMissing
@@ -246,7 +247,7 @@ export class ScrubRounds {
       : await scrubOne(repository, thread, kind, number)
     if (heal !== undefined)
       log.warn('a file of the repository was damaged and is repaired', { file: heal.file, blocks: heal.blocks.length })
-    const { left, isReplaced } = await files.heal(scrubbed, kind, number)
+    const { left, isReplaced } = await files.heal(scrubbed, kind, number, kind === 'pack' ? packs : segments)
     for (const { file, offset, reason } of left) log.error('the repository is damaged', { file, offset, reason })
     const isRepaired = heal !== undefined || isReplaced
     const isFolded = await this.#fold(scrubbed.path, kind, number, { left, isRepaired })
