@@ -183,7 +183,11 @@ export class CopyVerifier {
     if (extent === undefined) return { findings: [], bytes, better: 'the repository does not have it' }
     if (isDamaged(own)) return { findings: [], bytes, better: 'it is damaged in the repository' }
     const difference = await this.#difference(kind, number, { ...held, bytes: durable }, scrubbed)
-    if (difference === undefined) return { findings: [], bytes }
+    if (difference === undefined) {
+      // What is damaged or another one is not worth keeping for longer.
+      if (repairs && held.isFinished) await this.#copy.renew?.(held.name)
+      return { findings: [], bytes }
+    }
     // Which of the two is right, the repository's own checksums say first.
     const read = await thread.scrub(own, { kind, number, repository: repository.id }, false)
     if (read.left.length > 0 || difference.isRotten) return { findings: [], bytes, better: 'it is damaged in the repository' }

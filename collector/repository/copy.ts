@@ -54,6 +54,8 @@ export interface Copy extends AsyncDisposable {
   replace(name: string, source: ByteSource): Promise<void>
   /** Whoever would write at this place of a file that grows is refused from now on; false where somebody wrote there meanwhile. */
   fence(name: string, offset: number): Promise<boolean>
+  /** Nobody can remove this finished file for as long from now as when it was put, where the place has such a time. */
+  renew?(name: string): Promise<void>
   find(name: string): Promise<SmallFile | undefined>
   /** A small file as a whole, over the version that was found, over nothing, or over whatever there is. @throws fenced where it is another one */
   write(name: string, bytes: Buffer, over: SmallFile | 'nothing' | 'anything'): Promise<void>
