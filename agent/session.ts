@@ -9,7 +9,7 @@
 import type { HybridClock } from '../shared/clock.ts'
 import type { Digest } from '../shared/digest.ts'
 import { asPacsimileError, PacsimileError, reasonOf } from '../shared/errors.ts'
-import { KNOWN_DIGESTS_MAX, OFFER_DIGESTS_MAX, SESSION_BATCHES_MAX } from '../shared/limits.ts'
+import { ASKS_MAX, KNOWN_DIGESTS_MAX, OFFER_DIGESTS_MAX, SESSION_BATCHES_MAX } from '../shared/limits.ts'
 import type { Link } from '../shared/link.ts'
 import { type Label, label } from '../shared/path.ts'
 import { plainOf, storedForm } from '../shared/stored-form.ts'
@@ -51,6 +51,8 @@ interface Prepared {
 /** Chunks read ahead of the one that is being sent. */
 const READ_AHEAD = 4
 const REPORT_MS = 2000
+/** The answer where content is not to be had. */
+const NOTHING: StoredChunk = { length: 0, filtered: false, compressed: false, bytes: new Uint8Array(0) }
 
 export class Session {
   readonly #parts: SessionParts
@@ -65,6 +67,8 @@ export class Session {
   #sentSeq = 0
   #peerMinor = 0
   #lastOffer = 0
+  /** Questions for content that are not answered yet. */
+  #asks = 0
 
   constructor(link: Link, parts: SessionParts) {
     this.#link = link
@@ -230,6 +234,9 @@ export class Session {
         case 'barrier':
           void this.#answerBarrier(message)
           break
+        case 'ask':
+          void this.#answer(message)
+          break
         case 'refuse':
           throw refusal(message, this.#parts.journal.epoch)
         default:
@@ -280,6 +287,22 @@ export class Session {
     } catch (failure) {
       // The connection ended meanwhile; whoever asked was told so by that.
       if (this.#link.isOpen) this.#link.fail(asPacsimileError(failure, 'Answering a barrier'))
+    }
+  }
+
+  /** Of content that is acknowledged long since, and that the collector has lost. */
+  async #answer({ id, digest, length, spots }: Extract<Message, { kind: 'ask' }>): Promise<void> {
+    const sources = spots.map(({ volume, path, offset }) => ({ place: { volume, path }, offset }))
+    this.#asks += 1
+    try {
+      // While that many files keep it waiting, another one would as well.
+      const stored = this.#asks > ASKS_MAX ? undefined : await this.#parts.read({ chunk: { digest, length }, spots: sources })
+      await this.#link.send({ kind: 'answer', id, ...(stored ?? NOTHING) })
+    } catch (failure) {
+      // The connection ended meanwhile; whoever asked was told so by that.
+      if (this.#link.isOpen) this.#link.fail(asPacsimileError(failure, 'Answering a question for content'))
+    } finally {
+      this.#asks -= 1
     }
   }
 

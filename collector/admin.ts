@@ -15,6 +15,7 @@ import type { Overview } from './overview.ts'
 import type { PointRequest } from './point.ts'
 import type { Pruning } from './pruning.ts'
 import { mark, type ReachParts, wait } from './reach.ts'
+import type { ScrubRounds } from './scrub-rounds.ts'
 
 const name = z.string().transform((text) => label(text, 'The name'))
 const path = z.string().transform((text) => relativePath(text))
@@ -48,6 +49,7 @@ const HOLD = z.object({
 })
 const PRUNE = z.object({ isDespiteDoubts: z.boolean() })
 const RELEASE = z.object({ name })
+const FILES = z.object({ files: z.array(z.object({ kind: z.enum(['pack', 'segment']), number: count.min(1) })) })
 const COPY = z.object({ name })
 const VERIFY = z.object({ name, repairs: z.boolean() })
 const WAIT = z.object({ agent: name.optional(), volume: name.optional(), timeoutMs: count })
@@ -57,6 +59,8 @@ export interface AdminParts extends ReachParts {
   readonly copies: Copies
   readonly history: HistorySource
   readonly prune: Pruning
+  /** Undefined where scrubbing is switched off. */
+  readonly scrub: ScrubRounds | undefined
 }
 
 export function adminRoutes(parts: AdminParts): LocalRoutes {
@@ -113,6 +117,10 @@ export function adminRoutes(parts: AdminParts): LocalRoutes {
     mark: (body, signal) => mark(parts, parse(MARK, body), signal),
     chunks(body) {
       return encodeChunks(history.chunks(parse(CHUNKS, body).chunks))
+    },
+    async scrub(body, signal) {
+      await parts.scrub?.scrub(parse(FILES, body).files, signal)
+      return {}
     },
     prunePlan: () => parts.prune.plan(),
     prune: (body) => parts.prune.run({ isDespiteDoubts: parse(PRUNE, body).isDespiteDoubts }),

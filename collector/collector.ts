@@ -21,6 +21,7 @@ import { type CollectorConfig, parityShape, parseListen } from './config.ts'
 import { Copies } from './copies.ts'
 import { Damages } from './damages.ts'
 import { Enrollment } from './enrollment.ts'
+import { FileHealer } from './file-heal.ts'
 import { History } from './history.ts'
 import { openIdentity } from './identity.ts'
 import { Ingest } from './ingest.ts'
@@ -141,16 +142,6 @@ export async function collect(
     onDeleting: (pack) => copies.removeEverywhere('pack', pack),
     onDeleted: (path) => damages.forget(path),
   })
-  const healer = new ChunkHealer({ catalog, repository, ingest, replica })
-  const onCatalogDamage = (error: PacsimileError): void => failed.abort(error)
-  const healFromCopy: ScrubRoundsParts['healFromCopy'] = (kind, number) => copies.heal(kind, number)
-  const scrub = scrubbing(
-    options,
-    { repository, catalog, damages, healer, healFromCopy, catalogDirectory: directory, onCatalogDamage },
-    stack,
-  )
-  if (scrub !== undefined) background(scrub.run(scrubStop.signal), scrubStop)
-
   const identity = openIdentity(dataDir)
   background(keepSealedIdentity({ dataDir, repository, dataKey: options.dataKey, log }, identityStop.signal), identityStop)
   const enrollment = new Enrollment(identity, (agent) => catalog.chainEnd(agent)?.epoch ?? 0, log)
@@ -161,6 +152,18 @@ export async function collect(
     ),
     (opened) => opened.close(),
   )
+  const chunks = new ChunkHealer({
+    catalog,
+    repository,
+    ingest,
+    replica,
+    fromCopies: (pack, names) => copies.chunks(pack, names),
+    ask: (agent, chunk, spots) => receiver.ask(agent, chunk, spots),
+  })
+  const files = new FileHealer({ repository, ingest, chunks, fromCopy: (kind, number) => copies.heal(kind, number), log })
+  const onCatalogDamage = (error: PacsimileError): void => failed.abort(error)
+  const scrub = scrubbing(options, { repository, catalog, damages, chunks, files, catalogDirectory: directory, onCatalogDamage }, stack)
+  if (scrub !== undefined) background(scrub.run(scrubStop.signal), scrubStop)
   const overview = new Overview({
     dataDir,
     listen: config.listen,
@@ -177,7 +180,7 @@ export async function collect(
   stack.use(
     await serveLocal(
       join(dataDir, 'admin.sock'),
-      adminRoutes({ overview, copies, history, receiver, catalog, enrolled: identity.agents, replica, prune }),
+      adminRoutes({ overview, copies, history, receiver, catalog, enrolled: identity.agents, replica, prune, scrub }),
     ),
   )
   const { address, port } = receiver.address

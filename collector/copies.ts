@@ -5,6 +5,7 @@
  * else. It prevents a place that is there for safety from being what stops the archive.
  */
 import { rmSync } from 'node:fs'
+import type { Digest } from '../shared/digest.ts'
 import { asPacsimileError, PacsimileError } from '../shared/errors.ts'
 import type { Log } from '../shared/log.ts'
 import { AckGate, reaches } from './ack-gate.ts'
@@ -18,6 +19,7 @@ import { CopyStateFile } from './copy-state.ts'
 import type { CopyVerifyReport } from './copy-verify.ts'
 import { nameOf } from './repository/copy.ts'
 import type { FrameFileKind } from './repository/file-header.ts'
+import type { Payload } from './repository/frame.ts'
 
 export interface CopiesParts {
   readonly dataDir: string
@@ -137,8 +139,7 @@ export class Copies implements AsyncDisposable {
 
   /** Puts a whole file of a copy in the place of one of the repository that is damaged. @returns the copy's name */
   async heal(kind: FrameFileKind, number: number): Promise<string | undefined> {
-    const { repository, log } = this.#parts
-    if (repository.extentOf(kind, number)?.state !== 'sealed') return undefined
+    const { log } = this.#parts
     for (const [name, { copier, named }] of this.#kept) {
       if (!copier.isReachable) continue
       try {
@@ -149,6 +150,19 @@ export class Copies implements AsyncDisposable {
       }
     }
     return undefined
+  }
+
+  /** Chunks of a pack that copies have whole, of those that are wanted by then. */
+  async *chunks(pack: number, names: ReadonlySet<Digest>): AsyncGenerator<{ readonly copy: string; readonly payload: Payload }> {
+    for (const [copy, { copier, named }] of this.#kept) {
+      if (!copier.isReachable || names.size === 0) continue
+      try {
+        for await (const payload of this.#care.chunks(named, pack, names)) yield { copy, payload }
+      } catch (error) {
+        const { code, message } = asPacsimileError(error, 'Healing from a copy')
+        this.#parts.log.warn('content of a damaged file cannot be had from a copy', { copy, code, reason: message })
+      }
+    }
   }
 
   /** @throws already-exists, fenced, target-not-empty, io: then nothing is kept of it */

@@ -131,10 +131,11 @@ export class CopyInventory {
     if (extent === undefined || (extent.state === 'ended' && bytes >= extent.bytes)) return
     if (bytes > extent.bytes) throw fenced(copy.url, `it holds ${bytes} bytes of ${name}, the repository ${extent.bytes}`)
     if (bytes === 0) return
-    await using own = await LocalFile.open(repository.pathOf(kind, number), bytes)
+    await using own = await LocalFile.open(repository.pathOf(kind, number), extent.bytes)
     const match = await matchOf(copiedSource(copy, name, bytes), own)
     if (match.kind === 'other') throw fenced(copy.url, `it holds another content in ${name}`)
-    if (match.kind === 'same') return
+    // What is rotten here the copy has whole, and can give back.
+    if (match.kind !== 'torn') return
     this.wrote(kind, number, await copy.cut(name, match.from), false)
   }
 }

@@ -74,6 +74,11 @@ interface Judged {
   readonly better?: string
 }
 
+interface Difference extends Pick<CopyFinding, 'kind' | 'offset' | 'reason'> {
+  /** The repository is damaged where the copy is whole. */
+  readonly isRotten: boolean
+}
+
 /** One file of a copy, or of the repository, or of both. */
 export interface VerifiedPlace {
   readonly kind: FrameFileKind
@@ -178,37 +183,40 @@ export class CopyVerifier {
     if (extent === undefined) return { findings: [], bytes, better: 'the repository does not have it' }
     if (isDamaged(own)) return { findings: [], bytes, better: 'it is damaged in the repository' }
     const difference = await this.#difference(kind, number, { ...held, bytes: durable }, scrubbed)
-    if (difference === undefined) return { findings: [], bytes }
+    if (difference === undefined) {
+      // What is damaged or another one is not worth keeping for longer.
+      if (repairs && held.isFinished) await this.#copy.renew?.(held.name)
+      return { findings: [], bytes }
+    }
     // Which of the two is right, the repository's own checksums say first.
     const read = await thread.scrub(own, { kind, number, repository: repository.id }, false)
-    if (read.left.length > 0) return { findings: [], bytes, better: 'it is damaged in the repository' }
+    if (read.left.length > 0 || difference.isRotten) return { findings: [], bytes, better: 'it is damaged in the repository' }
     const isRepaired = repairs && difference.kind === 'damaged'
     if (isRepaired) this.#parts.copier.redo(kind, number)
-    return { findings: [{ file: held.name, ...difference, isRepaired }], bytes }
+    const { kind: how, offset, reason } = difference
+    return { findings: [{ file: held.name, kind: how, offset, reason, isRepaired }], bytes }
   }
 
   /** How a file that is whole is not what the repository has. */
-  async #difference(
-    kind: FrameFileKind,
-    number: number,
-    held: CopiedFile,
-    { frames }: ScrubbedFile,
-  ): Promise<Pick<CopyFinding, 'kind' | 'offset' | 'reason'> | undefined> {
+  async #difference(kind: FrameFileKind, number: number, held: CopiedFile, { frames }: ScrubbedFile): Promise<Difference | undefined> {
     const { repository, dataKey } = this.#parts
     // What ends a file may have been made anew by a repair; what is in it is the same.
     if (frames !== undefined && frames === ownFrames(repository, kind, number, dataKey)) return undefined
     await using own = await LocalFile.open(repository.pathOf(kind, number))
     const copied = copiedSource(this.#copy, held.name, held.bytes)
+    let isRotten = false
     if (!held.isFinished) {
       const match = await matchOf(copied, own)
       if (match.kind === 'same') return undefined
       // At the end of a file that grows it looks like an append that was cut short.
-      if (match.kind === 'torn') return { kind: 'damaged', offset: match.from, reason: 'it is not what was written' }
+      if (match.kind === 'torn') return { kind: 'damaged', offset: match.from, reason: 'it is not what was written', isRotten: false }
+      isRotten = match.kind === 'rotten'
     }
     const same = await commonBytes(copied, own)
     if (same === held.bytes && held.bytes === own.bytes) return undefined
-    if (same === held.bytes) return { kind: 'short', offset: same, reason: `it ends here; the repository has ${own.bytes} bytes` }
-    return { kind: 'other', offset: same, reason: 'it is whole, and differs from the repository from here on' }
+    const place = { offset: same, isRotten }
+    if (same === held.bytes) return { kind: 'short', ...place, reason: `it ends here; the repository has ${own.bytes} bytes` }
+    return { kind: 'other', ...place, reason: 'it is whole, and differs from the repository from here on' }
   }
 
   /** From the repository's own file, if that is whole. */

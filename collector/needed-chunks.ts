@@ -4,10 +4,12 @@
  * Invariant: damage concerns nothing only where every chunk that a version names is known, and every one that is to be read from
  * that pack can be. It prevents damage from being called harmless because the catalog was made after it, and never knew.
  */
+import { relative } from 'node:path'
 import type { Digest } from '../shared/digest.ts'
 import { PacsimileError } from '../shared/errors.ts'
 import { absenceOfContent } from './absent-content.ts'
 import type { Catalog, Damage } from './catalog.ts'
+import { fileOf } from './repository/copy.ts'
 import type { Repository } from './repository/repository.ts'
 
 /**
@@ -36,7 +38,8 @@ export async function brokenChunks(catalog: Catalog, repository: Repository, pac
     try {
       repository.readChunk(place, name)
     } catch (error) {
-      if (!(error instanceof PacsimileError) || error.code !== 'damage') throw error
+      const isGone = error instanceof PacsimileError && error.details['errno'] === 'ENOENT'
+      if (!isGone && !(error instanceof PacsimileError && error.code === 'damage')) throw error
       broken.add(name)
     }
   }
@@ -46,11 +49,14 @@ export async function brokenChunks(catalog: Catalog, repository: Repository, pac
 /** Of damage that was found, what concerns nothing. */
 export async function supersededBy(catalog: Catalog, repository: Repository, found: readonly Damage[]): Promise<Damage[]> {
   if (found.length === 0) return []
-  const packs = new Map(repository.numbers('pack').map((number) => [repository.pathOf('pack', number), number]))
-  const numbers = new Set(found.map(({ file }) => packs.get(file)))
+  const packOf = ({ file }: Damage): number | undefined => {
+    const place = fileOf(relative(repository.directory, file))
+    return place?.kind === 'pack' ? place.number : undefined
+  }
+  const numbers = new Set(found.map(packOf))
   // What damaged records name is not known; and a chunk of which nothing is known may have been in any damaged pack.
   if (numbers.has(undefined) || (await unknownChunks(catalog)).size > 0) return []
   const needed = new Set<number | undefined>()
   for (const number of numbers) if (number !== undefined && (await brokenChunks(catalog, repository, number)).size > 0) needed.add(number)
-  return found.filter(({ file }) => !needed.has(packs.get(file)))
+  return found.filter((damage) => !needed.has(packOf(damage)))
 }

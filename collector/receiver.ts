@@ -11,12 +11,13 @@ import type { AddressInfo } from 'node:net'
 import { TLSSocket } from 'node:tls'
 import { WebSocketServer } from 'ws'
 import type { HybridClock } from '../shared/clock.ts'
-import { asPacsimileError } from '../shared/errors.ts'
+import { asPacsimileError, PacsimileError } from '../shared/errors.ts'
 import { MESSAGE_BYTES_MAX, SESSIONS_MAX } from '../shared/limits.ts'
 import { Link } from '../shared/link.ts'
 import type { Log } from '../shared/log.ts'
 import type { Label } from '../shared/path.ts'
-import { ENROLL_PATH, JOURNAL_PATH, SUBPROTOCOL } from '../shared/wire.ts'
+import type { ChunkRef } from '../shared/version.ts'
+import { type AskedSpot, ENROLL_PATH, JOURNAL_PATH, SUBPROTOCOL } from '../shared/wire.ts'
 import type { Catalog } from './catalog.ts'
 import type { Enrollment } from './enrollment.ts'
 import type { Identity } from './identity.ts'
@@ -100,6 +101,13 @@ export class Receiver {
 
   session(agent: Label): Session | undefined {
     return this.#sessions.get(agent)
+  }
+
+  /** Content that files of an agent may still hold; undefined where none does. @throws agent-unreachable, unsupported, timeout, protocol */
+  ask(agent: Label, chunk: ChunkRef, spots: readonly AskedSpot[]): Promise<Buffer | undefined> {
+    const session = this.#sessions.get(agent)
+    if (session?.isReady === true) return session.ask(chunk, spots)
+    return Promise.reject(new PacsimileError('agent-unreachable', `Agent ${agent} is not connected`))
   }
 
   #begin(agent: Label, link: Link): void {

@@ -30,6 +30,8 @@ export interface ScrubbedFile {
   readonly repair: FileRepair | undefined
   /** Damage that is there still. */
   readonly left: readonly Damage[]
+  /** Of a file that is not sealed, what is no frame at its end: an append that was cut short, or is under way, or rot in what was the last frame. */
+  readonly torn: Damage | undefined
 }
 
 export interface ScrubOptions {
@@ -44,6 +46,7 @@ interface Reading {
   readonly protection: Protection
   readonly frames: string | undefined
   readonly damage: readonly Damage[]
+  readonly torn: Damage | undefined
 }
 
 const WRITABLE_BITS = 0o222
@@ -58,14 +61,14 @@ export async function scrubFile(
   options: ScrubOptions,
   repairs: boolean,
 ): Promise<ScrubbedFile> {
-  const { bytes, protection, frames, damage } = readWhole(path, identity, dataKey, options.bytesPerSecond)
-  if (damage.length === 0 || !repairs) return { path, bytes, protection, frames, found: damage, repair: undefined, left: damage }
+  const { bytes, protection, frames, damage, torn } = readWhole(path, identity, dataKey, options.bytesPerSecond)
+  if (damage.length === 0 || !repairs) return { path, bytes, protection, frames, found: damage, repair: undefined, left: damage, torn }
   const makeParity: MakeParity = (of, length) =>
     Promise.resolve(Array.from(stripesOf(readFileSync(of).subarray(0, length), options.parity), encodeStripe))
   const repair = await repairFile(path, identity, dataKey, makeParity)
-  if (repair === undefined) return { path, bytes, protection, frames, found: damage, repair, left: damage }
+  if (repair === undefined) return { path, bytes, protection, frames, found: damage, repair, left: damage, torn }
   const again = readWhole(path, identity, dataKey, Number.POSITIVE_INFINITY)
-  return { path, bytes, protection: again.protection, frames: again.frames, found: damage, repair, left: again.damage }
+  return { path, bytes, protection: again.protection, frames: again.frames, found: damage, repair, left: again.damage, torn: again.torn }
 }
 
 function readWhole(path: string, identity: FrameFileIdentity, dataKey: KeyObject, bytesPerSecond: number): Reading {
@@ -76,7 +79,13 @@ function readWhole(path: string, identity: FrameFileIdentity, dataKey: KeyObject
     file = FrameFile.open(path, identity, dataKey)
   } catch (error) {
     if (!(error instanceof PacsimileError) || error.code !== 'damage') throw error
-    return { bytes: size, protection: 'sealed', frames: undefined, damage: [{ file: path, offset: 0, reason: error.message }] }
+    return {
+      bytes: size,
+      protection: 'sealed',
+      frames: undefined,
+      damage: [{ file: path, offset: 0, reason: error.message }],
+      torn: undefined,
+    }
   }
   try {
     return readFrames(file, (mode & WRITABLE_BITS) === 0, bytesPerSecond)
@@ -92,6 +101,7 @@ function readFrames(file: FrameFile, isReadOnly: boolean, bytesPerSecond: number
   let isSealed = isReadOnly
   let hasParity = false
   let bytes = 0
+  let torn: Damage | undefined
   for (const found of file.scan()) {
     bytes += found.kind === 'damage' ? found.length : frameBytes(found.header)
     if (found.kind === 'frame') {
@@ -101,14 +111,18 @@ function readFrames(file: FrameFile, isReadOnly: boolean, bytesPerSecond: number
     const reason = whyDamaged(file, found)
     // The end of a file that is appended to, or is being sealed, may be an append that was cut short, or is under way.
     const isUnderWay = found.kind === 'damage' && found.tail && !isSealed
-    if (reason !== undefined && !isUnderWay) damage.push({ file: file.path, offset: found.offset, reason })
+    if (reason !== undefined) {
+      const place = { file: file.path, offset: found.offset, reason }
+      if (isUnderWay) torn = place
+      else damage.push(place)
+    }
     const earlyMs = (bytes / bytesPerSecond) * MS_PER_SECOND - (performance.now() - startedMs)
     if (earlyMs > 1) Atomics.wait(nobodyWakes, 0, 0, earlyMs)
   }
   if (isSealed && damage.length === 0 && file.sealedIndex() === undefined)
     damage.push({ file: file.path, offset: file.size, reason: 'the index or the footer of this sealed file is damaged' })
   const sealedAs = hasParity ? 'parity' : 'sealed'
-  return { bytes, protection: isSealed ? sealedAs : 'open', frames: framesOf(file), damage }
+  return { bytes, protection: isSealed ? sealedAs : 'open', frames: framesOf(file), damage, torn }
 }
 
 /** Which frames a sealed file has, and where, by its index. What ends the file may differ all the same, after a repair. */

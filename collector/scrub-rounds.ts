@@ -6,8 +6,8 @@
  * and calling that a coverage.
  */
 import { readdirSync, readFileSync } from 'node:fs'
-import { join } from 'node:path'
-import { setImmediate, setTimeout } from 'node:timers/promises'
+import { join, relative } from 'node:path'
+import { setImmediate } from 'node:timers/promises'
 import { z } from 'zod'
 import { asPacsimileError, errnoOf, PacsimileError } from '../shared/errors.ts'
 import { writeFileDurably } from '../shared/files.ts'
@@ -17,10 +17,13 @@ import { distrust } from './catalog-opening.ts'
 import { faultOfTable } from './catalog-tables.ts'
 import type { ChunkHealer } from './chunk-heal.ts'
 import type { Damages } from './damages.ts'
-import { retirementOf } from './ledger-view.ts'
+import type { FileHealer } from './file-heal.ts'
+import { Follow } from './follow.ts'
+import { isRemoved, missingDamage, passedOver, type RepositoryFile } from './missing-files.ts'
+import { fileOf } from './repository/copy.ts'
 import type { FrameFileKind } from './repository/file-header.ts'
 import type { Repository } from './repository/repository.ts'
-import { noteCopyHeal, noteReplicaHeal, SCRUBBED_KINDS, scrubOne } from './scrub.ts'
+import { SCRUBBED_KINDS, scrubOne } from './scrub.ts'
 import type { ScrubbedFile } from './scrub-file.ts'
 import type { ScrubThread } from './scrub-thread.ts'
 
@@ -53,22 +56,19 @@ export interface ScrubRoundsParts {
   readonly catalog: Catalog
   readonly thread: ScrubThread
   readonly damages: Damages
-  readonly healer: ChunkHealer
+  readonly chunks: ChunkHealer
+  readonly files: FileHealer
   /** Of the catalog. */
   readonly catalogDirectory: string
   /** The catalog cannot be believed: it is made anew when the collector starts again. */
   readonly onCatalogDamage: (error: PacsimileError) => void
-  /** Puts a copy's file in the place of a damaged one. @returns the copy's name */
-  readonly healFromCopy: (kind: FrameFileKind, number: number) => Promise<string | undefined>
   /** What a round takes. */
   readonly roundMs: number
   readonly log: Log
 }
 
 /** A file of the repository. */
-interface Surveyed {
-  readonly kind: FrameFileKind
-  readonly number: number
+interface Surveyed extends RepositoryFile {
   readonly bytes: number
 }
 
@@ -79,6 +79,10 @@ const SURVEY_MS = 600_000
 const RETRY_MS = 60_000
 /** After so many attempts it is called damaged, and the others have their turn. */
 const ATTEMPTS_MAX = 5
+/** After the start: by then agents are connected, and copies looked at. */
+const AGENTS_COME_MS = 30_000
+/** What is damaged is tried again so often. */
+const AGAIN_MS = 3_600_000
 /** A round ends before the next one is due. */
 const SHARE = 0.9
 
@@ -87,6 +91,11 @@ export class ScrubRounds {
   #state: State
   /** To scrub the next file, in vain. */
   #attempts = 0
+  readonly #follow = new Follow()
+  readonly #asked: ((running: AbortSignal) => Promise<void>)[] = []
+  /** Packs that prune is known to have removed. */
+  readonly #removed = new Set<number>()
+  #againMs = Date.now() + AGENTS_COME_MS
   #surveyed: { readonly atMs: number; readonly files: readonly Surveyed[] } | undefined
 
   constructor(parts: ScrubRoundsParts) {
@@ -110,10 +119,45 @@ export class ScrubRounds {
   /** Until the signal is given. */
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
-      const waitMs = Math.min(this.#state.nextMs - Date.now(), DAY_MS)
-      // A pause that is broken off is over.
-      if (waitMs > 0) await setTimeout(waitMs, undefined, { signal }).catch(() => {})
+      const asked = this.#asked.shift()
+      const waitMs = Math.min(this.#state.nextMs, this.#againMs) - Date.now()
+      if (asked !== undefined) await asked(signal)
+      else if (waitMs > 0) await this.#follow.next(Math.min(waitMs, DAY_MS), signal)
+      else if (this.#againMs <= Date.now()) await this.#scrubDamaged(signal)
       else await this.#step(signal)
+    }
+  }
+
+  /** These files at once, before the round goes on. Resolves when that is done, or the signal is given. */
+  async scrub(files: readonly RepositoryFile[], signal: AbortSignal): Promise<void> {
+    if (signal.aborted) return
+    await new Promise<void>((resolve) => {
+      signal.addEventListener('abort', () => resolve(), { once: true })
+      this.#asked.push(async (running) => {
+        for (const { kind, number } of files) if (!running.aborted && !signal.aborted) await this.#scrubAgain(kind, number, running)
+        resolve()
+      })
+      this.#follow.signal()
+    })
+  }
+
+  /** Who could not help then may be there by now: an agent, a copy. */
+  async #scrubDamaged(signal: AbortSignal): Promise<void> {
+    const { damages, repository } = this.#parts
+    const names = new Set(damages.list.map(({ file }) => relative(repository.directory, file)))
+    for (const found of [...names].map(fileOf))
+      if (found !== undefined && !signal.aborted) await this.#scrubAgain(found.kind, found.number, signal)
+    this.#againMs = Date.now() + AGAIN_MS
+  }
+
+  async #scrubAgain(kind: FrameFileKind, number: number, signal: AbortSignal): Promise<void> {
+    try {
+      const { isRepaired } = await this.#scrubFile(kind, number)
+      if (isRepaired) this.#keep({ ...this.#state, repaired: this.#state.repaired + 1 })
+    } catch (error) {
+      if (signal.aborted) return
+      const { code, message } = asPacsimileError(error, 'Scrubbing')
+      this.#parts.log.error('a damaged file of the repository cannot be scrubbed', { code, reason: message })
     }
   }
 
@@ -121,11 +165,23 @@ export class ScrubRounds {
     const { repository } = this.#parts
     if (this.#surveyed === undefined || performance.now() - this.#surveyed.atMs > ageMs) {
       const files = SCRUBBED_KINDS.flatMap((kind) =>
-        repository.numbers(kind).map((number) => ({ kind, number, bytes: repository.sizeOf(kind, number) })),
+        this.#numbers(kind).map((number) => ({ kind, number, bytes: repository.sizeOf(kind, number) })),
       )
       this.#surveyed = { atMs: performance.now(), files }
     }
     return this.#surveyed.files
+  }
+
+  /** Also of files that should be there. */
+  #numbers(kind: FrameFileKind): number[] {
+    const there = this.#parts.repository.numbers(kind)
+    const missing = passedOver(there).filter((number) => {
+      if (kind === 'pack' && this.#removed.has(number)) return false
+      const isMissing = !isRemoved(this.#parts.catalog, { kind, number })
+      if (!isMissing) this.#removed.add(number)
+      return isMissing
+    })
+    return [...there, ...missing].sort((one, other) => one - other)
   }
 
   /** The next file of this round. */
@@ -142,7 +198,7 @@ export class ScrubRounds {
   }
 
   async #step(signal: AbortSignal): Promise<void> {
-    const { repository, thread, roundMs, log } = this.#parts
+    const { repository, catalog, roundMs, log } = this.#parts
     const next = this.#next()
     const files = this.#survey(SURVEY_MS)
     if (files.length === 0) {
@@ -157,29 +213,16 @@ export class ScrubRounds {
     const { kind, number } = next
     const roundStartedMs = this.#state.kind === undefined ? Date.now() : this.#state.roundStartedMs
     const totalBytes = files.reduce((sum, { bytes }) => sum + bytes, 0)
-    if (repository.sizeOf(kind, number) === 0 && this.#isDeleted(kind, number)) {
+    // Since the files were looked for.
+    if (repository.sizeOf(kind, number) === 0 && isRemoved(catalog, { kind, number })) {
       this.#keep({ ...this.#state, roundStartedMs, kind, number })
       return
     }
     try {
-      const { scrubbed, heal } = await scrubOne(repository, thread, kind, number)
-      if (heal !== undefined)
-        log.warn('a file of the repository was damaged and is repaired', { file: heal.file, blocks: heal.blocks.length })
-      const copy = scrubbed.left.length > 0 ? await this.#healFromCopy(scrubbed, kind, number) : undefined
-      const mended = copy === undefined ? scrubbed : { ...scrubbed, left: [] }
-      const left = kind === 'pack' && mended.left.length > 0 ? await this.#healFromReplica(mended, number) : mended.left
-      for (const { file, offset, reason } of left) log.error('the repository is damaged', { file, offset, reason })
-      const isFolded = await this.#fold(scrubbed.path, kind, number, left)
-      await this.#parts.damages.scrubbed(scrubbed.path, left, isFolded)
-      const restMs = (scrubbed.bytes / Math.max(1, totalBytes)) * roundMs * SHARE
-      this.#keep({
-        ...this.#state,
-        roundStartedMs,
-        kind,
-        number,
-        nextMs: Date.now() + restMs,
-        repaired: this.#state.repaired + Number(heal !== undefined || copy !== undefined),
-      })
+      const { bytes, isRepaired } = await this.#scrubFile(kind, number)
+      const restMs = (bytes / Math.max(1, totalBytes)) * roundMs * SHARE
+      const nextMs = Date.now() + restMs
+      this.#keep({ ...this.#state, roundStartedMs, kind, number, nextMs, repaired: this.#state.repaired + Number(isRepaired) })
     } catch (error) {
       if (signal.aborted) return
       const { code, message } = asPacsimileError(error, 'Scrubbing')
@@ -193,38 +236,50 @@ export class ScrubRounds {
     this.#attempts = 0
   }
 
-  /** Whether prune has removed it since the files were looked for. */
-  #isDeleted(kind: FrameFileKind, number: number): boolean {
-    return kind === 'pack' && (retirementOf(this.#parts.catalog, number)?.deletedBy ?? 0) > 0
+  /** Reads it, and heals it as far as that can be. */
+  async #scrubFile(kind: FrameFileKind, number: number): Promise<{ readonly bytes: number; readonly isRepaired: boolean }> {
+    const { repository, catalog, thread, files, damages, log } = this.#parts
+    const { packs, segments } = catalog.reflected()
+    const isMissing = repository.extentOf(kind, number) === undefined
+    if (isMissing && isRemoved(catalog, { kind, number })) return { bytes: 0, isRepaired: false }
+    const { scrubbed, heal } = isMissing
+      ? { scrubbed: missing(missingDamage(repository, { kind, number })), heal: undefined }
+      : await scrubOne(repository, thread, kind, number)
+    if (heal !== undefined)
+      log.warn('a file of the repository was damaged and is repaired', { file: heal.file, blocks: heal.blocks.length })
+    const { left, isReplaced } = await files.heal(scrubbed, kind, number, kind === 'pack' ? packs : segments)
+    for (const { file, offset, reason } of left) log.error('the repository is damaged', { file, offset, reason })
+    const isRepaired = heal !== undefined || isReplaced
+    const isFolded = await this.#fold(scrubbed.path, kind, number, { left, isRepaired })
+    await damages.scrubbed(scrubbed.path, left, isFolded)
+    return { bytes: scrubbed.bytes, isRepaired }
   }
 
-  async #healFromCopy({ path }: ScrubbedFile, kind: FrameFileKind, number: number): Promise<string | undefined> {
-    const { repository, healFromCopy, log } = this.#parts
-    const copy = await healFromCopy(kind, number)
-    if (copy === undefined) return undefined
-    log.warn('a file of the repository was damaged beyond its parity and is replaced by that of a copy', { file: path, copy })
-    noteCopyHeal(repository, path, copy)
-    return copy
-  }
-
-  /** @returns what concerns something still */
-  async #healFromReplica({ path, left }: ScrubbedFile, pack: number): Promise<readonly Damage[]> {
-    const { repository, healer, log } = this.#parts
-    const { healed, lost } = await healer.heal(pack)
-    if (healed.length > 0) {
-      log.warn('content of a damaged pack was stored once more, from the replica', { file: path, chunks: healed.length, lost: lost.length })
-      noteReplicaHeal(repository, path, healed)
-    }
-    return lost.length === 0 ? [] : left
-  }
-
-  /** What is right again in a pack may have been missing when the catalog was made. */
-  async #fold(path: string, kind: FrameFileKind, number: number, left: readonly Damage[]): Promise<boolean> {
-    const { damages, healer } = this.#parts
+  /** What is right again in a file may have been missing when the catalog was made. */
+  async #fold(
+    path: string,
+    kind: FrameFileKind,
+    number: number,
+    { left, isRepaired }: { readonly left: readonly Damage[]; readonly isRepaired: boolean },
+  ): Promise<boolean> {
+    const { damages, chunks } = this.#parts
     if (!damages.wasMet(path)) return true
-    if (kind !== 'pack' || left.length > 0) return false
-    await healer.fold(number)
-    return true
+    if (left.length > 0) return false
+    if (kind === 'pack') {
+      await chunks.fold(number)
+      return true
+    }
+    // What else has met that damage, a record after it, is no reason: then the next catalog would lack the same.
+    if (isRepaired) this.#makeCatalogAnew(`${path} was damaged when it was made, and is whole again`)
+    return false
+  }
+
+  /** By the next start. */
+  #makeCatalogAnew(reason: string): void {
+    const { catalogDirectory, onCatalogDamage, log } = this.#parts
+    log.warn('the catalog lacks something; the collector starts anew, and makes it from the repository', { reason })
+    distrust(catalogDirectory, reason)
+    onCatalogDamage(new PacsimileError('damage', `The catalog lacks something: ${reason}`))
   }
 
   async #verifyCatalog(signal: AbortSignal): Promise<void> {
@@ -255,6 +310,12 @@ export class ScrubRounds {
     this.#state = state
     writeFileDurably(stateFile(this.#parts.dataDir), `${JSON.stringify(state)}\n`)
   }
+}
+
+/** A file that should be there, and is not. */
+function missing(damage: Damage): ScrubbedFile {
+  const nothing = { bytes: 0, protection: 'sealed', frames: undefined, repair: undefined, torn: undefined } as const
+  return { ...nothing, path: damage.file, found: [damage], left: [damage] }
 }
 
 /** Undefined also where it was replaced by others meanwhile. */

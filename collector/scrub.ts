@@ -9,8 +9,10 @@ import { closeSync, constants, fchownSync, fsyncSync, openSync, statSync, writeS
 import { join, relative } from 'node:path'
 import { type Digest, digestHex } from '../shared/digest.ts'
 import { asPacsimileError } from '../shared/errors.ts'
-import { isPresent, syncDirectory } from '../shared/files.ts'
+import { isPresent, readIfPresent, syncDirectory } from '../shared/files.ts'
 import type { Damage } from './catalog.ts'
+import type { ChunkSource } from './chunk-heal.ts'
+import { isRemoved, missingDamage, passedOver, type RepositoryFile } from './missing-files.ts'
 import { supersededBy } from './needed-chunks.ts'
 import { replay } from './replay.ts'
 import type { FrameFileKind } from './repository/file-header.ts'
@@ -44,8 +46,8 @@ export interface HealedFile {
   readonly time: string
   /** Below the repository's directory. */
   readonly file: string
-  /** `replica`: what parity could not repair was stored once more in another pack. `copy NAME`: the file is that copy's now. */
-  readonly source: 'parity' | 'replica' | `copy ${string}`
+  /** Who gave what parity could not repair: what is in `chunks` was stored once more, in another pack; without any, the file is that copy's now. */
+  readonly source: 'parity' | ChunkSource
   readonly blocks: readonly { readonly offset: number; readonly length: number; readonly before: string; readonly after: string }[]
   /** Parity, index or footer were damaged, and were written anew. */
   readonly end: boolean
@@ -58,40 +60,103 @@ export interface ScrubProgress {
   readonly totalBytes: number
 }
 
+export interface RepositoryScrub extends ScrubOptions {
+  readonly onProgress?: (progress: ScrubProgress) => void
+  /** Has these files scrubbed by the collector that runs, which may know who has what is not to be had here. */
+  readonly help?: (files: readonly RepositoryFile[]) => Promise<void>
+}
+
 /** @throws io, space, format-unknown */
-export async function scrubRepository(
-  repository: Repository,
-  dataKey: Buffer,
-  options: ScrubOptions,
-  onProgress: (progress: ScrubProgress) => void = () => {},
-): Promise<ScrubReport> {
-  const startedMs = performance.now()
-  await using thread = new ScrubThread(dataKey, options)
+export async function scrubRepository(repository: Repository, dataKey: Buffer, options: RepositoryScrub): Promise<ScrubReport> {
+  const { parity, bytesPerSecond, onProgress, help } = options
+  const startedMs = Date.now()
+  await using thread = new ScrubThread(dataKey, { parity, bytesPerSecond })
   const files = SCRUBBED_KINDS.flatMap((kind) => repository.numbers(kind).map((number) => ({ kind, number })))
   const totalBytes = files.reduce((sum, { kind, number }) => sum + repository.sizeOf(kind, number), 0)
-  const [found, healed, left]: [Damage[], HealedFile[], Damage[]] = [[], [], []]
+  const [found, healed]: [Damage[], HealedFile[]] = [[], []]
+  const left = new LeftDamage(repository)
   let bytes = 0
   let unprotected = 0
-  for (const { kind, number } of files) {
-    const { scrubbed, heal } = await scrubOne(repository, thread, kind, number)
+  for (const file of files) {
+    const { scrubbed, heal } = await scrubOne(repository, thread, file.kind, file.number)
     bytes += scrubbed.bytes
     found.push(...scrubbed.found)
-    left.push(...scrubbed.left)
+    left.set(file, scrubbed.left)
     if (scrubbed.protection !== 'parity') unprotected += 1
     if (heal !== undefined) healed.push(heal)
-    onProgress({ bytes, totalBytes })
+    onProgress?.({ bytes, totalBytes })
   }
-  const superseded = await supersededOf(repository, left)
-  const concerning = left.filter((damage) => !superseded.includes(damage))
-  const seconds = (performance.now() - startedMs) / 1000
+  found.push(...(await left.addMissing()))
+  const concerned = await left.concerned()
+  if (concerned.length > 0 && help !== undefined) {
+    await help(concerned)
+    for (const { kind, number } of concerned) {
+      const isThere = repository.extentOf(kind, number) !== undefined
+      const identity = { kind, number, repository: repository.id }
+      const again = isThere ? (await thread.scrub(repository.pathOf(kind, number), identity, false)).left : undefined
+      repository.forget(kind, number)
+      left.set({ kind, number }, again ?? [missingDamage(repository, { kind, number })])
+    }
+    healed.push(...healsSince(repository.directory, startedMs).filter(({ source }) => source !== 'parity'))
+  }
+  const { concerning, superseded } = await left.judged()
+  const seconds = (Date.now() - startedMs) / 1000
   return { repository: repository.id, files: files.length, bytes, seconds, unprotected, found, healed, left: concerning, superseded }
 }
 
-async function supersededOf(repository: Repository, left: readonly Damage[]): Promise<Damage[]> {
-  if (left.length === 0) return []
-  await using scratch = await ScratchCatalog.open()
+/** Damage that is there still, by file. */
+class LeftDamage {
+  readonly #repository: Repository
+  readonly #left = new Map<string, { readonly file: RepositoryFile; readonly damage: readonly Damage[] }>()
+
+  constructor(repository: Repository) {
+    this.#repository = repository
+  }
+
+  set(file: RepositoryFile, damage: readonly Damage[]): void {
+    const key = `${file.kind} ${file.number}`
+    if (damage.length > 0) this.#left.set(key, { file, damage })
+    else this.#left.delete(key)
+  }
+
+  /** @returns what was found */
+  async addMissing(): Promise<Damage[]> {
+    const repository = this.#repository
+    const gaps = SCRUBBED_KINDS.flatMap((kind) => passedOver(repository.numbers(kind)).map((number) => ({ kind, number })))
+    if (gaps.length === 0) return []
+    await using scratch = await folded(repository)
+    const missing = gaps.filter((file) => !isRemoved(scratch.catalog, file))
+    for (const file of missing) this.set(file, [missingDamage(repository, file)])
+    return missing.map((file) => missingDamage(repository, file))
+  }
+
+  async judged(): Promise<{ readonly concerning: Damage[]; readonly superseded: Damage[] }> {
+    const all = [...this.#left.values()].flatMap(({ damage }) => damage)
+    if (all.length === 0) return { concerning: [], superseded: [] }
+    await using scratch = await folded(this.#repository)
+    const superseded = await supersededBy(scratch.catalog, this.#repository, all)
+    return { concerning: all.filter((damage) => !superseded.includes(damage)), superseded }
+  }
+
+  /** The files of which something concerns somebody. */
+  async concerned(): Promise<RepositoryFile[]> {
+    const { concerning } = await this.judged()
+    const paths = new Set(concerning.map(({ file }) => file))
+    return [...this.#left.values()].flatMap(({ file, damage }) => (damage.some((found) => paths.has(found.file)) ? [file] : []))
+  }
+}
+
+async function folded(repository: Repository): Promise<ScratchCatalog> {
+  const scratch = await ScratchCatalog.open()
   await replay(repository, scratch.catalog)
-  return await supersededBy(scratch.catalog, repository, left)
+  return scratch
+}
+
+/** What was repaired since then, by whomever. */
+function healsSince(directory: string, sinceMs: number): HealedFile[] {
+  const text = readIfPresent(join(directory, HEALS_FILE))?.toString('utf8') ?? ''
+  const lines = text.split('\n').filter((line) => line !== '')
+  return lines.map((line) => JSON.parse(line) as HealedFile).filter(({ time }) => Date.parse(time) >= sinceMs)
 }
 
 /** Scrubs a file, and notes down what was repaired in it. */
@@ -117,10 +182,10 @@ function healOf(repository: Repository, { path, repair }: ScrubbedFile): HealedF
 }
 
 /** Notes down that chunks of a file were stored once more. */
-export function noteReplicaHeal(repository: Repository, path: string, digests: readonly Digest[]): void {
+export function noteChunkHeal(repository: Repository, path: string, source: ChunkSource, digests: readonly Digest[]): void {
   const file = relative(repository.directory, path)
   const chunks = digests.map((digest) => digestHex(digest))
-  noteDown(repository.directory, { time: new Date().toISOString(), file, source: 'replica', blocks: [], end: false, chunks })
+  noteDown(repository.directory, { time: new Date().toISOString(), file, source, blocks: [], end: false, chunks })
 }
 
 /** Notes down that a file was replaced by a copy's. */

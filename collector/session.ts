@@ -12,7 +12,9 @@ import type { Link } from '../shared/link.ts'
 import type { Log } from '../shared/log.ts'
 import type { Label } from '../shared/path.ts'
 import type { Position } from '../shared/record.ts'
-import { type ChainHead, type Message, PROTOCOL_MAJOR, PROTOCOL_MINOR } from '../shared/wire.ts'
+import type { ChunkRef } from '../shared/version.ts'
+import { type AskedSpot, type ChainHead, type Message, MINOR_WITH_ASK, PROTOCOL_MAJOR, PROTOCOL_MINOR } from '../shared/wire.ts'
+import { AskedChunks } from './asked-chunks.ts'
 import type { Catalog } from './catalog.ts'
 import type { Ingest, IngestSession } from './ingest.ts'
 import type { RepositoryDescription } from './repository/repository.ts'
@@ -45,15 +47,18 @@ export class Session implements IngestSession {
   readonly lost = new Set<Digest>()
   readonly #parts: SessionParts
   readonly #barriers = new Map<number, Barrier>()
+  readonly #asked: AskedChunks
   #lastBarrier = 0
   #coverage: CoverageMessage | undefined
   #skewMs = 0
+  #peerMinor = 0
   #ready = false
   #failed = false
 
   constructor(parts: SessionParts) {
     this.agent = parts.agent
     this.#parts = parts
+    this.#asked = new AskedChunks(parts.agent, (message) => parts.link.send(message))
   }
 
   /** The agent's last word on itself. */
@@ -86,6 +91,7 @@ export class Session implements IngestSession {
       for (const barrier of this.#barriers.values())
         barrier.reject(new PacsimileError('agent-unreachable', `Agent ${this.agent} disconnected`))
       this.#barriers.clear()
+      this.#asked.end()
     }
   }
 
@@ -119,6 +125,7 @@ export class Session implements IngestSession {
     if (hello.agent !== this.agent)
       throw new PacsimileError('not-trusted', `The certificate is of agent ${this.agent}, the hello of ${hello.agent}`)
     this.#skewMs = clock.observe(hello.time)
+    this.#peerMinor = hello.minor
     const acked = this.#ackedFor(hello)
     const isHeld = ingest.isHeld
     await link.send({
@@ -184,6 +191,9 @@ export class Session implements IngestSession {
       case 'barrier-done':
         this.#endBarrier(message)
         return
+      case 'answer':
+        this.#asked.take(message)
+        return
       default:
         throw new PacsimileError('protocol', `A ${message.kind} message is not the agent's to send now`)
     }
@@ -225,6 +235,16 @@ export class Session implements IngestSession {
         reject(asPacsimileError(error, `Asking agent ${this.agent}`))
       })
     })
+  }
+
+  /**
+   * Content that the agent's files may still hold, or that it has not had acknowledged yet; undefined where it is not to be had any more.
+   * @throws unsupported where the agent is of an earlier release, agent-unreachable, timeout
+   */
+  ask(chunk: ChunkRef, spots: readonly AskedSpot[]): Promise<Buffer | undefined> {
+    if (this.#peerMinor >= MINOR_WITH_ASK) return this.#asked.ask(chunk, spots)
+    const speaks = `it speaks protocol ${PROTOCOL_MAJOR}.${this.#peerMinor}`
+    return Promise.reject(new PacsimileError('unsupported', `Agent ${this.agent} cannot be asked for content: ${speaks}`))
   }
 
   #endBarrier(message: Extract<Message, { kind: 'barrier-done' }>): void {

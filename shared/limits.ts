@@ -47,6 +47,10 @@ export const CONTROL_BYTES_MAX = 1 * MiB
 export const WINDOW_BYTES = 64 * MiB
 /** Digests of one Offer. */
 export const OFFER_DIGESTS_MAX = 8192
+/** Files in which an agent is told to look for one chunk. */
+export const ASKED_SPOTS_MAX = 4
+/** Questions for content that one agent has not answered yet. */
+export const ASKS_MAX = 4
 /** Records of one Records message. */
 export const RECORDS_PER_MESSAGE_MAX = 4096
 /** Plain bytes of records gathered into one Records message (one larger record goes alone). */

@@ -11,14 +11,25 @@ import { ByteReader, ByteWriter } from './bytes.ts'
 import { type HybridTime, hybridTime, TIME_END } from './clock.ts'
 import { DIGEST_BYTES, type Digest, digest } from './digest.ts'
 import { PacsimileError, reasonOf } from './errors.ts'
-import { CHUNK_BYTES_MAX, CONTROL_BYTES_MAX, LABEL_MAX, OFFER_DIGESTS_MAX, RECORD_BYTES_MAX, RECORDS_PER_MESSAGE_MAX } from './limits.ts'
-import type { Stored } from './stored-form.ts'
+import {
+  ASKED_SPOTS_MAX,
+  CHUNK_BYTES_MAX,
+  CONTROL_BYTES_MAX,
+  LABEL_MAX,
+  OFFER_DIGESTS_MAX,
+  RECORD_BYTES_MAX,
+  RECORDS_PER_MESSAGE_MAX,
+} from './limits.ts'
+import { type Label, label, pathBuffer, type RelativePath, relativePath } from './path.ts'
+import type { Stored, StoredForm } from './stored-form.ts'
 
 export const SUBPROTOCOL = 'pacsimile.v1'
 export const PROTOCOL_MAJOR = 1
-export const PROTOCOL_MINOR = 1
+export const PROTOCOL_MINOR = 2
 /** From this minor version on, chunks may be filtered. */
 export const MINOR_WITH_FILTER = 1
+/** From this minor version on, an agent can be asked for content. */
+export const MINOR_WITH_ASK = 2
 
 /** Path of the WebSocket endpoint on the collector. */
 export const JOURNAL_PATH = '/v1/journal'
@@ -84,6 +95,23 @@ export type Message =
   | { readonly kind: 'barrier'; readonly id: number; readonly volume: string; readonly mark?: string | undefined }
   /** agent: everything before that barrier is journalled up to `seq`; or `error` says why that cannot be said. */
   | { readonly kind: 'barrier-done'; readonly id: number; readonly epoch: number; readonly seq: number; readonly error: string }
+  /** collector: give me this chunk, of `length` plain bytes, which these files held when they were captured. */
+  | {
+      readonly kind: 'ask'
+      readonly id: number
+      readonly digest: Digest
+      readonly length: number
+      readonly spots: readonly AskedSpot[]
+    }
+  /** agent: what was asked for has these `length` plain bytes; 0 and nothing where it is not to be had any more. */
+  | (Stored & { readonly kind: 'answer'; readonly id: number; readonly length: number })
+
+/** Where a chunk may be. */
+export interface AskedSpot {
+  readonly volume: Label
+  readonly path: RelativePath
+  readonly offset: number
+}
 
 export interface VolumeReport {
   readonly name: string
@@ -108,6 +136,8 @@ const TYPES: Readonly<Record<MessageKind, number>> = {
   'coverage': 11,
   'barrier': 12,
   'barrier-done': 13,
+  'ask': 14,
+  'answer': 15,
 }
 
 const count = z.number().int().nonnegative()
@@ -126,6 +156,13 @@ const head = z.object({ epoch: count, seq: count, hash: digestField })
 const short = z.string().max(LABEL_MAX)
 const text = z.string().max(2048)
 const chunkSize = count.max(CHUNK_BYTES_MAX)
+/** An answer repeats the id in four bytes. */
+const ASK_ID_MAX = 2 ** 32 - 1
+const askedSpot = z.object({
+  volume: short.transform((name) => label(name, 'Volume')),
+  path: bytes.transform((value) => relativePath(Buffer.from(value).toString('latin1'))),
+  offset: count,
+})
 
 /** Unknown keys are dropped: a newer minor version may add some. */
 const CONTROL = {
@@ -164,6 +201,12 @@ const CONTROL = {
   }),
   'barrier': z.object({ id: count, volume: short, mark: short.optional() }),
   'barrier-done': z.object({ id: count, epoch: count, seq: count, error: text }),
+  'ask': z.object({
+    id: count.max(ASK_ID_MAX),
+    digest: digestField,
+    length: chunkSize.min(1),
+    spots: z.array(askedSpot).min(1).max(ASKED_SPOTS_MAX),
+  }),
 } as const
 
 type ControlKind = keyof typeof CONTROL
@@ -177,18 +220,23 @@ const CHUNK_COMPRESSED = 1
 const CHUNK_FILTERED = 2
 /** Bytes of a chunk message before the content: type, digest, plain length, flags. */
 const CHUNK_HEADER_BYTES = 1 + DIGEST_BYTES + 4 + 1
+/** Of an answer: type, id, plain length, flags. */
+const ANSWER_HEADER_BYTES = 1 + 4 + 4 + 1
 
 export function encodeMessage(message: Message): Buffer {
   switch (message.kind) {
     case 'chunk': {
       const to = new ByteWriter(CHUNK_HEADER_BYTES + message.bytes.length)
-      return to
-        .u8(TYPES.chunk)
-        .rawString(message.digest)
-        .u32(message.length)
-        .u8((message.compressed ? CHUNK_COMPRESSED : 0) | (message.filtered ? CHUNK_FILTERED : 0))
-        .raw(message.bytes)
-        .view()
+      return to.u8(TYPES.chunk).rawString(message.digest).u32(message.length).u8(flagsOf(message)).raw(message.bytes).view()
+    }
+    case 'answer': {
+      const to = new ByteWriter(ANSWER_HEADER_BYTES + message.bytes.length)
+      return to.u8(TYPES.answer).u32(message.id).u32(message.length).u8(flagsOf(message)).raw(message.bytes).view()
+    }
+    case 'ask': {
+      const { kind, digest: name, spots, ...rest } = message
+      const plainSpots = spots.map(({ volume, path, offset }) => ({ volume, path: pathBuffer(path), offset }))
+      return control(kind, { ...rest, digest: Buffer.from(name, 'latin1'), spots: plainSpots })
     }
     case 'records': {
       const to = new ByteWriter(16 + message.records.reduce((sum, record) => sum + record.length + 5, 0))
@@ -220,6 +268,10 @@ export function encodeMessage(message: Message): Buffer {
   }
 }
 
+function flagsOf({ compressed, filtered }: StoredForm): number {
+  return (compressed ? CHUNK_COMPRESSED : 0) | (filtered ? CHUNK_FILTERED : 0)
+}
+
 function plainHead(end: ChainHead): object {
   return { epoch: end.epoch, seq: end.seq, hash: Buffer.from(end.hash, 'latin1') }
 }
@@ -235,6 +287,7 @@ export function decodeMessage(raw: Uint8Array): Message {
   try {
     if (kind === 'chunk') return decodeChunk(raw)
     if (kind === 'records') return decodeRecords(raw)
+    if (kind === 'answer') return decodeAnswer(raw)
     return decodeControl(kind, raw)
   } catch (error) {
     if (error instanceof PacsimileError && error.code === 'protocol') throw error
@@ -253,11 +306,26 @@ function decodeChunk(raw: Uint8Array): Message {
   from.u8()
   const name = digest(from.rawString(DIGEST_BYTES))
   const length = from.u32()
+  if (length === 0) from.fail('a chunk of 0 bytes')
+  return { kind: 'chunk', digest: name, length, ...decodeStored(from, length) }
+}
+
+function decodeAnswer(raw: Uint8Array): Message {
+  const from = new ByteReader(raw, 'Answer message')
+  from.u8()
+  const id = from.u32()
+  const length = from.u32()
+  const stored = decodeStored(from, length)
+  if (length === 0 && stored.bytes.length > 0) from.fail('content of no length')
+  return { kind: 'answer', id, length, ...stored }
+}
+
+/** Flags and content, to the end of the message. */
+function decodeStored(from: ByteReader, length: number): Stored {
   const flags = from.u8()
-  if (length === 0 || length > CHUNK_BYTES_MAX) from.fail(`a chunk of ${length} bytes`)
+  if (length > CHUNK_BYTES_MAX) from.fail(`a chunk of ${length} bytes`)
   if (flags > (CHUNK_COMPRESSED | CHUNK_FILTERED)) from.fail(`unknown flags ${flags}`)
-  const form = { filtered: (flags & CHUNK_FILTERED) !== 0, compressed: (flags & CHUNK_COMPRESSED) !== 0 }
-  return { kind: 'chunk', digest: name, length, ...form, bytes: from.raw(from.remaining) }
+  return { filtered: (flags & CHUNK_FILTERED) !== 0, compressed: (flags & CHUNK_COMPRESSED) !== 0, bytes: from.raw(from.remaining) }
 }
 
 function decodeRecords(raw: Uint8Array): Message {

@@ -17,6 +17,7 @@ type Question =
   | 'holds'
   | 'hold'
   | 'release'
+  | 'scrub'
   | 'copies'
   | 'copyAdd'
   | 'copyRemove'

@@ -4,12 +4,13 @@
  * Invariant: it exits 0 only when nothing damaged is left. It prevents a repair of a part from passing for one of the whole.
  */
 import type { Argv } from 'yargs'
-import { ERRORS, PacsimileError } from '../../shared/errors.ts'
-import type { ScrubReport } from '../scrub.ts'
+import { asPacsimileError, ERRORS, PacsimileError } from '../../shared/errors.ts'
+import type { RepositoryScrub, ScrubReport } from '../scrub.ts'
+import { askCollector } from './admin-call.ts'
 import { showBytes, showCount, showDuration } from './amounts.ts'
 import { sayJson } from './json.ts'
 import { jsonOption, sourceOptions, withExamples } from './options.ts'
-import { paint, say } from './output.ts'
+import { paint, say, warn } from './output.ts'
 import { Progress } from './progress.ts'
 import { openRepository, type RepositoryAccess } from './source.ts'
 
@@ -32,7 +33,8 @@ export function scrubCommand(yargs: Argv): Argv {
       ),
     async ({ data, repository, keyFile, rate, json }) => {
       if (rate !== undefined && !(rate > 0)) throw new PacsimileError('usage', `--rate ${rate} is no number of MB above 0`)
-      const report = await scrubbed(await openRepository({ data, repository, keyFile }), rate)
+      const help = repository === undefined ? helpOf(data) : undefined
+      const report = await scrubbed(await openRepository({ data, repository, keyFile }), rate, help)
       if (json) sayJson(report)
       else sayReport(report)
       if (report.left.length > 0) process.exitCode = ERRORS.damage.exit
@@ -40,7 +42,24 @@ export function scrubCommand(yargs: Argv): Argv {
   )
 }
 
-async function scrubbed({ directory, dataKey }: RepositoryAccess, rate: number | undefined): Promise<ScrubReport> {
+/** Where a collector runs, it heals what parity cannot. */
+function helpOf(data: string): RepositoryScrub['help'] {
+  return async (files) => {
+    try {
+      await askCollector(data, 'scrub', { files })
+    } catch (error) {
+      // What it did by then counts; all of it is read again.
+      const { code, message } = asPacsimileError(error, 'Asking the collector')
+      if (code !== 'collector-unreachable') warn(`the collector could not help with all of it: ${message}`)
+    }
+  }
+}
+
+async function scrubbed(
+  { directory, dataKey }: RepositoryAccess,
+  rate: number | undefined,
+  help: RepositoryScrub['help'],
+): Promise<ScrubReport> {
   const { scrubRepository } = await import('../scrub.ts')
   const { Repository } = await import('../repository/repository.ts')
   const { DEFAULT_PARITY } = await import('../repository/parity.ts')
@@ -49,7 +68,7 @@ async function scrubbed({ directory, dataKey }: RepositoryAccess, rate: number |
   try {
     const bytesPerSecond = (rate ?? Number.POSITIVE_INFINITY) * BYTES_PER_MB
     const onProgress = ({ bytes, totalBytes }: { bytes: number; totalBytes: number }): void => progress.update(bytes, totalBytes)
-    return await scrubRepository(repository, dataKey, { parity: DEFAULT_PARITY, bytesPerSecond }, onProgress)
+    return await scrubRepository(repository, dataKey, { parity: DEFAULT_PARITY, bytesPerSecond, onProgress, ...(help && { help }) })
   } finally {
     repository.close()
   }
@@ -59,7 +78,12 @@ function sayReport(report: ScrubReport): void {
   say(`Read ${showBytes(report.bytes)} in ${showCount(report.files, 'file')} from the disk in ${showDuration(report.seconds * 1000)}.`)
   if (report.unprotected > 0)
     say(paint('dim', `${showCount(report.unprotected, 'file has', 'files have')} no parity: not full yet, or written without it.`))
-  for (const { file, blocks, end } of report.healed) {
+  for (const { file, source, blocks, end, chunks } of report.healed) {
+    if (source !== 'parity') {
+      const what = chunks.length === 0 ? 'the whole file' : showCount(chunks.length, 'chunk')
+      say(paint('green', `Made good from ${source}: ${file}, ${what}`))
+      continue
+    }
     const what = [...(blocks.length > 0 ? [showCount(blocks.length, 'block')] : []), ...(end ? ['what ends it'] : [])]
     say(paint('green', `Repaired from parity: ${file}, ${what.join(' and ')}`))
   }

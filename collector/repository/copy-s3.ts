@@ -15,6 +15,7 @@ import {
   ListObjectsV2Command,
   PutObjectCommand,
   type PutObjectCommandInput,
+  PutObjectRetentionCommand,
   S3Client,
   S3ServiceException,
 } from '@aws-sdk/client-s3'
@@ -32,6 +33,7 @@ import {
   type SmallFile,
   sourceOf,
 } from './copy.ts'
+import { asFile, type FoundObject, fileNameOf, joined, type Tail, tailName, tailsOf } from './s3-tails.ts'
 
 export interface S3Place {
   readonly bucket: string
@@ -45,18 +47,6 @@ export interface S3Place {
   readonly lockDays?: number | undefined
 }
 
-interface Tail {
-  readonly offset: number
-  readonly bytes: number
-}
-
-interface FoundObject {
-  readonly name: string
-  readonly bytes: number
-  readonly modifiedMs: number
-}
-
-const TAIL = /^(.+)\.tail-([0-9a-f]{16})$/
 const CONNECT_MS_MAX = 10_000
 /** A connection on which nothing moves. */
 const SILENT_MS_MAX = 30_000
@@ -138,7 +128,7 @@ export class S3Copy implements Copy {
     // Parts sort right behind the object that they are of.
     for await (const object of this.#objects(prefix)) {
       signal?.throwIfAborted()
-      const of = TAIL.exec(object.name)?.[1] ?? object.name
+      const of = fileNameOf(object)
       if (of !== name && name !== undefined) yield asFile(name, objects)
       if (of !== name) objects = []
       name = of
@@ -261,9 +251,23 @@ export class S3Copy implements Copy {
   }
 
   #lock(): Partial<PutObjectCommandInput> {
+    const until = this.#lockedUntil
+    return until === undefined ? {} : { ObjectLockMode: 'COMPLIANCE', ObjectLockRetainUntilDate: until }
+  }
+
+  get #lockedUntil(): Date | undefined {
     const { lockDays } = this.#place
-    if (lockDays === undefined) return {}
-    return { ObjectLockMode: 'COMPLIANCE', ObjectLockRetainUntilDate: new Date(Date.now() + lockDays * DAY_MS) }
+    return lockDays === undefined ? undefined : new Date(Date.now() + lockDays * DAY_MS)
+  }
+
+  async renew(name: string): Promise<void> {
+    const until = this.#lockedUntil
+    if (until === undefined) return
+    const what = `Renewing the lock of ${name} in ${this.url}`
+    const asked = { ...this.#where(name), Retention: { Mode: 'COMPLIANCE' as const, RetainUntilDate: until } }
+    await this.#ask(what, (options) => this.#client.send(new PutObjectRetentionCommand(asked), options)).catch((error: unknown) => {
+      throw refusal(error, what)
+    })
   }
 
   /** They are not read any more; where they may not be removed, they stay. A fence always does. */
@@ -337,37 +341,6 @@ export class S3Copy implements Copy {
 async function inGroups<Item>(items: readonly Item[], work: (item: Item, index: number) => Promise<void>): Promise<void> {
   for (let at = 0; at < items.length; at += REQUESTS_AT_ONCE)
     await Promise.all(items.slice(at, at + REQUESTS_AT_ONCE).map((item, i) => work(item, at + i)))
-}
-
-function tailName(name: string, offset: number): string {
-  return `${name}.tail-${offset.toString(16).padStart(16, '0')}`
-}
-
-function tailsOf(objects: readonly FoundObject[]): Tail[] {
-  return objects.flatMap(({ name, bytes }) => {
-    const [, , offset] = TAIL.exec(name) ?? []
-    return offset === undefined ? [] : [{ offset: Number.parseInt(offset, 16), bytes }]
-  })
-}
-
-/** The parts that follow each other from the file's beginning, and whether a fence ends them. */
-function joined(tails: readonly Tail[]): { readonly parts: readonly Tail[]; readonly bytes: number; readonly isFenced: boolean } {
-  const parts: Tail[] = []
-  let bytes = 0
-  for (const tail of [...tails].sort((a, b) => a.offset - b.offset)) {
-    if (tail.offset !== bytes) break
-    if (tail.bytes === 0) return { parts, bytes, isFenced: true }
-    parts.push(tail)
-    bytes += tail.bytes
-  }
-  return { parts, bytes, isFenced: false }
-}
-
-function asFile(name: string, objects: readonly FoundObject[]): CopiedFile {
-  const modifiedMs = Math.max(...objects.map((object) => object.modifiedMs))
-  const whole = objects.find((object) => object.name === name)
-  const { bytes, isFenced } = joined(tailsOf(objects))
-  return { name, bytes: whole?.bytes ?? bytes, isFinished: whole !== undefined, isFenced, modifiedMs }
 }
 
 function statusOf(error: unknown): number | undefined {

@@ -54,6 +54,8 @@ export interface Copy extends AsyncDisposable {
   replace(name: string, source: ByteSource): Promise<void>
   /** Whoever would write at this place of a file that grows is refused from now on; false where somebody wrote there meanwhile. */
   fence(name: string, offset: number): Promise<boolean>
+  /** Nobody can remove this finished file for as long from now as when it was put, where the place has such a time. */
+  renew?(name: string): Promise<void>
   find(name: string): Promise<SmallFile | undefined>
   /** A small file as a whole, over the version that was found, over nothing, or over whatever there is. @throws fenced where it is another one */
   write(name: string, bytes: Buffer, over: SmallFile | 'nothing' | 'anything'): Promise<void>
@@ -114,10 +116,10 @@ export function copiedSource(copy: Copy, name: string, bytes: number): ByteSourc
   return { bytes, read: (offset, length) => copy.read(name, offset, length) }
 }
 
-/** Up to which byte two sources are the same. */
-export async function commonBytes(a: ByteSource, b: ByteSource): Promise<number> {
+/** Up to which byte two sources are the same, as they are before `from`. */
+export async function commonBytes(a: ByteSource, b: ByteSource, from = 0): Promise<number> {
   const bytes = Math.min(a.bytes, b.bytes)
-  for (let at = 0; at < bytes; ) {
+  for (let at = from; at < bytes; ) {
     const length = Math.min(PIECE_BYTES, bytes - at)
     const [left, right] = await Promise.all([a.read(at, length), b.read(at, length)])
     if (!left.equals(right) || left.length < length) {

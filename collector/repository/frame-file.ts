@@ -32,6 +32,7 @@ import { checkHeader, encodeHeader, FILE_HEADER_BYTES, type FrameFileIdentity, S
 import {
   type BareType,
   FRAME_HEADER_BYTES,
+  FRAME_MAGIC,
   FRAME_OVERHEAD_BYTES,
   type FrameHeader,
   type FrameType,
@@ -377,7 +378,7 @@ export class FrameFile {
     const window = Buffer.alloc(1 << 20)
     for (let base = start; base < size; base += window.length - FRAME_HEADER_BYTES) {
       const got = this.#pread(window, base)
-      for (let at = window.indexOf('PcF1', 0, 'latin1'); at >= 0 && at + 4 <= got; at = window.indexOf('PcF1', at + 1, 'latin1')) {
+      for (let at = window.indexOf(FRAME_MAGIC); at >= 0 && at + 4 <= got; at = window.indexOf(FRAME_MAGIC, at + 1)) {
         if (typeof this.#frameAt(base + at, size, head, true) !== 'string') return base + at
       }
       if (base + got >= size) break

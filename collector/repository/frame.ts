@@ -24,7 +24,8 @@ const FIRST_IGNORABLE_TYPE = 128
 /** Not encrypted: what it is of is, and whoever has no key can repair. */
 const PARITY_TYPE = 128
 
-const MAGIC = Buffer.from('PcF1', 'latin1')
+/** A frame begins with it, and other bytes may look the same. */
+export const FRAME_MAGIC = Buffer.from('PcF1', 'latin1')
 const FLAG_ZSTD = 1
 const FILTER_NONE = 0
 const FILTER_SAMPLES = 1
@@ -90,7 +91,7 @@ export function packPayload(plain: Uint8Array): Payload {
 export function sealFrame(type: FrameType, payload: Payload, dataKey: KeyObject, fileLabelKey: KeyObject): Buffer {
   const stored = payload.bytes.length
   const frame = Buffer.allocUnsafe(FRAME_OVERHEAD_BYTES + stored)
-  MAGIC.copy(frame, 0)
+  FRAME_MAGIC.copy(frame, 0)
   frame[4] = FRAME_TYPES[type]
   frame[5] = payload.compressed ? FLAG_ZSTD : 0
   frame[6] = payload.filtered ? FILTER_SAMPLES : FILTER_NONE
@@ -115,7 +116,7 @@ export function sealFrame(type: FrameType, payload: Payload, dataKey: KeyObject,
 
 /** The header in `bytes`, or undefined when these are not the first bytes of a whole header. @throws format-unknown */
 export function readFrameHeader(bytes: Buffer): FrameHeader | undefined {
-  if (bytes.length < FRAME_HEADER_BYTES || !bytes.subarray(0, 4).equals(MAGIC)) return undefined
+  if (bytes.length < FRAME_HEADER_BYTES || !bytes.subarray(0, 4).equals(FRAME_MAGIC)) return undefined
   if (crc32(bytes.subarray(0, 76)) !== bytes.readUInt32LE(76)) return undefined
   const number = bytes[4] ?? 0
   const type = TYPE_NAMES.get(number) ?? bareType(number)
@@ -150,7 +151,7 @@ function bareType(number: number): BareType | undefined {
 /** A parity frame: its payload as it is, and its CRCs. */
 export function parityFrame(payload: Uint8Array): Buffer {
   const frame = Buffer.alloc(FRAME_OVERHEAD_BYTES + payload.length)
-  MAGIC.copy(frame, 0)
+  FRAME_MAGIC.copy(frame, 0)
   frame[4] = PARITY_TYPE
   frame.writeUInt32LE(payload.length, 8)
   frame.writeUInt32LE(payload.length, 12)
@@ -163,7 +164,7 @@ export function parityFrame(payload: Uint8Array): Buffer {
 
 /** The payloads of the whole parity frames that lie anywhere in these bytes, whatever else is damaged. */
 export function* parityPayloads(bytes: Buffer): Generator<{ readonly offset: number; readonly payload: Buffer }> {
-  for (let at = bytes.indexOf(MAGIC); at >= 0; at = bytes.indexOf(MAGIC, at)) {
+  for (let at = bytes.indexOf(FRAME_MAGIC); at >= 0; at = bytes.indexOf(FRAME_MAGIC, at)) {
     const found = parityAt(bytes, at)
     if (found !== undefined) yield { offset: at, payload: found }
     at += found === undefined ? 1 : FRAME_OVERHEAD_BYTES + found.length
@@ -181,6 +182,16 @@ function parityAt(bytes: Buffer, at: number): Buffer | undefined {
 export function isBodyWhole(header: FrameHeader, body: Buffer): boolean {
   const end = header.storedLength + TAG_BYTES
   return body.length >= end + 4 && crc32(body.subarray(0, end)) === body.readUInt32LE(end)
+}
+
+/** Where the first frame that is not whole begins, of frames that follow each other from `start` on; undefined where all are. Needs no key. */
+export function firstDamage(bytes: Buffer, start: number): number | undefined {
+  for (let at = start; at < bytes.length; ) {
+    const header = readFrameHeader(bytes.subarray(at))
+    if (header === undefined || !isBodyWhole(header, bytes.subarray(at + FRAME_HEADER_BYTES))) return at
+    at += frameBytes(header)
+  }
+  return undefined
 }
 
 /** The digest that the label hides. @throws damage */

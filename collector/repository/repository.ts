@@ -108,6 +108,7 @@ export class Repository {
   readonly #readers = new Map<string, FrameFile>()
   #pack: FrameFile | undefined
   #segment: FrameFile | undefined
+  #isEnding = false
   readonly #sealAs: Sealing
   /** Files that are full, sealed one after the other while others are written. */
   #sealing: Promise<void> = Promise.resolve()
@@ -276,8 +277,14 @@ export class Repository {
       await this.#segment.sync()
     }
     this.#rollOver()
+    if (this.#isEnding) this.abandonOpenFiles()
     // More is not taken than can be sealed: each file that waits is held open, with its index.
     if (this.#unsealed.size > UNSEALED_MAX) await this.#sealing
+  }
+
+  /** With the next commit the files that are being written end as they are, and others are begun: they are to be repaired. */
+  endOpenFiles(): void {
+    this.#isEnding = true
   }
 
   /**
@@ -291,6 +298,7 @@ export class Repository {
     }
     this.#pack = undefined
     this.#segment = undefined
+    this.#isEnding = false
   }
 
   #rollOver(): void {

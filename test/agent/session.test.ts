@@ -1,15 +1,17 @@
 import { describe, expect, it } from 'vitest'
 import type { StoredChunk } from '../../agent/capture-thread.ts'
+import type { ChunkSpot } from '../../agent/delivery.ts'
 import type { Journal } from '../../agent/journal.ts'
 import { Session, type SessionParts } from '../../agent/session.ts'
 import { HybridClock, systemClock, TIME_ZERO } from '../../shared/clock.ts'
 import { type Digest, digestOf } from '../../shared/digest.ts'
 import { PacsimileError } from '../../shared/errors.ts'
+import { ASKS_MAX } from '../../shared/limits.ts'
 import { Link } from '../../shared/link.ts'
-import { label } from '../../shared/path.ts'
+import { label, relativePath } from '../../shared/path.ts'
 import type { Change } from '../../shared/record.ts'
 import { storedForm } from '../../shared/stored-form.ts'
-import { AGENT, chunkOf, FIRST, fileVersion, openJournal, put } from '../support/agent-parts.ts'
+import { AGENT, chunkOf, FIRST, fileVersion, openJournal, put, VOLUME } from '../support/agent-parts.ts'
 import { FakeCollector } from '../support/fake-collector.ts'
 import { messagePipe } from '../support/message-pipe.ts'
 import { noisySlope } from '../support/pixels.ts'
@@ -21,7 +23,10 @@ class Side {
   readonly content = new Map<Digest, StoredChunk>()
   readonly proved: string[] = []
   readonly acks: number[] = []
+  readonly looked: ChunkSpot[] = []
   canProve = true
+  /** Its disk does not answer. */
+  isHanging = false
 
   constructor(journal: Journal) {
     this.journal = journal
@@ -44,7 +49,12 @@ class Side {
       agent: AGENT,
       journal: this.journal,
       clock: new HybridClock(systemClock),
-      read: ({ chunk }) => Promise.resolve(this.content.get(chunk.digest)),
+      read: async ({ chunk, spots }) => {
+        if (this.isHanging) await new Promise(() => {})
+        const found = this.content.get(chunk.digest)
+        if (found !== undefined) this.looked.push(...spots)
+        return found
+      },
       declareLost: async (versions) => {
         await this.journal.append(versions.map(({ volume, path, seq }): Change => ({ kind: 'lost', volume, path, lostSeq: seq })))
       },
@@ -196,6 +206,32 @@ describe('a session', () => {
     })
     expect([...collector.chunks.values()].map(String)).toEqual(['one'])
     expect(collector.records.filter(({ kind }) => kind === 'lost')).toHaveLength(1)
+  })
+
+  it('gives content that it is asked for, where it is to be had, and of too many questions at once only some', async () => {
+    const side = await Side.open()
+    const collector = new FakeCollector()
+    const { digest, chunk } = chunkOf('two')
+    side.content.set(digest, chunk)
+    const ask = (id: number, name: Digest): Promise<void> =>
+      collector.send({ kind: 'ask', id, digest: name, length: 3, spots: [{ volume: VOLUME, path: relativePath('a'), offset: 7 }] })
+    await side.meet(collector, async () => {
+      await collector.until(() => collector.seq === 1)
+      await ask(1, digest)
+      await ask(2, chunkOf('six').digest)
+      await collector.until(() => collector.answers.length === 2)
+      expect(side.looked).toEqual([{ place: { volume: VOLUME, path: 'a' }, offset: 7 }])
+      expect(collector.answers.map(({ id, length }) => [id, length])).toEqual([
+        [1, 3],
+        [2, 0],
+      ])
+      expect(collector.answers.map(({ bytes }) => Buffer.from(bytes).toString())).toEqual(['two', ''])
+      side.isHanging = true
+      for (let id = 3; id <= 3 + ASKS_MAX; id++) await ask(id, digest)
+      // The last one is not kept waiting for the others.
+      await collector.until(() => collector.answers.length === 3)
+      expect(collector.answers[2]).toMatchObject({ id: 3 + ASKS_MAX, length: 0 })
+    })
   })
 
   it.each([

@@ -131,6 +131,46 @@ describe('a copier', () => {
     expect(readFileSync(join(directory, 'segments/01/000000000001.seg'))).toEqual(held)
   })
 
+  it('is forked by another history, though the repository rots where that begins', async () => {
+    const { store, writer, directory } = await copied()
+    writer.file('b.dcm', new Random(3).bytes(50_000))
+    await store.send(writer)
+    const path = store.repository.pathOf('pack', 1)
+    const bytes = readFileSync(path)
+    // Without the first frame, which is the one that rots.
+    writeFileSync(join(directory, 'packs/01/000000000001.pack'), Buffer.concat([bytes.subarray(0, 96), bytes.subarray(208)]))
+    bytes[100] = (bytes[100] ?? 0) ^ 1
+    writeFileSync(path, bytes)
+    const again = startCopier(store, {
+      writer: { repository: store.repository.id, instance: INSTANCE },
+      open: () => FsCopy.open(directory),
+    })
+    await until('it is forked', SECONDS, () => (again.status.state === 'forked' ? true : undefined))
+  })
+
+  it('is not forked by rot in the repository, keeps what it has whole of it, and goes on behind it', async () => {
+    const { store, writer, directory, copier } = await copied()
+    writer.file('b.dcm', new Random(3).bytes(50_000))
+    await store.send(writer)
+    copier.hint()
+    await untilCurrent(store, copier)
+    renameSync(directory, `${directory}.away`)
+    await until('it is away', SECONDS, () => (copier.status.state === 'failing' ? true : undefined))
+    // The header of the first frame, the body of the last one.
+    for (const kind of ['pack', 'segment'] as const) {
+      const path = store.repository.pathOf(kind, 1)
+      const bytes = readFileSync(path)
+      for (const at of [100, bytes.length - 9]) bytes[at] = (bytes[at] ?? 0) ^ 1
+      writeFileSync(path, bytes)
+    }
+    writer.file('c.dcm', new Random(4).bytes(50_000))
+    await store.send(writer)
+    renameSync(`${directory}.away`, directory)
+    await untilCurrent(store, copier)
+    await expectWhole(store, directory)
+    expect((await checkRepository(store.repositoryDirectory, store.dataKey)).damage.length).toBeGreaterThan(0)
+  })
+
   it('cuts an append that a crash left half done, but no frame of another history', async () => {
     const { store, writer, directory, copier } = await copied()
     const pack = join(directory, 'packs/01/000000000001.pack')

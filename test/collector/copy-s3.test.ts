@@ -86,6 +86,12 @@ describe.skipIf(!hasObjectStore)('with a real S3 server', () => {
     const Key = `archive/one/${NAME}`
     const { Retention } = await store.client.send(new GetObjectRetentionCommand({ Bucket: bucket, Key }))
     expect(Retention?.Mode).toBe('COMPLIANCE')
+    // Which is what reading it and finding it whole does, once in a round of scrubbing.
+    await (await open(bucket, 30)).renew?.(NAME)
+    const renewed = await store.client.send(new GetObjectRetentionCommand({ Bucket: bucket, Key }))
+    const days = ((renewed.Retention?.RetainUntilDate?.getTime() ?? 0) - Date.now()) / 86_400_000
+    expect(days).toBeGreaterThan(29.9)
+    expect(days).toBeLessThan(30.1)
     await copy.remove(NAME)
     const { Versions = [] } = await store.client.send(new ListObjectVersionsCommand({ Bucket: bucket, Prefix: Key }))
     const [version] = Versions.filter((found) => found.Key === Key)

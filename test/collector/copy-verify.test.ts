@@ -1,9 +1,11 @@
+import { createSecretKey } from 'node:crypto'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import type { Holding } from '../../collector/copy-inventory.ts'
 import { CopyVerifier } from '../../collector/copy-verify.ts'
 import { nameOf } from '../../collector/repository/copy.ts'
 import { FsCopy } from '../../collector/repository/copy-fs.ts'
+import { FrameFile } from '../../collector/repository/frame-file.ts'
 import { LocalFile } from '../../collector/repository/local-file.ts'
 import { DEFAULT_PARITY } from '../../collector/repository/parity.ts'
 import { ScrubThread } from '../../collector/scrub-thread.ts'
@@ -29,6 +31,8 @@ describe('a verification beside a copier', () => {
     await using own = await LocalFile.open(store.repository.pathOf('pack', 1))
     const holdings = new Map<string, Holding>()
     const redone: string[] = []
+    const renewed: string[] = []
+    Object.assign(copy, { renew: async (name: string) => void renewed.push(name) })
     const verifier = new CopyVerifier(copy, {
       name: 'copy',
       repository: {
@@ -66,5 +70,18 @@ describe('a verification beside a copier', () => {
     await copy.remove(PACK)
     expect(await found()).toEqual([`missing ${PACK} true`])
     expect(redone).toEqual([PACK, PACK])
+
+    // Only what is finished and whole is worth keeping for longer.
+    expect(renewed).toEqual([])
+    const identity = { kind: 'pack', repository: store.repository.id, number: 1 } as const
+    const file = FrameFile.reopen(store.repository.pathOf('pack', 1), identity, createSecretKey(store.dataKey), 'all')
+    await file?.seal()
+    await using sealed = await LocalFile.open(store.repository.pathOf('pack', 1))
+    await copy.finish(PACK, sealed)
+    holdings.set(PACK, { bytes: sealed.bytes, isFinished: true })
+    expect(await found()).toEqual([])
+    expect(renewed).toEqual([PACK])
+    await verifier.verify(false, never)
+    expect(renewed).toEqual([PACK])
   })
 })

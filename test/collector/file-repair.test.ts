@@ -141,6 +141,21 @@ describe('a sealed file with parity', () => {
     expect(readFileSync(whole.path).equals(bytes)).toBe(true)
   })
 
+  it.each([
+    ['its header', 20],
+    ['a frame', 40_000],
+  ])('is none where %s was damaged before: damage is not sealed', async (_, at) => {
+    const path = join(scratchDirectory(), 'file.pack')
+    const file = FrameFile.create(path, IDENTITY, KEY)
+    onTestFinished(() => file.close())
+    for (let i = 0; i < 3; i++) file.append('chunk', packPayload(new Random(i).bytes(30_000)))
+    await file.sync()
+    flip(path, at, 3)
+    const before = readFileSync(path)
+    await expect(file.seal(parityOf(DEFAULT_PARITY))).rejects.toThrow('is damaged at byte')
+    expect(readFileSync(path).equals(before)).toBe(true)
+  })
+
   it('whose sealing was cut short is gone on with, and sealed anew', async () => {
     const whole = await sealed(5, true)
     chmodSync(whole.path, 0o600)

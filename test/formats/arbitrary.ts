@@ -2,7 +2,7 @@
 import fc from 'fast-check'
 import { hybridTime } from '../../shared/clock.ts'
 import { type Digest, digest } from '../../shared/digest.ts'
-import { CHUNK_BYTES_MAX } from '../../shared/limits.ts'
+import { ASKED_SPOTS_MAX, CHUNK_BYTES_MAX } from '../../shared/limits.ts'
 import { type Label, label, relativePath } from '../../shared/path.ts'
 import { type Change, EPOCH_REASONS, type JournalRecord, WATCH_MODES } from '../../shared/record.ts'
 import { CONSISTENCIES, type Version } from '../../shared/version.ts'
@@ -142,4 +142,19 @@ export const messages: fc.Arbitrary<Message> = fc.oneof(
   fc.record({ kind: kind('barrier'), id: counts, volume: short }),
   fc.record({ kind: kind('barrier'), id: counts, volume: short, mark: short }),
   fc.record({ kind: kind('barrier-done'), id: counts, epoch: counts, seq: counts, error: short }),
+  fc.record({
+    kind: kind('ask'),
+    id: words,
+    digest: digests,
+    length: fc.integer({ min: 1, max: CHUNK_BYTES_MAX }),
+    spots: fc.array(fc.record({ volume: labels, path: paths, offset: counts }), { minLength: 1, maxLength: ASKED_SPOTS_MAX }),
+  }),
+  fc.record({
+    kind: kind('answer'),
+    id: words,
+    length: fc.integer({ min: 1, max: CHUNK_BYTES_MAX }),
+    filtered: fc.boolean(),
+    compressed: fc.boolean(),
+    bytes: fc.uint8Array({ maxLength: 500 }),
+  }),
 )

@@ -177,6 +177,8 @@ describe('docs/protocol.md', () => {
     expect(protocol).toContain(`at most ${limits.CONTROL_BYTES_MAX / 2 ** 20} MiB`)
     expect(protocol).toContain(`at most ${limits.OFFER_DIGESTS_MAX}`)
     expect(protocol).toContain(`1 to ${limits.RECORDS_PER_MESSAGE_MAX} records`)
+    expect(protocol).toContain(`1 to ${limits.ASKED_SPOTS_MAX} of them`)
+    expect(protocol).toContain(`more than ${limits.ASKS_MAX} questions`)
     expect(protocol).toContain(`(${limits.WINDOW_BYTES / 2 ** 20} MiB)`)
     expect(protocol).toContain(`beyond ${limits.SESSIONS_MAX} sessions`)
     expect(protocol).toContain(`${limits.CLOCK_SKEW_MS_MAX / 60_000} minutes ahead`)

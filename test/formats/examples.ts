@@ -18,6 +18,9 @@ export const GOLDEN_PARITY = join(import.meta.dirname, 'v1-parity')
 /** The same of a ledger. */
 export const GOLDEN_LEDGER = join(import.meta.dirname, 'v1-ledger')
 
+/** The messages that ask an agent for content. */
+const GOLDEN_ASK = join(import.meta.dirname, 'v1-ask')
+
 export interface GoldenItem {
   readonly hex: string
   /** Of a record. */
@@ -69,7 +72,8 @@ export function goldenWithParity(): Readonly<Record<string, string>> {
 }
 
 export function goldenItems(name: 'records.json' | 'messages.json'): GoldenItem[] {
-  return read(name) as GoldenItem[]
+  const added = name === 'messages.json' ? (read(name, GOLDEN_ASK) as GoldenItem[]) : []
+  return [...(read(name) as GoldenItem[]), ...added]
 }
 
 export function goldenRepository(): Expected {

@@ -26,6 +26,7 @@ export class FakeCollector {
   #link: Link | undefined
   readonly #waiting: { readonly isMet: () => boolean; readonly resolve: () => void }[] = []
   readonly barriers: MessageOf<'barrier-done'>[] = []
+  readonly answers: MessageOf<'answer'>[] = []
 
   /** Serves one session, from its welcome (which may be another than the right one) to its end. */
   async serve(socket: MessageSocket, welcome: Partial<MessageOf<'welcome'>> = {}): Promise<void> {
@@ -77,6 +78,9 @@ export class FakeCollector {
         return
       case 'barrier-done':
         this.barriers.push(message)
+        return
+      case 'answer':
+        this.answers.push(message)
         return
       default:
     }

@@ -6,8 +6,17 @@
 import { randomBytes } from 'node:crypto'
 import { HybridClock, type HybridTime, systemClock } from '../../shared/clock.ts'
 import { type Digest, digestOf, NO_DIGEST } from '../../shared/digest.ts'
-import { type Label, label, type RelativePath } from '../../shared/path.ts'
-import { type ChainEnd, type Change, chainStart, encodeRecord, type JournalRecord, recordHash } from '../../shared/record.ts'
+import { type Label, label, type RelativePath, ROOT } from '../../shared/path.ts'
+import {
+  type ChainEnd,
+  type Change,
+  chainStart,
+  type EpochReason,
+  encodeRecord,
+  type JournalRecord,
+  recordHash,
+} from '../../shared/record.ts'
+import { MemoryTree } from '../../shared/tree.ts'
 import type { ChunkRef, FileVersion, PlainVersion, SymlinkVersion } from '../../shared/version.ts'
 import type { Message } from '../../shared/wire.ts'
 
@@ -85,6 +94,20 @@ export class JournalWriter {
     }
     const metadata = { ...METADATA, mode: 0o644, mtimeNs: 1_700_000_000_123_456_789n, inode: inodes++ }
     return { kind: 'file', ...metadata, consistency: 'stable', size: content.length, digest: digestOf(content), chunks, ...change }
+  }
+
+  /** A new epoch, with the scan of everything that begins it. */
+  beginEpoch(reason: EpochReason): void {
+    const tree = new MemoryTree()
+    for (const { record } of this.written) tree.apply(record)
+    const { epoch, hash } = this.#end
+    this.#end = chainStart(epoch + 1)
+    const nonce = randomBytes(16).toString('latin1')
+    this.append({ kind: 'epoch', agent: this.agent, reason, previousEpoch: epoch, previousHash: hash, nonce })
+    this.append({ kind: 'volume', volume: VOLUME, root: '/srv/images', mode: 'best-effort' })
+    const since = this.#end.seq + 1
+    for (const { path, version } of tree.within(ROOT)) this.put(path, version)
+    this.append({ kind: 'sweep', volume: VOLUME, since })
   }
 
   /** Takes back everything written since `length` records were. */

@@ -52,9 +52,8 @@ export class RecordedSession implements IngestSession {
 }
 
 export class Store {
-  readonly directory: string
+  directory: string
   readonly dataKey = randomBytes(32)
-  readonly repositoryDirectory: string
   repository!: Repository
   catalog!: Catalog
   ingest!: Ingest
@@ -71,7 +70,10 @@ export class Store {
 
   private constructor(directory: string) {
     this.directory = directory
-    this.repositoryDirectory = join(directory, 'repository')
+  }
+
+  get repositoryDirectory(): string {
+    return join(this.directory, 'repository')
   }
 
   static async open(): Promise<Store> {
@@ -109,6 +111,11 @@ export class Store {
     await this.#running
     await this.catalog.close()
     this.repository.close()
+  }
+
+  /** Of what the writer has written, the first `length` records are there. */
+  holds(writer: JournalWriter, length: number): void {
+    this.#sent.set(writer, length)
   }
 
   /** Sends what the writer has written since the last call, and waits for the word on it. */

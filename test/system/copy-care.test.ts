@@ -3,9 +3,10 @@ import { join } from 'node:path'
 import { DeleteObjectCommand, GetObjectCommand, PutObjectCommand } from '@aws-sdk/client-s3'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import type { CopyVerifyReport } from '../../collector/copy-verify.ts'
+import { FILE_HEADER_BYTES } from '../../collector/repository/file-header.ts'
 import type { HealedFile } from '../../collector/scrub.ts'
-import type { CollectorStatus } from '../../collector/status.ts'
-import { Installation } from '../support/installation.ts'
+import { CopiedSite } from '../support/copied-site.ts'
+import type { Installation } from '../support/installation.ts'
 import { hasObjectStore, ObjectStore } from '../support/object-store.ts'
 import { scratchDirectory } from '../support/scratch.ts'
 import { walkTree } from '../support/tree-walk.ts'
@@ -22,39 +23,19 @@ const PACK = 'packs/01/000000000001.pack'
 const GROWING = 'packs/02/000000000002.pack'
 const SEGMENT = 'segments/01/000000000001.seg'
 
+let site: CopiedSite
 let installation: Installation
-let source: string
-
-const statusOf = (): CollectorStatus => installation.json('status', '--data', installation.data) as CollectorStatus
-
-async function startCollector(): Promise<void> {
-  installation.startCollector()
-  await installation.until('status', '--data', installation.data)
-}
-
-async function untilCurrent(): Promise<void> {
-  await until('the copy is current', SECONDS, () => {
-    const [copy] = statusOf().copies
-    return copy?.state === 'current' && copy.behindBytes === 0 ? true : undefined
-  })
-}
 
 /** An archive with a copy, of which the collector runs and the agent does not any more. */
 async function archive(place: readonly string[]): Promise<void> {
-  installation = await Installation.make()
-  source = join(installation.directory, 'source')
-  await startCollector()
-  installation.run('copy', 'add', 'vault', ...place, '--data', installation.data)
-  installation.enroll('pacs1', source)
-  const random = new Random(11)
-  for (let i = 0; i < FILES; i++) writeFileSync(join(source, `${i}.dcm`), random.bytes(FILE_BYTES))
-  installation.startAgent('pacs1')
-  await installation.wait('pacs1')
+  site = await CopiedSite.make()
+  ;({ installation } = site)
+  await site.startCollector()
+  site.addCopy('vault', ...place)
+  await site.protect(FILES, FILE_BYTES)
   await installation.kill('pacs1', 'SIGTERM')
-  await until('the pack is sealed', SECONDS, () =>
-    (statSync(join(installation.data, 'repository', PACK)).mode & 0o222) === 0 ? true : undefined,
-  )
-  await untilCurrent()
+  await until('the pack is sealed', SECONDS, () => ((statSync(join(site.repository, PACK)).mode & 0o222) === 0 ? true : undefined))
+  await site.untilState('current')
 }
 
 function damage(file: string, offset: number, length = 64): void {
@@ -73,14 +54,6 @@ function verify(...options: string[]): { readonly status: number; readonly repor
 }
 
 const found = ({ findings }: CopyVerifyReport): string[] => [...new Set(findings.map(({ file, kind }) => `${kind} ${file}`))].sort()
-
-function expectRestored(repository: string): void {
-  const options = ['--repository', repository, '--key-file', join(installation.data, 'keys/repository.key')]
-  expect(installation.json('check', ...options)).toMatchObject({ whole: true, damage: [], affected: [] })
-  const to = join(scratchDirectory(), 'restored')
-  installation.run('restore', 'pacs1:images', '--at', 'now', '--to', to, ...options)
-  expect(differences(walkTree(source), walkTree(to))).toEqual([])
-}
 
 function scrubOften(): void {
   const config = join(installation.data, 'collector.toml')
@@ -104,13 +77,13 @@ describe('a copy in a directory', () => {
     const { status, report } = verify()
     expect(status).toBe(3)
     expect(found(report)).toEqual([`damaged ${GROWING}`, `damaged ${PACK}`, `missing ${SEGMENT}`].sort())
-    expect(installation.try('check', '--repository', copy, '--key-file', join(installation.data, 'keys/repository.key')).status).toBe(3)
+    expect(installation.try('check', '--repository', copy, ...site.keyOptions).status).toBe(3)
     const repaired = verify('--repair')
     expect(repaired.report.findings.every(({ isRepaired }) => isRepaired)).toBe(true)
     expect(repaired.status).toBe(0)
     // What the copier writes anew it comes to in a moment.
     await until('it is right again', SECONDS, () => (verify().status === 0 ? true : undefined))
-    expectRestored(copy)
+    site.expectRestored(copy)
   })
 
   it('is verified and mended while no collector runs, too, and a finished file that is gone is missing', async () => {
@@ -119,14 +92,14 @@ describe('a copy in a directory', () => {
     damage(join(copy, GROWING), 200)
     expect(found(verify().report)).toEqual([`damaged ${GROWING}`, `missing ${PACK}`].sort())
     expect(verify('--repair').status).toBe(0)
-    await startCollector()
-    await untilCurrent()
+    await site.startCollector()
+    await site.untilState('current')
     expect(verify()).toMatchObject({ status: 0, report: { findings: [] } })
-    expectRestored(copy)
+    site.expectRestored(copy)
   })
 
   it('has what the repository has not any more, and says so', () => {
-    const own = join(installation.data, 'repository', PACK)
+    const own = join(site.repository, PACK)
     damage(own, statSync(own).size - 40, 40)
     const { status, report } = verify()
     expect(status).toBe(0)
@@ -139,29 +112,65 @@ describe('a copy in a directory', () => {
     damage(join(copy, PACK), 3_000_000)
     await installation.kill('collector', 'SIGTERM')
     scrubOften()
-    await startCollector()
-    await until('it is repaired', SECONDS, () => (statusOf().copies[0]?.repaired === 1 ? true : undefined))
-    await until('a round is whole', SECONDS, () => statusOf().copies[0]?.verifiedSinceMs)
-    expect(statusOf().copies[0]).toMatchObject({ damaged: 0 })
+    await site.startCollector()
+    await until('it is repaired', SECONDS, () => (site.status.copies[0]?.repaired === 1 ? true : undefined))
+    await until('a round is whole', SECONDS, () => site.status.copies[0]?.verifiedSinceMs)
+    expect(site.status.copies[0]).toMatchObject({ damaged: 0 })
     expect(verify()).toMatchObject({ status: 0, report: { findings: [] } })
-    expectRestored(copy)
+    site.expectRestored(copy)
   })
 
   it('gives the repository what parity cannot repair there', async () => {
-    const own = join(installation.data, 'repository', PACK)
+    const own = join(site.repository, PACK)
     const { size } = statSync(own)
     damage(own, Math.floor(size / 3), Math.floor(size / 3))
     rmSync(join(installation.data, 'replica'), { recursive: true })
     await installation.kill('collector', 'SIGTERM')
-    expect(installation.try('check', '--repository', join(installation.data, 'repository')).status).toBe(3)
+    expect(installation.try('check', '--repository', site.repository).status).toBe(3)
     scrubOften()
-    await startCollector()
-    await until('it is repaired', SECONDS, () => ((statusOf().scrub?.repaired ?? 0) > 0 ? true : undefined))
-    const [line = ''] = readFileSync(join(installation.data, 'repository/heals.jsonl'), 'utf8').trim().split('\n').reverse()
+    await site.startCollector()
+    await until('it is repaired', SECONDS, () => ((site.status.scrub?.repaired ?? 0) > 0 ? true : undefined))
+    const [line = ''] = readFileSync(join(site.repository, 'heals.jsonl'), 'utf8').trim().split('\n').reverse()
     expect(JSON.parse(line) as HealedFile).toMatchObject({ source: 'copy vault', file: PACK })
-    expect(statusOf()).toMatchObject({ damage: 0 })
+    expect(site.status).toMatchObject({ damage: 0 })
     await installation.kill('collector', 'SIGTERM')
-    expectRestored(join(installation.data, 'repository'))
+    site.expectRestored(site.repository)
+  })
+})
+
+describe('a segment that is not full', () => {
+  it('is damaged when the catalog is made, comes back from a copy, and the catalog has it all when the collector is back', async () => {
+    site = await CopiedSite.make()
+    ;({ installation } = site)
+    await site.startCollector()
+    site.addCopy('vault', `fs:${join(scratchDirectory(), 'copy')}`)
+    await site.protect(1, 50_000)
+    // Each in a frame of its own.
+    for (const name of ['second.dcm', 'third.dcm']) {
+      writeFileSync(join(site.source, name), new Random(7).bytes(50_000))
+      await installation.wait('pacs1')
+    }
+    await site.untilState('current')
+    await installation.kill('pacs1', 'SIGTERM')
+    await installation.kill('collector', 'SIGTERM')
+    const segment = join(site.repository, SEGMENT)
+    damage(segment, FILE_HEADER_BYTES + 60)
+    rmSync(join(installation.data, 'catalog'), { recursive: true })
+    installation.startCollector()
+    await until('the collector ends', SECONDS, () => (installation.isRunning('collector') ? undefined : true))
+    expect(installation.log('collector')).toMatch(
+      /the repository is damaged.*\n(.*\n)*.*the catalog lacks something; the collector starts anew/,
+    )
+    const [line = ''] = readFileSync(join(site.repository, 'heals.jsonl'), 'utf8').trim().split('\n').reverse()
+    expect(JSON.parse(line) as HealedFile).toMatchObject({ source: 'copy vault', file: SEGMENT })
+    await site.startCollector()
+    expect(site.status.damage).toBe(0)
+    const to = join(scratchDirectory(), 'restored')
+    installation.run('restore', 'pacs1:images', '--at', 'now', '--to', to, '--data', installation.data)
+    expect(differences(walkTree(site.source), walkTree(to))).toEqual([])
+    await installation.kill('collector', 'SIGTERM')
+    expect(installation.json('rebuild', '--data', installation.data)).toMatchObject({ before: 'equal' })
+    site.expectRestored(site.repository)
   })
 })
 
@@ -197,8 +206,8 @@ describe.skipIf(!hasObjectStore)('a copy in a bucket', () => {
     const part = (await store.keys(bucket)).find((key) => key.startsWith(`site/${GROWING}.tail-`)) ?? ''
     await store.client.send(new PutObjectCommand({ Bucket: bucket, Key: part, Body: Buffer.alloc(100, 0x55) }))
     await installation.kill('collector', 'SIGTERM')
-    await startCollector()
-    await untilCurrent()
+    await site.startCollector()
+    await site.untilState('current')
     expect(verify()).toMatchObject({ status: 0, report: { findings: [] } })
   })
 })
