@@ -79,21 +79,15 @@ export class EventIntake {
   }
 
   #takeDirty({ path, isOpen, isEntry, isDirectoryGone, writer }: Extract<WatchEvent, { kind: 'dirty' }>): void {
-    const { volume, settle, suspects, rounds } = this.#parts
+    const { volume, settle, suspects } = this.#parts
     const nowMs = performance.now()
     if (isDirectoryGone === true) this.#lookForAnother(path, nowMs)
     const parent = isEntry === true ? parentOf(path) : undefined
     suspects.told({ volume: volume.name, path })
     if (parent !== undefined) suspects.told({ volume: volume.name, path: parent })
     const hint = { isOpen: isOpen === true, isSure: volume.mode === 'complete', writer }
-    const isKept =
-      settle.changed({ volume: volume.name, path }, nowMs, hint) &&
-      (parent === undefined || settle.childrenChanged({ volume: volume.name, path: parent }, nowMs))
-    if (isKept) return
-    settle.collapse(volume.name)
-    // Where closed versions are held open none is lost by looking at the paths later.
-    if (volume.mode !== 'complete') this.#parts.owe('more changed at once than could be followed')
-    rounds.want()
+    settle.changed({ volume: volume.name, path }, nowMs, hint)
+    if (parent !== undefined) settle.childrenChanged({ volume: volume.name, path: parent }, nowMs)
   }
 
   /** Events of what went with a directory name no place any more: if one of its name is there, it is compared as a whole. */

@@ -143,6 +143,17 @@ export class Guard {
   }
 
   /** A full scan, as soon as possible. */
+  /** More waited at once than can be followed one by one, and was forgotten: a full scan finds it. */
+  collapsed(): void {
+    const { volume, rounds, suspects, log } = this.#parts
+    log.warn('more paths changed than can be followed one by one: the volume is scanned', { volume: volume.name })
+    // Where closed versions are held open none is lost by looking at the paths later.
+    if (volume.mode !== 'complete') this.#owe('more changed at once than could be followed')
+    rounds.want()
+    const isScanned = suspects.allTold()
+    void rounds.scan(false).then(isScanned, isScanned)
+  }
+
   rescan(): void {
     this.#parts.rounds.want()
   }

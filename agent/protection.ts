@@ -70,7 +70,7 @@ export class Protection {
   readonly journal: Journal
   readonly held: Held
   readonly spool: Spool
-  readonly settle = new Settle()
+  readonly settle = new Settle((volume) => this.#guardOf(volume)?.collapsed())
   readonly pins = new Pins()
   readonly lag = new JournalLag()
   readonly volumes: ReadonlyMap<Label, Volume>

@@ -6,8 +6,9 @@
  * the first, the file is captured as it is, and one that stays open never more often than every fourth part of the time.
  * Directories change with every child, so their own metadata waits for 100 ms of quiet, at most 500 ms. After a capture
  * comes one more look, 150 ms later, where the watcher may drop events that follow each other closely.
- * Invariant: one look per path at a time, and an event during a look leads to another look. It prevents a change that
- * arrives while its file is being read from being forgotten.
+ * Invariant: one look per path at a time, and an event during a look leads to another look; a path that there is no room for
+ * is left to a scan, whoever brought it. It prevents a change that arrives while its file is being read, or among too many
+ * others, from being forgotten.
  */
 import { DIRTY_PATHS_MAX, OPEN_FILES_MAX, SCAN_PATHS_MAX } from '../shared/limits.ts'
 import { type Label, type RelativePath, rebase } from '../shared/path.ts'
@@ -56,8 +57,16 @@ export class Settle {
   readonly #perVolume = new Map<Label, number>()
   readonly #held = new Set<SettleEntry>()
   readonly #below = new Below<SettleEntry>()
+  readonly #onCollapsed: (volume: Label) => void
+  /** Of volumes that were collapsed while more had to stay than usually may wait. */
+  readonly #bounds = new Map<Label, number>()
   #scannedNext = 0
   #openFiles = 0
+
+  /** `onCollapsed` is told where more waited of a volume than may: they are forgotten, and a scan of the volume is to find them. */
+  constructor(onCollapsed: (volume: Label) => void) {
+    this.#onCollapsed = onCollapsed
+  }
 
   /** Paths that wait or are being looked at. */
   get size(): number {
@@ -75,15 +84,15 @@ export class Settle {
     return entry !== undefined && entry.reason !== 'certainty'
   }
 
-  /** Something may have happened to the path. False when too many of its volume wait: scan the volume instead. */
-  changed(place: Place, nowMs: number, { isOpen = false, isSure = false, writer }: Hint = {}): boolean {
+  /** Something may have happened to the path. */
+  changed(place: Place, nowMs: number, { isOpen = false, isSure = false, writer }: Hint = {}): void {
     const entry = this.#entries.get(placeKey(place)) ?? this.#begin(place, 'event', nowMs)
-    if (entry === undefined) return false
+    if (entry === undefined) return
     entry.writer = writer ?? entry.writer
     entry.isSure = isSure
     if (entry.isLooking) {
       noteDuringLook(entry, nowMs)
-      return true
+      return
     }
     if (entry.reason !== 'change') {
       entry.firstMs = nowMs
@@ -95,13 +104,12 @@ export class Settle {
     entry.isClosed ||= !isOpen
     if (!entry.isClosed) {
       this.#schedule(entry, Math.min(nowMs + QUIET_MS, entry.firstMs + LAG_MAX_MS))
-      return true
+      return
     }
     // Between two looks at a busy file there are at least the few milliseconds of a retry.
     const dueMs = entry.retries > 0 ? nowMs + RETRY_FIRST_MS : nowMs
     entry.retries = Math.min(entry.retries, 1)
     this.#schedule(entry, Math.min(dueMs, Math.max(entry.dueMs, nowMs)))
-    return true
   }
 
   /** A directory has another name: what waits below the old one is looked at below the new one as well. */
@@ -126,19 +134,18 @@ export class Settle {
   }
 
   /** Something happened in the directory: its own metadata changed. */
-  childrenChanged(directory: Place, nowMs: number): boolean {
+  childrenChanged(directory: Place, nowMs: number): void {
     const known = this.#entries.get(placeKey(directory))
     const entry = known ?? this.#begin(directory, 'event', nowMs)
-    if (entry === undefined) return false
+    if (entry === undefined) return
     if (entry.isLooking) {
       entry.again ??= 'children'
-      return true
+      return
     }
-    if (entry.reason === 'change' && known !== undefined) return true
+    if (entry.reason === 'change' && known !== undefined) return
     if (entry.reason !== 'children') entry.firstMs = nowMs
     entry.reason = 'children'
     this.#schedule(entry, Math.min(nowMs + DIRECTORY_QUIET_MS, entry.firstMs + DIRECTORY_LAG_MAX_MS))
-    return true
   }
 
   /** A scan found a difference. The ticket is given back when a look that began after this has ended; a deep one reads. */
@@ -164,11 +171,13 @@ export class Settle {
     else this.#schedule(entry, nowMs)
   }
 
-  /** Forgets what waits of a volume because of events: a scan of it is coming. What somebody holds a ticket for stays. */
-  collapse(volume: Label): void {
+  /** Forgets what waits of a volume because of events. What somebody holds a ticket for stays, and as many may come again. */
+  #collapse(volume: Label): void {
     for (const entry of this.#entries.values()) {
       if (entry.place.volume === volume && !entry.isLooking && entry.tickets.length === 0) this.#remove(entry)
     }
+    this.#bounds.set(volume, (this.#perVolume.get(volume) ?? 0) + DIRTY_PATHS_MAX)
+    this.#onCollapsed(volume)
   }
 
   /** When `take` will next have something that waits for a time; what a scan found is always due. */
@@ -333,8 +342,14 @@ export class Settle {
     this.#openFiles += Number(entry.reopenMs > 0) - Number(wasOpen)
   }
 
+  /** Undefined where it is left, with all that waited, to a scan of the volume. */
   #begin(place: Place, origin: Origin, nowMs: number): SettleEntry | undefined {
-    return (this.#perVolume.get(place.volume) ?? 0) < DIRTY_PATHS_MAX ? this.#add(place, origin, nowMs) : undefined
+    const { volume } = place
+    const count = this.#perVolume.get(volume) ?? 0
+    if (count < DIRTY_PATHS_MAX) this.#bounds.delete(volume)
+    if (count < (this.#bounds.get(volume) ?? DIRTY_PATHS_MAX)) return this.#add(place, origin, nowMs)
+    this.#collapse(volume)
+    return undefined
   }
 
   #add(place: Place, origin: Origin, nowMs: number): SettleEntry {
