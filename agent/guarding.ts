@@ -60,6 +60,7 @@ export function guardOf(parts: GuardingParts, volume: Volume, { acceptRoot, acce
       for (const { path } of volume.unreadable) lookAt({ volume: name, path })
     },
     isOwing: () => rounds.isOwing,
+    proveByScan: () => rounds.prove(),
     now: () => clock.tick(),
   })
   const guard: Guard = new Guard({
