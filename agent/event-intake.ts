@@ -92,18 +92,26 @@ export class EventIntake {
 
   /** Events of what went with a directory name no place any more: if one of its name is there, it is compared as a whole. */
   #lookForAnother(path: RelativePath, nowMs: number): void {
-    const { volume, settle, suspects, rescans, state } = this.#parts
-    const place = { volume: volume.name, path }
-    const decided = rescans.announce(path)
+    const { volume, settle, suspects, rescans, state, pursuit } = this.#parts
+    const announced = rescans.announce(path)
     suspects.toldWithin(volume.name, path)
-    const answered = (): void => {
+    const lookAt = (place: RelativePath, atMs: number): void => {
       const compare = async (): Promise<void> => {
-        const known = await state.at(place)
-        if (known?.version.kind === 'directory') rescans.add({ path, isShallow: false })
+        announced.isLooked = true
+        const known = await state.at({ volume: volume.name, path: place })
+        // A directory above it was renamed meanwhile.
+        if (announced.path !== place) {
+          announced.isLooked = false
+          lookAt(announced.path, performance.now())
+          pursuit.wake()
+          return
+        }
+        if (known?.version.kind === 'directory') rescans.add({ path: place, isShallow: false })
+        rescans.decided(announced)
       }
-      void compare().finally(decided)
+      settle.found({ volume: volume.name, path: place }, 'event', { answered: () => void compare() }, atMs)
     }
-    settle.found(place, 'event', { answered }, nowMs)
+    lookAt(path, nowMs)
   }
 
   /** The look at the new place records the move; what it does not, a scan of what is there finds. */
