@@ -2,8 +2,8 @@
  * What a volume's watcher tells, handed to whoever deals with it: paths to settle, versions to pins, moves to renames, what
  * may have been missed to scans and gaps.
  *
- * Invariant: every event has left its mark when `take` returns, but for names that must be looked up first. It prevents a
- * fence from being answered before what it stands for is known.
+ * Invariant: every event has left its mark when `take` returns, but for names that must be looked up first, which `lookedUp`
+ * waits for. It prevents a fence from being answered before what it stands for is known.
  */
 import { type HybridTime, startOfMillisecond, TIME_ZERO } from '../shared/clock.ts'
 import { parentOf, type RelativePath } from '../shared/path.ts'
@@ -18,6 +18,7 @@ import type { Settle } from './settle.ts'
 import type { State } from './state.ts'
 import type { Suspects } from './suspects.ts'
 import type { Volume } from './volume.ts'
+import { ended } from './waiting.ts'
 import type { WatchEvent } from './watch/watcher.ts'
 
 export interface EventIntakeParts {
@@ -38,6 +39,7 @@ export interface EventIntakeParts {
 
 export class EventIntake {
   readonly #parts: EventIntakeParts
+  readonly #lookingUp = new Set<Promise<void>>()
 
   constructor(parts: EventIntakeParts) {
     this.#parts = parts
@@ -53,7 +55,7 @@ export class EventIntake {
         this.#takeRename(event)
         return
       case 'inode':
-        void this.#takeInode(event.inode)
+        this.#lookUp(event.inode)
         return
       case 'pin':
         if (volume.isIgnored(event.path)) event.release()
@@ -136,6 +138,16 @@ export class EventIntake {
       settle.found({ volume: volume.name, path: place }, 'event', { answered }, performance.now(), { isUrgent: true })
     }
     lookAt(to)
+  }
+
+  #lookUp(inode: bigint): void {
+    const taking = this.#takeInode(inode).finally(() => this.#lookingUp.delete(taking))
+    this.#lookingUp.add(taking)
+  }
+
+  /** Resolves when the names of what was told of before are known to whoever looks at them, or the signal is given. */
+  lookedUp(signal: AbortSignal): Promise<void> {
+    return ended([...this.#lookingUp], signal)
   }
 
   async #takeInode(inode: bigint): Promise<void> {

@@ -95,6 +95,7 @@ export class Guard {
   /** Resolves when everything of the volume that waits now has been dealt with. */
   async settled(signal: AbortSignal): Promise<void> {
     const { pursuit, renames, volume } = this.#parts
+    await this.#intake.lookedUp(signal)
     await pursuit.settled(volume.name, signal)
     while ((this.#parts.rescans.isBusy || renames.has(volume.name)) && !signal.aborted) {
       await this.#parts.rescans.progressed(signal)
@@ -142,7 +143,6 @@ export class Guard {
     this.#parts.rounds.want()
   }
 
-  /** A full scan, as soon as possible. */
   /** More waited at once than can be followed one by one, and was forgotten: a full scan finds it. */
   collapsed(): void {
     const { volume, rounds, suspects, log } = this.#parts
@@ -154,6 +154,7 @@ export class Guard {
     void rounds.scan(false).then(isScanned, isScanned)
   }
 
+  /** A full scan, as soon as possible. */
   rescan(): void {
     this.#parts.rounds.want()
   }

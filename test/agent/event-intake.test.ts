@@ -13,7 +13,7 @@ import { Suspects } from '../../agent/suspects.ts'
 import { Volume } from '../../agent/volume.ts'
 import { IgnoreRules } from '../../agent/watch/ignore.ts'
 import type { Change } from '../../shared/record.ts'
-import { directoryVersion, openJournal, path, put, VOLUME } from '../support/agent-parts.ts'
+import { directoryVersion, fileVersion, openJournal, path, put, VOLUME } from '../support/agent-parts.ts'
 import { scratchDirectory } from '../support/scratch.ts'
 
 async function opened() {
@@ -69,5 +69,14 @@ describe('what a watcher tells', () => {
     await expect.poll(looks).toContain('b/d')
     end('b/d')
     await expect.poll(() => rescans.take()?.path).toBe('b/d')
+  })
+
+  it('of a file without its name has been handed on when its names are looked up', async () => {
+    const { intake, record, looks } = await opened()
+    await record(put('', directoryVersion()), put('f', fileVersion('x', { inode: 7n })), put('g', fileVersion('x', { inode: 7n })))
+    intake.take({ kind: 'inode', inode: 7n })
+    expect(looks()).toEqual([])
+    await intake.lookedUp(new AbortController().signal)
+    expect(looks().toSorted()).toEqual(['f', 'g'])
   })
 })
