@@ -114,8 +114,13 @@ export class Settle {
 
   /** A directory has another name: what waits below the old one is looked at below the new one as well. */
   renamed(volume: Label, from: RelativePath, to: RelativePath, nowMs: number): void {
+    const moved = this.#entries.get(placeKey({ volume, path: from }))
+    if (moved?.isLooking === true) noteDuringLook(moved, nowMs)
     // Taken together before the first is told: each adds an entry.
-    for (const { place, isSure, writer } of this.#below.of({ volume, path: from }).toArray()) {
+    for (const entry of this.#below.of({ volume, path: from }).toArray()) {
+      const { place, isSure, writer } = entry
+      // What a look under way has seen there may be recorded where another directory has taken the name.
+      if (entry.isLooking) noteDuringLook(entry, nowMs)
       this.changed({ volume, path: rebase(place.path, from, to) }, nowMs, { isSure, writer })
     }
   }

@@ -362,6 +362,19 @@ describe('settle', () => {
     expect(paths.toSorted()).toEqual(['d/f', 'dx/f', 'e/f'])
   })
 
+  it('looks once more below the old name where it was looking when the directory got another one', () => {
+    const settle = new Settle(noScan)
+    settle.changed(place('d'), 0)
+    settle.changed(place('d/f'), 0)
+    settle.take(0, 10, 'all')
+    // Another directory may have the old name by the time at which what was seen is recorded.
+    settle.renamed(VOLUME, relativePath('d'), relativePath('e'), 1)
+    settle.finished(place('d'), CAPTURED, 2)
+    settle.finished(place('d/f'), CAPTURED, 2)
+    const paths = settle.take(2, 10, 'all').map(({ path }) => path)
+    expect(paths.toSorted()).toEqual(['d', 'd/f', 'e/f'])
+  })
+
   it('answers for all paths of a volume that wait at one moment', () => {
     const settle = new Settle(noScan)
     let answered = 0
