@@ -340,8 +340,12 @@ export class Pursuit {
     // The file may have lost this name since, and whoever looked for it under another one could not know of this version.
     if (pin !== undefined && hasChanged && !this.#parts.pins.isFollowed(pin))
       this.#parts.settle.changed(pin, performance.now(), { isSure: true })
-    this.#finish(pursued, settledBy(outcome, recorded), hasChanged)
-    if (look.origin === 'event') for (const each of recorded) await this.#spread(look, each)
+    try {
+      // First, for whoever waits for this look waits for what it leads to.
+      if (look.origin === 'event') await this.#spread(look, recorded)
+    } finally {
+      this.#finish(pursued, settledBy(outcome, recorded), hasChanged)
+    }
   }
 
   /** Its directory may have been renamed since it was closed. */
@@ -366,16 +370,20 @@ export class Pursuit {
   }
 
   /** What a change says of other paths: the directory's times are others, and so are those of the file's other names. */
-  async #spread(look: Place, { touched, inodes, isReplaced }: Recorded): Promise<void> {
+  async #spread(look: Place, recorded: readonly Recorded[]): Promise<void> {
     const { settle, onReplaced } = this.#parts
-    if (isReplaced) onReplaced(look)
-    if (touched !== undefined) settle.childrenChanged({ volume: look.volume, path: touched }, performance.now())
-    for (const inode of inodes) {
-      for (const path of await currentNames(this.#parts, look.volume, inode)) {
-        if (path !== look.path) settle.changed({ volume: look.volume, path }, performance.now())
+    const { volume } = look
+    // First what is named by its path: a directory may get another name while one waits.
+    for (const { touched, isReplaced } of recorded) {
+      if (isReplaced) onReplaced(look)
+      if (touched !== undefined) settle.childrenChanged({ volume, path: touched }, performance.now())
+    }
+    for (const inode of recorded.flatMap(({ inodes }) => inodes)) {
+      for (const path of await currentNames(this.#parts, volume, inode)) {
+        if (path !== look.path) settle.changed({ volume, path }, performance.now())
       }
     }
-    if (touched !== undefined || inodes.length > 0) this.wake()
+    if (recorded.some(({ touched, inodes }) => touched !== undefined || inodes.length > 0)) this.wake()
   }
 }
 

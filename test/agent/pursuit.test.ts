@@ -1,0 +1,78 @@
+import { expect, it, onTestFinished } from 'vitest'
+import type { Capture } from '../../agent/capture.ts'
+import type { CaptureClient } from '../../agent/capture-thread.ts'
+import type { Held } from '../../agent/held.ts'
+import { JournalLag } from '../../agent/journal-lag.ts'
+import type { Moves } from '../../agent/moves.ts'
+import { Order } from '../../agent/order.ts'
+import { Pins } from '../../agent/pins.ts'
+import { Pursuit } from '../../agent/pursuit.ts'
+import { Recorder } from '../../agent/recorder.ts'
+import { Renames } from '../../agent/renames.ts'
+import { RottenFiles } from '../../agent/rotten-files.ts'
+import { Settle } from '../../agent/settle.ts'
+import { State } from '../../agent/state.ts'
+import { Volume } from '../../agent/volume.ts'
+import { IgnoreRules } from '../../agent/watch/ignore.ts'
+import type { ChunkSizes } from '../../shared/chunker.ts'
+import { directoryVersion, FIRST, fileVersion, openJournal, path, put, VOLUME } from '../support/agent-parts.ts'
+import { scratchDirectory } from '../support/scratch.ts'
+
+const fails = (error: unknown): void => {
+  throw error
+}
+
+it('a look that changes what other names of a file say has ended when these are to be looked at', async () => {
+  const directory = scratchDirectory()
+  const journal = await openJournal(directory)
+  const state = await State.open(`${directory}/state`, 1, 1)
+  onTestFinished(() => state.close())
+  const linked = fileVersion('x', { inode: 7n, links: 2 })
+  const records = await journal.append([FIRST, put('', directoryVersion()), put('f', linked), put('g', linked)])
+  await state.apply(records.map(({ record }) => record))
+  const volume = new Volume(VOLUME, '/nowhere', new IgnoreRules({ paths: [], patterns: [] }), new RottenFiles(`${directory}/rotten.json`))
+  volume.begin({ directory: '/nowhere', device: 1n, inode: 1n }, () => {})
+  const volumes = new Map([[VOLUME, volume]])
+  const [settle, pins, renames] = [new Settle(() => {}), new Pins(), new Renames()]
+  const held = { need: () => {}, unpin: () => {}, shipBytesMax: () => 0, hasRoomForScan: true } as unknown as Held
+  const order = new Order({ volumes: new Map(), pins, renames })
+  const moves = { record: () => Promise.resolve() } as unknown as Moves
+  const recorder = new Recorder({ journal, state, held, order, moves, lag: new JournalLag(), lookAt: () => {} })
+  onTestFinished(() => recorder.close())
+  const clients: CaptureClient[] = []
+  const capture = {
+    room: 1,
+    dispatch: (_root: unknown, _sizes: unknown, requests: readonly (readonly [unknown, CaptureClient])[]) =>
+      void clients.push(...requests.map(([, client]) => client)),
+  } as unknown as Capture
+  // The state answers late which names the file has.
+  const [asked, answer] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+  const slow = {
+    removals: 0,
+    atMany: state.atMany.bind(state),
+    namesOf: async (...which: Parameters<State['namesOf']>) => {
+      asked.resolve()
+      await answer.promise
+      return state.namesOf(...which)
+    },
+  } as unknown as State
+  const ignored = { onReplaced: () => {}, onRotten: () => {}, onFailure: fails }
+  const parts = { settle, pins, capture, recorder, state: slow, renames, held, volumes, chunkSizes: () => ({}) as ChunkSizes }
+  const pursuit = new Pursuit({ ...parts, ...ignored })
+  const stop = new AbortController()
+  const running = pursuit.run(stop.signal)
+  onTestFinished(async () => {
+    stop.abort()
+    await running
+  })
+
+  const other: boolean[] = []
+  const answered = (): void => void other.push(settle.isPending({ volume: VOLUME, path: path('g') }))
+  settle.found({ volume: VOLUME, path: path('f') }, 'event', { answered }, performance.now())
+  pursuit.wake()
+  await expect.poll(() => clients).toHaveLength(1)
+  clients[0]?.ended({ kind: 'version', version: fileVersion('y', { inode: 7n, links: 2, ctimeNs: 9n }), durationMs: 0 })
+  await asked.promise
+  answer.resolve()
+  await expect.poll(() => other).toEqual([true])
+})
