@@ -133,6 +133,7 @@ export class EventIntake {
         renames.remove(rename)
         settle.changed({ volume: volume.name, path: rename.from }, performance.now(), { isSure: true })
         if (!rename.isRecorded || rename.isDoubted) this.#parts.rescans.add({ path: rename.to, isShallow: false })
+        if (rename.isReused) this.#parts.rescans.add({ path: rename.from, isShallow: false })
         this.#parts.rescans.progress()
       }
       settle.found({ volume: volume.name, path: place }, 'event', { answered }, performance.now(), { isUrgent: true })

@@ -48,7 +48,7 @@ export interface PursuitParts {
 /** What a look rests on and what it has brought so far. */
 interface Basis extends Place {
   readonly known: Known | undefined
-  readonly removals: number
+  readonly begun: Finding['begun']
   readonly pinned: Set<Digest>
   readonly takings: Promise<void>[]
 }
@@ -173,14 +173,14 @@ export class Pursuit {
   async #dispatch(looks: readonly Due[], pins: readonly Pin[], sizes: ChunkSizes): Promise<void> {
     if (looks.length === 0) return
     const { state, capture, held, volumes } = this.#parts
-    const { removals } = state
+    const { removals, applied } = state
     const known = await state.atMany(looks)
     for (const volume of volumes.values()) {
       const { root } = volume
       const requests: [CaptureRequest, CaptureClient][] = []
       for (const [i, look] of looks.entries()) {
         if (look.volume !== volume.name) continue
-        const pursued = { look, pin: pins[i], volume, basis: basisOf(look, known[i], removals) }
+        const pursued = { look, pin: pins[i], volume, basis: basisOf(look, known[i], { removals, applied }) }
         if (root === undefined || volume.isIgnored(look.path)) this.#finish(pursued, { kind: 'done' }, false)
         else requests.push([examineRequest(look, known[i], held, pins[i]?.fd), this.#client(pursued)])
       }
@@ -267,10 +267,10 @@ export class Pursuit {
       return
     }
     this.#pairs.add(key)
-    const { removals } = state
+    const { removals, applied } = state
     const places = pairSides(volume.name, base)
     const known = await state.atMany(places)
-    const [baseBasis, walBasis] = places.map((place, i) => basisOf(place, known[i], removals))
+    const [baseBasis, walBasis] = places.map((place, i) => basisOf(place, known[i], { removals, applied }))
     if (baseBasis === undefined || walBasis === undefined) throw new TypeError('a pair has two sides')
     const client: CaptureClient = {
       ...this.#client({ ...pursued, basis: baseBasis }),
@@ -301,14 +301,14 @@ export class Pursuit {
     const { look, pin } = pursued
     const isLast = pin !== undefined && pin.attempts >= PIN_ATTEMPTS_MAX
     const findings = parts.map(({ basis, outcome: found }): Finding => {
-      const { volume, path, known, removals, pinned } = basis
+      const { volume, path, known, begun, pinned } = basis
       return {
         volume,
         path,
         outcome: found,
         knownSeq: known?.seq,
         knownInode: known?.version.inode,
-        removals,
+        begun,
         pinned,
         hasWaited: false,
         pin: pin === undefined ? undefined : { isLast },
@@ -387,8 +387,8 @@ export class Pursuit {
   }
 }
 
-function basisOf({ volume, path }: Place, known: Known | undefined, removals: number): Basis {
-  return { volume, path, known, removals, pinned: new Set(), takings: [] }
+function basisOf({ volume, path }: Place, known: Known | undefined, begun: Finding['begun']): Basis {
+  return { volume, path, known, begun, pinned: new Set(), takings: [] }
 }
 
 /** What a path is shows only now: a rule may concern directories, or spare them. What went away is what it was. */

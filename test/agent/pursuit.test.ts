@@ -48,6 +48,7 @@ it('a look that changes what other names of a file say has ended when these are 
   // The state answers late which names the file has.
   const [asked, answer] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
   const slow = {
+    applied: records.length,
     removals: 0,
     atMany: state.atMany.bind(state),
     namesOf: async (...which: Parameters<State['namesOf']>) => {
