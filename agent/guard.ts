@@ -89,7 +89,14 @@ export class Guard {
   /** Resolves when everything that changed before this call is journalled: by events where they prove it, else by a scan. @throws incomplete */
   prove(): Promise<void> {
     const { rounds, coverage, volume } = this.#parts
-    return volume.watcher?.mode === 'complete' && !rounds.isOwing ? coverage.prove() : rounds.prove()
+    return volume.watcher?.mode === 'complete' && !rounds.isOwing ? coverage.prove() : this.proveByScan()
+  }
+
+  /** The same, by a scan and by those of what was moved out of its way. @throws incomplete */
+  async proveByScan(): Promise<void> {
+    const { rounds, signal } = this.#parts
+    await rounds.prove()
+    await this.settled(signal)
   }
 
   /** Resolves when everything of the volume that waits now has been dealt with. */

@@ -60,7 +60,7 @@ export function guardOf(parts: GuardingParts, volume: Volume, { acceptRoot, acce
       for (const { path } of volume.unreadable) lookAt({ volume: name, path })
     },
     isOwing: () => rounds.isOwing,
-    proveByScan: () => rounds.prove(),
+    proveByScan: () => guard.proveByScan(),
     now: () => clock.tick(),
   })
   const guard: Guard = new Guard({

@@ -114,23 +114,25 @@ export class Pursuit {
     return this.#progressed.wait(signal)
   }
 
-  /** Resolves when every path and version of the volume that waits now has been dealt with, or the signal is given. */
+  /** Resolves when every path and version of the volume that waits now has been dealt with, wherever it is by then, or the signal is given. */
   async settled(volume: Label, signal: AbortSignal): Promise<void> {
     const { settle, pins } = this.#parts
     const waiters = new Waiters()
-    this.wake()
-    // First, for a version that could not be captured leads to a look at its path.
-    await pins.settled(volume, signal)
-    let answered = 0
-    const count = settle.expectAll(volume, {
-      answered: () => {
-        answered += 1
+    for (let moves = -1; settle.moves !== moves && !signal.aborted; ) {
+      moves = settle.moves
+      let left = 0
+      const answered = (): void => {
+        left -= 1
         waiters.wake()
-      },
-    })
-    const isDone = (): boolean => answered === count
-    this.wake()
-    while (!isDone() && !signal.aborted) await waiters.wait(signal)
+      }
+      const isDone = (): boolean => left === 0
+      this.wake()
+      // First, for a version that could not be captured leads to a look at its path.
+      await pins.settled(volume, signal)
+      left = settle.expectAll(volume, { answered })
+      this.wake()
+      while (!isDone() && !signal.aborted) await waiters.wait(signal)
+    }
   }
 
   async run(signal: AbortSignal): Promise<void> {

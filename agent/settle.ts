@@ -60,6 +60,7 @@ export class Settle {
   readonly #onCollapsed: (volume: Label) => void
   /** Of volumes that were collapsed while more had to stay than usually may wait. */
   readonly #bounds = new Map<Label, number>()
+  #moves = 0
   #scannedNext = 0
   #openFiles = 0
 
@@ -121,8 +122,14 @@ export class Settle {
       const { place, isSure, writer } = entry
       // What a look under way has seen there may be recorded where another directory has taken the name.
       if (entry.isLooking) noteDuringLook(entry, nowMs)
+      this.#moves += 1
       this.changed({ volume, path: rebase(place.path, from, to) }, nowMs, { isSure, writer })
     }
+  }
+
+  /** Grows when what waits is to be looked at elsewhere, of which no ticket tells. */
+  get moves(): number {
+    return this.#moves
   }
 
   /** The ticket is given back once for each path of the volume that waits now, when it has been looked at. @returns how many there are */

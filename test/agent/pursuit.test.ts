@@ -22,7 +22,8 @@ const fails = (error: unknown): void => {
   throw error
 }
 
-it('a look that changes what other names of a file say has ended when these are to be looked at', async () => {
+/** A pursuit whose captures end as the test says, and whose state says late which names a file has. */
+async function opened() {
   const directory = scratchDirectory()
   const journal = await openJournal(directory)
   const state = await State.open(`${directory}/state`, 1, 1)
@@ -45,7 +46,6 @@ it('a look that changes what other names of a file say has ended when these are 
     dispatch: (_root: unknown, _sizes: unknown, requests: readonly (readonly [unknown, CaptureClient])[]) =>
       void clients.push(...requests.map(([, client]) => client)),
   } as unknown as Capture
-  // The state answers late which names the file has.
   const [asked, answer] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
   const slow = {
     applied: records.length,
@@ -66,14 +66,41 @@ it('a look that changes what other names of a file say has ended when these are 
     stop.abort()
     await running
   })
+  /** The look that was begun as the `count`th. */
+  const look = async (count: number): Promise<CaptureClient | undefined> => {
+    await expect.poll(() => clients.length).toBeGreaterThanOrEqual(count)
+    return clients[count - 1]
+  }
+  return { settle, pursuit, look, asked: asked.promise, answer: answer.resolve }
+}
 
+it('a look that changes what other names of a file say has ended when these are to be looked at', async () => {
+  const { settle, pursuit, look, asked, answer } = await opened()
   const other: boolean[] = []
   const answered = (): void => void other.push(settle.isPending({ volume: VOLUME, path: path('g') }))
   settle.found({ volume: VOLUME, path: path('f') }, 'event', { answered }, performance.now())
   pursuit.wake()
-  await expect.poll(() => clients).toHaveLength(1)
-  clients[0]?.ended({ kind: 'version', version: fileVersion('y', { inode: 7n, links: 2, ctimeNs: 9n }), durationMs: 0 })
-  await asked.promise
-  answer.resolve()
+  const client = await look(1)
+  client?.ended({ kind: 'version', version: fileVersion('y', { inode: 7n, links: 2, ctimeNs: 9n }), durationMs: 0 })
+  await asked
+  answer()
   await expect.poll(() => other).toEqual([true])
+})
+
+it('what waits is settled when it has been looked at where a directory above it has brought it', async () => {
+  const { settle, pursuit, look } = await opened()
+  settle.changed({ volume: VOLUME, path: path('d/h') }, performance.now())
+  let isSettled = false
+  const wait = async (): Promise<void> => {
+    await pursuit.settled(VOLUME, new AbortController().signal)
+    isSettled = true
+  }
+  const settled = wait()
+  const old = await look(1)
+  settle.renamed(VOLUME, path('d'), path('e'), performance.now())
+  old?.ended({ kind: 'gone', topmost: path('d') })
+  const others = [await look(2), await look(3)]
+  expect(isSettled).toBe(false)
+  for (const other of others) other?.ended({ kind: 'gone', topmost: path('d') })
+  await settled
 })
