@@ -14,7 +14,7 @@ import type { Outcome } from './capture-job.ts'
 import type { CaptureClient } from './capture-thread.ts'
 import { currentNames } from './current-names.ts'
 import type { Held } from './held.ts'
-import { examineRequest, pairRequest, pairSides, settledBy } from './looks.ts'
+import { examineRequest, pairRequest, pairSides, pinLook, settledBy } from './looks.ts'
 import type { Pin, Pins } from './pins.ts'
 import { type Place, placeKey } from './place.ts'
 import type { Finding, Recorded, Recorder } from './recorder.ts'
@@ -63,7 +63,7 @@ interface Pursued {
 
 /** Looks taken at once: their states are fetched together. */
 const TAKE_MAX = 64
-/** While more versions than these are held open, only so many looks are taken beside them: most of those must wait for a version anyway. */
+/** While more versions than these are held open, only so many looks are under way beside them: most of those must wait for a version anyway. */
 const PINS_FIRST = 64
 const LOOKS_BESIDE_PINS = 8
 /** With so few left, what was held back is looked at again. */
@@ -84,6 +84,8 @@ export class Pursuit {
   readonly #pairs = new Set<string>()
   /** Looks taken and not yet finished. */
   #underWay = 0
+  /** Nothing else is taken before some of them end. */
+  #isOnlyUrgent = false
 
   constructor(parts: PursuitParts) {
     this.#parts = parts
@@ -140,7 +142,7 @@ export class Pursuit {
     while (!signal.aborted) {
       const taken = await this.#takeSome()
       if (taken > 0) continue
-      const nextMs = settle.nextMs()
+      const nextMs = settle.nextMs(this.#isOnlyUrgent ? 'urgent' : 'all')
       // Without room or chunk sizes, whoever makes them rings.
       const isReady = this.#parts.capture.room > 0 && this.#parts.chunkSizes() !== undefined
       await this.#alarm.sleep(nextMs === undefined || !isReady ? undefined : Math.max(0, nextMs - performance.now()), signal)
@@ -153,21 +155,18 @@ export class Pursuit {
     const room = Math.min(TAKE_MAX, capture.room)
     if (sizes === undefined || room === 0) return 0
     const freed = pins.takeFreed()
+    const looksBefore = this.#underWay - pins.busySize
     const taken = pins.take(room)
     // The kernel had more than may be open at once; now it has not.
     if (pins.size < PINS_FEW && settle.heldSize > 0) settle.release(performance.now())
     const isBacklog = pins.size >= PINS_FIRST
-    const left = Math.max(0, room - taken.length)
-    const looks = settle.take(
-      performance.now(),
-      isBacklog ? Math.min(left, LOOKS_BESIDE_PINS) : left,
-      held.hasRoomForScan && !isBacklog ? 'all' : 'events',
-    )
-    const pinLooks = taken.map(
-      (pin): Due => ({ volume: pin.volume, path: pin.path, origin: 'event', asIs: false, isDeep: false, retries: 0, writer: pin.writer }),
-    )
+    const beside = isBacklog ? LOOKS_BESIDE_PINS - looksBefore : room
+    this.#isOnlyUrgent = beside <= 0
+    const urgent = settle.take(performance.now(), room - taken.length, 'urgent')
+    const left = Math.min(room - taken.length - urgent.length, beside)
+    const looks = [...urgent, ...settle.take(performance.now(), left, held.hasRoomForScan && !isBacklog ? 'all' : 'events')]
     this.#underWay += taken.length + looks.length
-    await this.#dispatch([...pinLooks, ...freed, ...looks.filter((look) => !pins.putBehind(look))], taken, sizes)
+    await this.#dispatch([...taken.map(pinLook), ...freed, ...looks.filter((look) => !pins.putBehind(look))], taken, sizes)
     return freed.length + taken.length + looks.length
   }
 

@@ -53,7 +53,7 @@ export class Settle {
   readonly #written = new DueQueue<SettleEntry>()
   readonly #scanned: SettleEntry[] = []
   /** What others wait for before they can be recorded. */
-  readonly #urgent: SettleEntry[] = []
+  readonly #urgent = new DueQueue<SettleEntry>()
   readonly #perVolume = new Map<Label, number>()
   readonly #held = new Set<SettleEntry>()
   readonly #below = new Below<SettleEntry>()
@@ -166,11 +166,7 @@ export class Settle {
     const entry = known ?? this.#add(place, origin, nowMs)
     if (isDeep) entry.isDeep = true
     entry.tickets.push(ticket)
-    if (isUrgent && this.#held.delete(entry)) this.#schedule(entry, nowMs)
-    if (isUrgent && !entry.isUrgent) {
-      entry.isUrgent = true
-      this.#urgent.push(entry)
-    }
+    if (isUrgent) this.#hurry(entry, this.#held.delete(entry) ? nowMs : entry.dueMs)
     if (entry.isLooking) {
       noteDuringLook(entry, nowMs)
       return
@@ -183,6 +179,13 @@ export class Settle {
     else this.#schedule(entry, nowMs)
   }
 
+  /** From the queue where it is, which passes it over then, to that of those for which others wait. */
+  #hurry(entry: SettleEntry, dueMs: number): void {
+    if (!entry.isUrgent) entry.queuedMs = NOT_QUEUED
+    entry.isUrgent = true
+    if (!entry.isLooking) this.#schedule(entry, dueMs)
+  }
+
   /** Forgets what waits of a volume because of events. What somebody holds a ticket for stays, and as many may come again. */
   #collapse(volume: Label): void {
     for (const entry of this.#entries.values()) {
@@ -193,9 +196,10 @@ export class Settle {
   }
 
   /** When `take` will next have something that waits for a time; what a scan found is always due. */
-  nextMs(): number | undefined {
-    const [events, written] = [this.#events.nextMs, this.#written.nextMs]
-    return events === undefined || (written !== undefined && written < events) ? written : events
+  nextMs(from: 'all' | 'urgent' = 'all'): number | undefined {
+    if (from === 'urgent') return this.#urgent.nextMs
+    const times = [this.#urgent.nextMs, this.#written.nextMs, this.#events.nextMs].filter((timeMs) => timeMs !== undefined)
+    return times.length === 0 ? undefined : Math.min(...times)
   }
 
   /** How many paths wait for older versions to be recorded, whatever time it is. */
@@ -209,14 +213,13 @@ export class Settle {
     this.#held.clear()
   }
 
-  /** At most `max` paths that are due; they are being looked at until `finished` is told. */
-  take(nowMs: number, max: number, from: 'all' | 'events'): Due[] {
+  /** At most `max` paths that are due, those first for which others wait; they are being looked at until `finished` is told. */
+  take(nowMs: number, max: number, from: 'all' | 'events' | 'urgent'): Due[] {
     const due: Due[] = []
     while (due.length < max) {
       const entry =
-        this.#nextUrgent(nowMs) ??
-        this.#nextOf(this.#written, nowMs) ??
-        this.#nextOf(this.#events, nowMs) ??
+        this.#nextOf(this.#urgent, nowMs) ??
+        (from === 'urgent' ? undefined : (this.#nextOf(this.#written, nowMs) ?? this.#nextOf(this.#events, nowMs))) ??
         (from === 'all' ? this.#nextScanned() : undefined)
       if (entry === undefined) break
       entry.isLooking = true
@@ -228,19 +231,6 @@ export class Settle {
       due.push({ ...place, origin, asIs: this.#mayBeAsIs(entry, nowMs), isDeep: isDeepLook, retries, writer })
     }
     return due
-  }
-
-  #nextUrgent(nowMs: number): SettleEntry | undefined {
-    for (let i = 0; i < this.#urgent.length; ) {
-      const entry = this.#urgent[i]
-      if (entry !== undefined && this.#isWaiting(entry) && entry.dueMs > nowMs) {
-        i += 1
-        continue
-      }
-      this.#urgent.splice(i, 1)
-      if (entry !== undefined && this.#isWaiting(entry)) return entry
-    }
-    return undefined
   }
 
   #nextOf(queue: DueQueue<SettleEntry>, nowMs: number): SettleEntry | undefined {
@@ -299,7 +289,8 @@ export class Settle {
     const tickets = entry.looking
     entry.looking = []
     entry.retries = 0
-    entry.isUrgent = false
+    // Others wait for the look that comes next, if one does.
+    if (again !== 'change') entry.isUrgent = false
     if (settled.kind === 'captured-open') entry.paceMs = nowMs + PACE * settled.durationMs
     this.#countOpen(entry, settled)
     if (again === 'change') {
@@ -317,7 +308,6 @@ export class Settle {
   }
 
   #retry(entry: SettleEntry, nowMs: number): void {
-    if (entry.isUrgent) this.#urgent.push(entry)
     if (entry.reason !== 'change') {
       entry.reason = 'change'
       entry.firstMs = nowMs
@@ -384,7 +374,8 @@ export class Settle {
     entry.dueMs = dueMs
     if (dueMs >= entry.queuedMs) return
     entry.queuedMs = dueMs
-    const queue = entry.reason === 'change' && !entry.isClosed ? this.#written : this.#events
+    const ordinary = entry.reason === 'change' && !entry.isClosed ? this.#written : this.#events
+    const queue = entry.isUrgent ? this.#urgent : ordinary
     queue.push(entry, dueMs)
   }
 }

@@ -23,7 +23,7 @@ const fails = (error: unknown): void => {
 }
 
 /** A pursuit whose captures end as the test says, and whose state says late which names a file has. */
-async function opened() {
+async function opened(room = 1) {
   const directory = scratchDirectory()
   const journal = await openJournal(directory)
   const state = await State.open(`${directory}/state`, 1, 1)
@@ -41,10 +41,13 @@ async function opened() {
   const recorder = new Recorder({ journal, state, held, order, moves, lag: new JournalLag(), lookAt: () => {} })
   onTestFinished(() => recorder.close())
   const clients: CaptureClient[] = []
+  const paths: string[] = []
   const capture = {
-    room: 1,
-    dispatch: (_root: unknown, _sizes: unknown, requests: readonly (readonly [unknown, CaptureClient])[]) =>
-      void clients.push(...requests.map(([, client]) => client)),
+    room,
+    dispatch: (_root: unknown, _sizes: unknown, requests: readonly (readonly [{ path: string }, CaptureClient])[]) => {
+      clients.push(...requests.map(([, client]) => client))
+      paths.push(...requests.map(([{ path: at }]) => at))
+    },
   } as unknown as Capture
   const [asked, answer] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
   const slow = {
@@ -71,7 +74,7 @@ async function opened() {
     await expect.poll(() => clients.length).toBeGreaterThanOrEqual(count)
     return clients[count - 1]
   }
-  return { settle, pursuit, look, asked: asked.promise, answer: answer.resolve }
+  return { settle, pins, pursuit, look, paths, asked: asked.promise, answer: answer.resolve }
 }
 
 it('a look that changes what other names of a file say has ended when these are to be looked at', async () => {
@@ -103,4 +106,19 @@ it('what waits is settled when it has been looked at where a directory above it 
   expect(isSettled).toBe(false)
   for (const other of others) other?.ended({ kind: 'gone', topmost: path('d') })
   await settled
+})
+
+it('beside many versions only a few looks are under way, and those for which others wait', async () => {
+  const { settle, pins, pursuit, paths } = await opened(1000)
+  for (let i = 0; i < 100; i++) pins.add({ volume: VOLUME, path: path(`v${i}`), fd: 0, writer: undefined, attempts: 0, release: () => {} })
+  for (let i = 0; i < 50; i++) settle.changed({ volume: VOLUME, path: path(`f${i}`) }, performance.now())
+  const looks = (): string[] => paths.filter((at) => /^[fg]/.test(at))
+  pursuit.wake()
+  await expect.poll(() => paths.length).toBeGreaterThan(100)
+  for (let count = 1; count <= 3; count++) {
+    settle.found({ volume: VOLUME, path: path(`g${count}`) }, 'event', { answered: () => {} }, performance.now(), { isUrgent: true })
+    pursuit.wake()
+    await expect.poll(looks).toContain(`g${count}`)
+  }
+  expect(looks().filter((at) => at.startsWith('f'))).toHaveLength(8)
 })
