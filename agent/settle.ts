@@ -58,15 +58,17 @@ export class Settle {
   readonly #held = new Set<SettleEntry>()
   readonly #below = new Below<SettleEntry>()
   readonly #onCollapsed: (volume: Label) => void
+  readonly #pathsMax: number
   /** Of volumes that were collapsed while more had to stay than usually may wait. */
   readonly #bounds = new Map<Label, number>()
   #moves = 0
   #scannedNext = 0
   #openFiles = 0
 
-  /** `onCollapsed` is told where more waited of a volume than may: they are forgotten, and a scan of the volume is to find them. */
-  constructor(onCollapsed: (volume: Label) => void) {
+  /** `onCollapsed` is told where more than `pathsMax` waited of a volume: they are forgotten, and a scan of the volume is to find them. */
+  constructor(onCollapsed: (volume: Label) => void, pathsMax = DIRTY_PATHS_MAX) {
     this.#onCollapsed = onCollapsed
+    this.#pathsMax = pathsMax
   }
 
   /** Paths that wait or are being looked at. */
@@ -191,7 +193,7 @@ export class Settle {
     for (const entry of this.#entries.values()) {
       if (entry.place.volume === volume && !entry.isLooking && entry.tickets.length === 0) this.#remove(entry)
     }
-    this.#bounds.set(volume, (this.#perVolume.get(volume) ?? 0) + DIRTY_PATHS_MAX)
+    this.#bounds.set(volume, (this.#perVolume.get(volume) ?? 0) + this.#pathsMax)
     this.#onCollapsed(volume)
   }
 
@@ -348,8 +350,8 @@ export class Settle {
   #begin(place: Place, origin: Origin, nowMs: number): SettleEntry | undefined {
     const { volume } = place
     const count = this.#perVolume.get(volume) ?? 0
-    if (count < DIRTY_PATHS_MAX) this.#bounds.delete(volume)
-    if (count < (this.#bounds.get(volume) ?? DIRTY_PATHS_MAX)) return this.#add(place, origin, nowMs)
+    if (count < this.#pathsMax) this.#bounds.delete(volume)
+    if (count < (this.#bounds.get(volume) ?? this.#pathsMax)) return this.#add(place, origin, nowMs)
     this.#collapse(volume)
     return undefined
   }

@@ -1,11 +1,11 @@
 import { describe, expect, it } from 'vitest'
 import { Settle } from '../../agent/settle.ts'
 import type { Settled, Ticket } from '../../agent/settle-entry.ts'
-import { DIRTY_PATHS_MAX } from '../../shared/limits.ts'
 import { label, relativePath } from '../../shared/path.ts'
 
 const VOLUME = label('images', 'volume')
 const place = (path: string) => ({ volume: VOLUME, path: relativePath(path) })
+const PATHS_MAX = 100
 const noScan = (): void => {
   throw new Error('nothing was to be left to a scan')
 }
@@ -235,11 +235,11 @@ describe('settle', () => {
   describe('when there is no room for another path of a volume', () => {
     const full = () => {
       const scans: string[] = []
-      const settle = new Settle((volume) => void scans.push(volume))
-      for (let i = 1; i < DIRTY_PATHS_MAX; i++) settle.changed(place(`f${i}`), 0)
+      const settle = new Settle((volume) => void scans.push(volume), PATHS_MAX)
+      for (let i = 1; i < PATHS_MAX; i++) settle.changed(place(`f${i}`), 0)
       settle.changed(place('d/f'), 0)
       expect(scans).toEqual([])
-      expect(settle.size).toBe(DIRTY_PATHS_MAX)
+      expect(settle.size).toBe(PATHS_MAX)
       return { settle, scans }
     }
 
@@ -261,12 +261,12 @@ describe('settle', () => {
       settle.take(0, 1, 'all')
       settle.expectAll(VOLUME, { answered() {} })
       settle.changed(place('one-more'), 1)
-      expect(settle.size).toBe(DIRTY_PATHS_MAX)
-      for (let i = 0; i < DIRTY_PATHS_MAX; i++) settle.changed(place(`g${i}`), 1)
+      expect(settle.size).toBe(PATHS_MAX)
+      for (let i = 0; i < PATHS_MAX; i++) settle.changed(place(`g${i}`), 1)
       expect(scans).toEqual([VOLUME])
       settle.changed(place('one-more'), 1)
       expect(scans).toEqual([VOLUME, VOLUME])
-      expect(settle.size).toBe(DIRTY_PATHS_MAX)
+      expect(settle.size).toBe(PATHS_MAX)
     })
   })
 
