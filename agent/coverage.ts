@@ -27,6 +27,8 @@ export interface CoverageParts {
   readonly lookAgain: () => void
   /** Whether a scan is still to say how things stand. */
   readonly isOwing: () => boolean
+  /** Resolves when a scan that begins after the call has said so. @throws incomplete */
+  readonly proveByScan: () => Promise<void>
   readonly now: () => HybridTime
 }
 
@@ -101,7 +103,12 @@ export class Coverage {
       watcher.settled(mark)
       await this.#conclude(provenMs, losses, mark)
       this.#losses.splice(0, losses.length)
-      if (!isOwing()) watcher.verified(this.#told())
+      if (isOwing()) {
+        // Of something since the question events do not tell.
+        for (const { resolve, reject } of proofs.splice(0)) this.#parts.proveByScan().then(resolve, reject)
+        return
+      }
+      watcher.verified(this.#told())
       if (proofs.length > 0 && volume.unreadable.length > 0) {
         // It may be readable now, or gone.
         this.#parts.lookAgain()

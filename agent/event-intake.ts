@@ -2,8 +2,8 @@
  * What a volume's watcher tells, handed to whoever deals with it: paths to settle, versions to pins, moves to renames, what
  * may have been missed to scans and gaps.
  *
- * Invariant: every event has left its mark when `take` returns, but for names that must be looked up first. It prevents a
- * fence from being answered before what it stands for is known.
+ * Invariant: every event has left its mark when `take` returns, but for names that must be looked up first, which `lookedUp`
+ * waits for. It prevents a fence from being answered before what it stands for is known.
  */
 import { type HybridTime, startOfMillisecond, TIME_ZERO } from '../shared/clock.ts'
 import { parentOf, type RelativePath } from '../shared/path.ts'
@@ -18,6 +18,7 @@ import type { Settle } from './settle.ts'
 import type { State } from './state.ts'
 import type { Suspects } from './suspects.ts'
 import type { Volume } from './volume.ts'
+import { ended } from './waiting.ts'
 import type { WatchEvent } from './watch/watcher.ts'
 
 export interface EventIntakeParts {
@@ -38,6 +39,7 @@ export interface EventIntakeParts {
 
 export class EventIntake {
   readonly #parts: EventIntakeParts
+  readonly #lookingUp = new Set<Promise<void>>()
 
   constructor(parts: EventIntakeParts) {
     this.#parts = parts
@@ -53,7 +55,7 @@ export class EventIntake {
         this.#takeRename(event)
         return
       case 'inode':
-        void this.#takeInode(event.inode)
+        this.#lookUp(event.inode)
         return
       case 'pin':
         if (volume.isIgnored(event.path)) event.release()
@@ -79,37 +81,39 @@ export class EventIntake {
   }
 
   #takeDirty({ path, isOpen, isEntry, isDirectoryGone, writer }: Extract<WatchEvent, { kind: 'dirty' }>): void {
-    const { volume, settle, suspects, rounds } = this.#parts
+    const { volume, settle, suspects } = this.#parts
     const nowMs = performance.now()
     if (isDirectoryGone === true) this.#lookForAnother(path, nowMs)
     const parent = isEntry === true ? parentOf(path) : undefined
     suspects.told({ volume: volume.name, path })
     if (parent !== undefined) suspects.told({ volume: volume.name, path: parent })
     const hint = { isOpen: isOpen === true, isSure: volume.mode === 'complete', writer }
-    const isKept =
-      settle.changed({ volume: volume.name, path }, nowMs, hint) &&
-      (parent === undefined || settle.childrenChanged({ volume: volume.name, path: parent }, nowMs))
-    if (isKept) return
-    settle.collapse(volume.name)
-    // Where closed versions are held open none is lost by looking at the paths later.
-    if (volume.mode !== 'complete') this.#parts.owe('more changed at once than could be followed')
-    rounds.want()
+    settle.changed({ volume: volume.name, path }, nowMs, hint)
+    if (parent !== undefined) settle.childrenChanged({ volume: volume.name, path: parent }, nowMs)
   }
 
   /** Events of what went with a directory name no place any more: if one of its name is there, it is compared as a whole. */
   #lookForAnother(path: RelativePath, nowMs: number): void {
-    const { volume, settle, suspects, rescans, state } = this.#parts
-    const place = { volume: volume.name, path }
-    const decided = rescans.announce(path)
+    const { volume, settle, suspects, rescans, state, pursuit } = this.#parts
+    const announced = rescans.announce(path)
     suspects.toldWithin(volume.name, path)
-    const answered = (): void => {
+    const lookAt = (place: RelativePath, atMs: number): void => {
       const compare = async (): Promise<void> => {
-        const known = await state.at(place)
-        if (known?.version.kind === 'directory') rescans.add({ path, isShallow: false })
+        announced.isLooked = true
+        const known = await state.at({ volume: volume.name, path: place })
+        // A directory above it was renamed meanwhile.
+        if (announced.path !== place) {
+          announced.isLooked = false
+          lookAt(announced.path, performance.now())
+          pursuit.wake()
+          return
+        }
+        if (known?.version.kind === 'directory') rescans.add({ path: place, isShallow: false })
+        rescans.decided(announced)
       }
-      void compare().finally(decided)
+      settle.found({ volume: volume.name, path: place }, 'event', { answered: () => void compare() }, atMs)
     }
-    settle.found(place, 'event', { answered }, nowMs)
+    lookAt(path, nowMs)
   }
 
   /** The look at the new place records the move; what it does not, a scan of what is there finds. */
@@ -129,11 +133,22 @@ export class EventIntake {
         renames.remove(rename)
         settle.changed({ volume: volume.name, path: rename.from }, performance.now(), { isSure: true })
         if (!rename.isRecorded || rename.isDoubted) this.#parts.rescans.add({ path: rename.to, isShallow: false })
+        if (rename.isReused) this.#parts.rescans.add({ path: rename.from, isShallow: false })
         this.#parts.rescans.progress()
       }
       settle.found({ volume: volume.name, path: place }, 'event', { answered }, performance.now(), { isUrgent: true })
     }
     lookAt(to)
+  }
+
+  #lookUp(inode: bigint): void {
+    const taking = this.#takeInode(inode).finally(() => this.#lookingUp.delete(taking))
+    this.#lookingUp.add(taking)
+  }
+
+  /** Resolves when the names of what was told of before are known to whoever looks at them, or the signal is given. */
+  lookedUp(signal: AbortSignal): Promise<void> {
+    return ended([...this.#lookingUp], signal)
   }
 
   async #takeInode(inode: bigint): Promise<void> {

@@ -89,12 +89,20 @@ export class Guard {
   /** Resolves when everything that changed before this call is journalled: by events where they prove it, else by a scan. @throws incomplete */
   prove(): Promise<void> {
     const { rounds, coverage, volume } = this.#parts
-    return volume.watcher?.mode === 'complete' && !rounds.isOwing ? coverage.prove() : rounds.prove()
+    return volume.watcher?.mode === 'complete' && !rounds.isOwing ? coverage.prove() : this.proveByScan()
+  }
+
+  /** The same, by a scan and by those of what was moved out of its way. @throws incomplete */
+  async proveByScan(): Promise<void> {
+    const { rounds, signal } = this.#parts
+    await rounds.prove()
+    await this.settled(signal)
   }
 
   /** Resolves when everything of the volume that waits now has been dealt with. */
   async settled(signal: AbortSignal): Promise<void> {
     const { pursuit, renames, volume } = this.#parts
+    await this.#intake.lookedUp(signal)
     await pursuit.settled(volume.name, signal)
     while ((this.#parts.rescans.isBusy || renames.has(volume.name)) && !signal.aborted) {
       await this.#parts.rescans.progressed(signal)
@@ -140,6 +148,17 @@ export class Guard {
   repair(gap: OpenGap): void {
     this.#parts.rounds.owe(gap)
     this.#parts.rounds.want()
+  }
+
+  /** More waited at once than can be followed one by one, and was forgotten: a full scan finds it. */
+  collapsed(): void {
+    const { volume, rounds, suspects, log } = this.#parts
+    log.warn('more paths changed than can be followed one by one: the volume is scanned', { volume: volume.name })
+    // Where closed versions are held open none is lost by looking at the paths later.
+    if (volume.mode !== 'complete') this.#owe('more changed at once than could be followed')
+    rounds.want()
+    const isScanned = suspects.allTold()
+    void rounds.scan(false).then(isScanned, isScanned)
   }
 
   /** A full scan, as soon as possible. */

@@ -5,6 +5,7 @@
  * volume whose guard has stopped.
  */
 import type { HybridClock } from '../shared/clock.ts'
+import { DIRTY_PATHS_MAX } from '../shared/limits.ts'
 import type { Log } from '../shared/log.ts'
 import type { AgentConfig } from './config.ts'
 import { Coverage } from './coverage.ts'
@@ -24,6 +25,14 @@ import { Suspects } from './suspects.ts'
 import type { Volume } from './volume.ts'
 import type { VolumeRoots } from './volume-roots.ts'
 import type { OpenWatcher } from './watch/watcher.ts'
+
+/** For showing what becomes of more paths than may wait: then fewer may. */
+const PATHS_VARIABLE = 'PACSIMILE_TEST_PATHS'
+
+/** How many paths of a volume may wait to be looked at because of events. */
+export function dirtyPathsMax(): number {
+  return Number(process.env[PATHS_VARIABLE] ?? DIRTY_PATHS_MAX)
+}
 
 export interface GuardingParts {
   readonly config: AgentConfig
@@ -60,6 +69,7 @@ export function guardOf(parts: GuardingParts, volume: Volume, { acceptRoot, acce
       for (const { path } of volume.unreadable) lookAt({ volume: name, path })
     },
     isOwing: () => rounds.isOwing,
+    proveByScan: () => guard.proveByScan(),
     now: () => clock.tick(),
   })
   const guard: Guard = new Guard({

@@ -9,6 +9,7 @@ import type { CaptureRequest } from './capture.ts'
 import type { Outcome, Side } from './capture-job.ts'
 import { identityOf } from './file-stat.ts'
 import type { Held } from './held.ts'
+import type { Pin } from './pins.ts'
 import type { Place } from './place.ts'
 import type { Recorded } from './recorder.ts'
 import type { Due, Origin, Settled } from './settle-entry.ts'
@@ -16,6 +17,11 @@ import type { Known } from './state.ts'
 
 /** What SQLite appends to a database's name for its write-ahead log. */
 const WAL_SUFFIX = '-wal'
+
+/** For a version that is held open. */
+export function pinLook({ volume, path, writer }: Pin): Due {
+  return { volume, path, origin: 'event', asIs: false, isDeep: false, retries: 0, writer }
+}
 
 export function examineRequest(look: Due, known: Known | undefined, held: Held, pin: number | undefined): CaptureRequest {
   const { asIs, isDeep, origin } = look

@@ -63,15 +63,25 @@ export class Order {
     return version.inode !== knownInode && !(bornNs !== undefined && bornNs < fence.closedBeforeNs)
   }
 
-  #isBeforeRename({ volume, path, outcome, retries }: Finding): boolean {
+  #isBeforeRename(finding: Finding): boolean {
+    const { volume, path, outcome, retries } = finding
     // What a rename brings there would end what was recorded before it.
     if (this.#renames.isBelowTarget({ volume, path })) return true
-    if (outcome.kind !== 'gone') return false
+    if (outcome.kind !== 'gone') return this.#isLeft(finding)
     const places = [path, outcome.topmost].map((gone) => ({ volume, path: gone }))
     if (!places.some((gone) => this.#renames.concerns(gone))) return false
     // Directories that were moved into each other and are gone since may wait for each other: none waits for ever.
     if (retries < RENAME_RETRIES_MAX) return true
     for (const gone of places) this.#renames.doubt(gone)
+    return false
+  }
+
+  /** To record it would put it into the directory that was moved away, and move it with that. */
+  #isLeft({ volume, path, outcome, retries }: Finding): boolean {
+    const [place, isOfDirectory] = [{ volume, path }, isDirectory(outcome)]
+    if (!this.#renames.isLeft(place, isOfDirectory)) return false
+    if (retries < RENAME_RETRIES_MAX) return true
+    this.#renames.reuse(place, isOfDirectory)
     return false
   }
 }

@@ -20,7 +20,7 @@ import { type Epoch, epochRecord } from './epoch.ts'
 import { fetchChunk } from './fetch.ts'
 import { Forecast } from './forecast.ts'
 import type { Guard } from './guard.ts'
-import { guardOf } from './guarding.ts'
+import { dirtyPathsMax, guardOf } from './guarding.ts'
 import { EpochOver } from './handshake.ts'
 import { Held } from './held.ts'
 import { tlsOptions } from './identity.ts'
@@ -71,7 +71,7 @@ export class Protection {
   readonly journal: Journal
   readonly held: Held
   readonly spool: Spool
-  readonly settle = new Settle()
+  readonly settle = new Settle((volume) => this.#guardOf(volume)?.collapsed(), dirtyPathsMax())
   readonly pins = new Pins()
   readonly lag = new JournalLag()
   readonly volumes: ReadonlyMap<Label, Volume>

@@ -14,7 +14,7 @@ import type { Outcome } from './capture-job.ts'
 import type { CaptureClient } from './capture-thread.ts'
 import { currentNames } from './current-names.ts'
 import type { Held } from './held.ts'
-import { examineRequest, pairRequest, pairSides, settledBy } from './looks.ts'
+import { examineRequest, pairRequest, pairSides, pinLook, settledBy } from './looks.ts'
 import type { Pin, Pins } from './pins.ts'
 import { type Place, placeKey } from './place.ts'
 import type { Finding, Recorded, Recorder } from './recorder.ts'
@@ -48,7 +48,7 @@ export interface PursuitParts {
 /** What a look rests on and what it has brought so far. */
 interface Basis extends Place {
   readonly known: Known | undefined
-  readonly removals: number
+  readonly begun: Finding['begun']
   readonly pinned: Set<Digest>
   readonly takings: Promise<void>[]
 }
@@ -63,7 +63,7 @@ interface Pursued {
 
 /** Looks taken at once: their states are fetched together. */
 const TAKE_MAX = 64
-/** While more versions than these are held open, only so many looks are taken beside them: most of those must wait for a version anyway. */
+/** While more versions than these are held open, only so many looks are under way beside them: most of those must wait for a version anyway. */
 const PINS_FIRST = 64
 const LOOKS_BESIDE_PINS = 8
 /** With so few left, what was held back is looked at again. */
@@ -84,6 +84,8 @@ export class Pursuit {
   readonly #pairs = new Set<string>()
   /** Looks taken and not yet finished. */
   #underWay = 0
+  /** Nothing else is taken before some of them end. */
+  #isOnlyUrgent = false
 
   constructor(parts: PursuitParts) {
     this.#parts = parts
@@ -114,23 +116,25 @@ export class Pursuit {
     return this.#progressed.wait(signal)
   }
 
-  /** Resolves when every path and version of the volume that waits now has been dealt with, or the signal is given. */
+  /** Resolves when every path and version of the volume that waits now has been dealt with, wherever it is by then, or the signal is given. */
   async settled(volume: Label, signal: AbortSignal): Promise<void> {
     const { settle, pins } = this.#parts
     const waiters = new Waiters()
-    this.wake()
-    // First, for a version that could not be captured leads to a look at its path.
-    await pins.settled(volume, signal)
-    let answered = 0
-    const count = settle.expectAll(volume, {
-      answered: () => {
-        answered += 1
+    for (let moves = -1; settle.moves !== moves && !signal.aborted; ) {
+      moves = settle.moves
+      let left = 0
+      const answered = (): void => {
+        left -= 1
         waiters.wake()
-      },
-    })
-    const isDone = (): boolean => answered === count
-    this.wake()
-    while (!isDone() && !signal.aborted) await waiters.wait(signal)
+      }
+      const isDone = (): boolean => left === 0
+      this.wake()
+      // First, for a version that could not be captured leads to a look at its path.
+      await pins.settled(volume, signal)
+      left = settle.expectAll(volume, { answered })
+      this.wake()
+      while (!isDone() && !signal.aborted) await waiters.wait(signal)
+    }
   }
 
   async run(signal: AbortSignal): Promise<void> {
@@ -138,7 +142,7 @@ export class Pursuit {
     while (!signal.aborted) {
       const taken = await this.#takeSome()
       if (taken > 0) continue
-      const nextMs = settle.nextMs()
+      const nextMs = settle.nextMs(this.#isOnlyUrgent ? 'urgent' : 'all')
       // Without room or chunk sizes, whoever makes them rings.
       const isReady = this.#parts.capture.room > 0 && this.#parts.chunkSizes() !== undefined
       await this.#alarm.sleep(nextMs === undefined || !isReady ? undefined : Math.max(0, nextMs - performance.now()), signal)
@@ -151,21 +155,18 @@ export class Pursuit {
     const room = Math.min(TAKE_MAX, capture.room)
     if (sizes === undefined || room === 0) return 0
     const freed = pins.takeFreed()
+    const looksBefore = this.#underWay - pins.busySize
     const taken = pins.take(room)
     // The kernel had more than may be open at once; now it has not.
     if (pins.size < PINS_FEW && settle.heldSize > 0) settle.release(performance.now())
     const isBacklog = pins.size >= PINS_FIRST
-    const left = Math.max(0, room - taken.length)
-    const looks = settle.take(
-      performance.now(),
-      isBacklog ? Math.min(left, LOOKS_BESIDE_PINS) : left,
-      held.hasRoomForScan && !isBacklog ? 'all' : 'events',
-    )
-    const pinLooks = taken.map(
-      (pin): Due => ({ volume: pin.volume, path: pin.path, origin: 'event', asIs: false, isDeep: false, retries: 0, writer: pin.writer }),
-    )
+    const beside = isBacklog ? LOOKS_BESIDE_PINS - looksBefore : room
+    this.#isOnlyUrgent = beside <= 0
+    const urgent = settle.take(performance.now(), room - taken.length, 'urgent')
+    const left = Math.min(room - taken.length - urgent.length, beside)
+    const looks = [...urgent, ...settle.take(performance.now(), left, held.hasRoomForScan && !isBacklog ? 'all' : 'events')]
     this.#underWay += taken.length + looks.length
-    await this.#dispatch([...pinLooks, ...freed, ...looks.filter((look) => !pins.putBehind(look))], taken, sizes)
+    await this.#dispatch([...taken.map(pinLook), ...freed, ...looks.filter((look) => !pins.putBehind(look))], taken, sizes)
     return freed.length + taken.length + looks.length
   }
 
@@ -173,14 +174,14 @@ export class Pursuit {
   async #dispatch(looks: readonly Due[], pins: readonly Pin[], sizes: ChunkSizes): Promise<void> {
     if (looks.length === 0) return
     const { state, capture, held, volumes } = this.#parts
-    const { removals } = state
+    const { removals, applied } = state
     const known = await state.atMany(looks)
     for (const volume of volumes.values()) {
       const { root } = volume
       const requests: [CaptureRequest, CaptureClient][] = []
       for (const [i, look] of looks.entries()) {
         if (look.volume !== volume.name) continue
-        const pursued = { look, pin: pins[i], volume, basis: basisOf(look, known[i], removals) }
+        const pursued = { look, pin: pins[i], volume, basis: basisOf(look, known[i], { removals, applied }) }
         if (root === undefined || volume.isIgnored(look.path)) this.#finish(pursued, { kind: 'done' }, false)
         else requests.push([examineRequest(look, known[i], held, pins[i]?.fd), this.#client(pursued)])
       }
@@ -267,10 +268,10 @@ export class Pursuit {
       return
     }
     this.#pairs.add(key)
-    const { removals } = state
+    const { removals, applied } = state
     const places = pairSides(volume.name, base)
     const known = await state.atMany(places)
-    const [baseBasis, walBasis] = places.map((place, i) => basisOf(place, known[i], removals))
+    const [baseBasis, walBasis] = places.map((place, i) => basisOf(place, known[i], { removals, applied }))
     if (baseBasis === undefined || walBasis === undefined) throw new TypeError('a pair has two sides')
     const client: CaptureClient = {
       ...this.#client({ ...pursued, basis: baseBasis }),
@@ -301,14 +302,14 @@ export class Pursuit {
     const { look, pin } = pursued
     const isLast = pin !== undefined && pin.attempts >= PIN_ATTEMPTS_MAX
     const findings = parts.map(({ basis, outcome: found }): Finding => {
-      const { volume, path, known, removals, pinned } = basis
+      const { volume, path, known, begun, pinned } = basis
       return {
         volume,
         path,
         outcome: found,
         knownSeq: known?.seq,
         knownInode: known?.version.inode,
-        removals,
+        begun,
         pinned,
         hasWaited: false,
         pin: pin === undefined ? undefined : { isLast },
@@ -340,8 +341,12 @@ export class Pursuit {
     // The file may have lost this name since, and whoever looked for it under another one could not know of this version.
     if (pin !== undefined && hasChanged && !this.#parts.pins.isFollowed(pin))
       this.#parts.settle.changed(pin, performance.now(), { isSure: true })
-    this.#finish(pursued, settledBy(outcome, recorded), hasChanged)
-    if (look.origin === 'event') for (const each of recorded) await this.#spread(look, each)
+    try {
+      // First, for whoever waits for this look waits for what it leads to.
+      if (look.origin === 'event') await this.#spread(look, recorded)
+    } finally {
+      this.#finish(pursued, settledBy(outcome, recorded), hasChanged)
+    }
   }
 
   /** Its directory may have been renamed since it was closed. */
@@ -366,21 +371,25 @@ export class Pursuit {
   }
 
   /** What a change says of other paths: the directory's times are others, and so are those of the file's other names. */
-  async #spread(look: Place, { touched, inodes, isReplaced }: Recorded): Promise<void> {
+  async #spread(look: Place, recorded: readonly Recorded[]): Promise<void> {
     const { settle, onReplaced } = this.#parts
-    if (isReplaced) onReplaced(look)
-    if (touched !== undefined) settle.childrenChanged({ volume: look.volume, path: touched }, performance.now())
-    for (const inode of inodes) {
-      for (const path of await currentNames(this.#parts, look.volume, inode)) {
-        if (path !== look.path) settle.changed({ volume: look.volume, path }, performance.now())
+    const { volume } = look
+    // First what is named by its path: a directory may get another name while one waits.
+    for (const { touched, isReplaced } of recorded) {
+      if (isReplaced) onReplaced(look)
+      if (touched !== undefined) settle.childrenChanged({ volume, path: touched }, performance.now())
+    }
+    for (const inode of recorded.flatMap(({ inodes }) => inodes)) {
+      for (const path of await currentNames(this.#parts, volume, inode)) {
+        if (path !== look.path) settle.changed({ volume, path }, performance.now())
       }
     }
-    if (touched !== undefined || inodes.length > 0) this.wake()
+    if (recorded.some(({ touched, inodes }) => touched !== undefined || inodes.length > 0)) this.wake()
   }
 }
 
-function basisOf({ volume, path }: Place, known: Known | undefined, removals: number): Basis {
-  return { volume, path, known, removals, pinned: new Set(), takings: [] }
+function basisOf({ volume, path }: Place, known: Known | undefined, begun: Finding['begun']): Basis {
+  return { volume, path, known, begun, pinned: new Set(), takings: [] }
 }
 
 /** What a path is shows only now: a rule may concern directories, or spare them. What went away is what it was. */

@@ -28,10 +28,10 @@ import type { Known, State } from './state.ts'
 /** A look that ended with something to record, or with the word that there is nothing. */
 export interface Finding extends Place {
   readonly outcome: Extract<Outcome, { kind: 'version' | 'gone' | 'same' | 'still-open' }>
-  /** What the state said when the look began, and how many removals it had seen. */
+  /** What the state said when the look began, and how far it had come. */
   readonly knownSeq: number | undefined
   readonly knownInode: bigint | undefined
-  readonly removals: number
+  readonly begun: Pick<State, 'applied' | 'removals'>
   /** Content that the capture keeps pinned. */
   readonly pinned: ReadonlySet<Digest>
   /** A look at its directory has ended since it began to wait for it. */
@@ -166,7 +166,7 @@ export class Recorder {
   /** `each` is told where in the draft the put of each finding stands, -1 where there is none. */
   #drawAll(findings: readonly Finding[], draft: Draft, fences: Fences, each: number[]): Answer {
     const { order } = this.#parts
-    if (findings.some((finding) => order.isHeld(finding))) return findings.map(() => OUTDATED)
+    if (findings.some((finding) => order.isHeld(finding) || isOvertaken(finding, draft))) return findings.map(() => OUTDATED)
     if (findings.some((finding) => order.isBehind(finding, fences))) return findings.map(() => HELD)
     const missing = findings.filter((finding) => !hasDirectory(finding, draft))
     if (missing.some(({ hasWaited }) => !hasWaited)) return 'waits'
@@ -206,7 +206,7 @@ export class Recorder {
   }
 
   #isStillKnown(finding: Finding, draft: Draft): boolean {
-    return this.#parts.state.removals === finding.removals && draft.changes.length === 0
+    return this.#parts.state.removals === finding.begun.removals && draft.changes.length === 0
       ? true
       : draft.loadedAt(finding)?.seq === finding.knownSeq
   }
@@ -224,8 +224,21 @@ export class Recorder {
   }
 }
 
+/** What a record of a look that found nothing would end. */
+function endedBy({ volume, path }: Place, topmost: RelativePath, draft: Draft): RelativePath | undefined {
+  return [topmost, path].find((candidate) => draft.versionAt({ volume, path: candidate }) !== undefined)
+}
+
+/** Whether it found nothing where something was recorded since it began: that came later, and so may what is below it. */
+function isOvertaken({ volume, path, outcome, begun }: Finding, draft: Draft): boolean {
+  const ended = outcome.kind === 'gone' ? endedBy({ volume, path }, outcome.topmost, draft) : undefined
+  if (ended === undefined) return false
+  const known = draft.loadedAt({ volume, path: ended })
+  return known === undefined || known.seq > begun.applied
+}
+
 function drawGone({ volume, path }: Place, topmost: RelativePath, draft: Draft): Recorded {
-  const gone = [topmost, path].find((candidate) => draft.versionAt({ volume, path: candidate }) !== undefined)
+  const gone = endedBy({ volume, path }, topmost, draft)
   if (gone === undefined) return NOTHING
   const inodes = sharedInodes(draft.versionAt({ volume, path: gone }))
   draft.remove({ volume, path: gone })

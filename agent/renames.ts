@@ -16,6 +16,8 @@ export interface Rename {
   isRecorded: boolean
   /** Something below its old name was taken as gone, or not seen by a scan, that may be below the new one: it is to be scanned. */
   isDoubted: boolean
+  /** Something at its old name was recorded that may be another's: what is there is to be scanned as well. */
+  isReused: boolean
 }
 
 export class Renames {
@@ -28,7 +30,8 @@ export class Renames {
   add(volume: Label, from: RelativePath, to: RelativePath): Rename {
     const before = this.to({ volume, path: from })
     if (before !== undefined) this.remove(before)
-    const rename: Rename = { volume, from: before?.from ?? from, to, isRecorded: false, isDoubted: before?.isDoubted ?? false }
+    const { isDoubted, isReused } = before ?? { isDoubted: false, isReused: false }
+    const rename: Rename = { volume, from: before?.from ?? from, to, isRecorded: false, isDoubted, isReused }
     const pending = this.#pending.get(volume) ?? new Set()
     this.#pending.set(volume, pending.add(rename))
     this.#index(rename)
@@ -68,6 +71,27 @@ export class Renames {
   /** Whether "gone" may only mean that it is elsewhere. */
   concerns(place: Place): boolean {
     return this.#from.has(place) || this.#from.isAbove(place) || this.#from.isBelow(place)
+  }
+
+  /** Whether what is seen at the place now is not what was recorded there, which these directories took with them. */
+  isLeft(place: Place, isDirectory: boolean): boolean {
+    return this.#leaving(place, isDirectory).next().done !== true
+  }
+
+  /** What is seen at the place is recorded nevertheless. */
+  reuse(place: Place, isDirectory: boolean): void {
+    for (const rename of this.#leaving(place, isDirectory)) {
+      rename.isDoubted = true
+      rename.isReused = true
+    }
+  }
+
+  *#leaving(place: Place, isDirectory: boolean): Generator<Rename, void> {
+    for (const rename of this.#from.atOrAbove(place)) {
+      const isItself = rename.to === place.path
+      // A directory in the place of another is told apart when the rename is recorded.
+      if (!isItself && !(isDirectory && rename.from === place.path)) yield rename
+    }
   }
 
   /** What was at the place is taken as gone, though it may be where one of these has brought it. */
@@ -139,6 +163,7 @@ class Names {
   }
 
   *atOrAbove({ volume, path }: Place): Generator<Rename, void> {
+    if (this.#at.size === 0) return
     for (let at: RelativePath | undefined = path; at !== undefined; at = parentOf(at)) yield* this.at({ volume, path: at })
   }
 

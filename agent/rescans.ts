@@ -13,6 +13,14 @@ export interface Rescan {
   readonly isShallow: boolean
 }
 
+/** A directory of which it is still to be seen whether it must be scanned with all below it. */
+export interface Announced {
+  /** Where it is now, as far as is recorded. */
+  readonly path: RelativePath
+  /** Its look has ended; whether it is to be scanned is found out at this moment. */
+  isLooked: boolean
+}
+
 /** Beyond these the whole volume is scanned instead. */
 const RESCANS_MAX = 1024
 
@@ -21,8 +29,7 @@ export class Rescans {
   readonly #alarm = new Alarm()
   readonly #progressed = new Waiters()
   #underWay: Rescan | undefined
-  /** Directories of which it is still to be seen whether they must be scanned, and how often they were announced. */
-  readonly #announced = new Map<RelativePath, number>()
+  readonly #announced = new Set<{ path: RelativePath; isLooked: boolean }>()
 
   get size(): number {
     return this.#waiting.length
@@ -36,20 +43,23 @@ export class Rescans {
     this.#alarm.ring()
   }
 
-  /** It may have to be scanned with all below it. @returns to be called when that is decided */
-  announce(path: RelativePath): () => void {
-    this.#announced.set(path, (this.#announced.get(path) ?? 0) + 1)
-    return () => {
-      const left = (this.#announced.get(path) ?? 1) - 1
-      if (left > 0) this.#announced.set(path, left)
-      else this.#announced.delete(path)
-    }
+  /** It may have to be scanned with all below it, until that is `decided`. */
+  announce(path: RelativePath): Announced {
+    const announced = { path, isLooked: false }
+    this.#announced.add(announced)
+    return announced
+  }
+
+  /** It was added, or need not be. */
+  decided(announced: Announced): void {
+    this.#announced.delete(announced)
+    this.progress()
   }
 
   /** Whether an event had what is at the path scanned, or is about to. */
   isAnnounced(path: RelativePath): boolean {
     const scanned = [...this.#waiting, ...(this.#underWay === undefined ? [] : [this.#underWay])]
-    return scanned.some((rescan) => isWithin(path, rescan.path)) || this.#announced.keys().some((above) => isWithin(path, above))
+    return scanned.some((rescan) => isWithin(path, rescan.path)) || this.#announced.values().some((above) => isWithin(path, above.path))
   }
 
   /** The next one; it is under way until `done`. */
@@ -60,12 +70,14 @@ export class Rescans {
 
   /**
    * A directory has another name: what was to be found below the old one is to be found below the new one. A scan that holds
-   * the old one, waiting or under way, does not come upon the directory any more, so that part is scanned where it is now.
+   * the old one, waiting, under way or announced, does not come upon the directory any more, so that part is scanned where it is now.
    */
   renamed(from: RelativePath, to: RelativePath): void {
     const scans = [...this.#waiting, ...(this.#underWay === undefined ? [] : [this.#underWay])]
     const below = scans.filter(({ path }) => isWithin(path, from))
-    const isAbove = scans.some(({ path, isShallow }) => !isShallow && path !== from && isWithin(from, path))
+    const holding = [...scans.filter(({ isShallow }) => !isShallow), ...this.#announced]
+    const isAbove = holding.some(({ path }) => path !== from && isWithin(from, path))
+    for (const announced of this.#announced) if (isWithin(announced.path, from)) announced.path = rebase(announced.path, from, to)
     for (const { path, isShallow } of below) this.add({ path: rebase(path, from, to), isShallow })
     if (isAbove) this.add({ path: to, isShallow: false })
   }
@@ -81,7 +93,7 @@ export class Rescans {
   }
 
   get isBusy(): boolean {
-    return this.#underWay !== undefined || this.#waiting.length > 0
+    return this.#underWay !== undefined || this.#waiting.length > 0 || this.#announced.values().some(({ isLooked }) => isLooked)
   }
 
   /** Whoever waits for the end of all of them looks again. */

@@ -2,8 +2,8 @@
  * The full scans of one volume, one after the other: the first at once, then on a schedule, or sooner when somebody asks.
  *
  * Order: a scan's own records come first, then the sweep of an epoch's first scan, then the gaps that it closes, then, where
- * nothing else proves it, coverage. Invariant: whoever asks for proof is answered by a scan that began after the question; all who ask during one
- * scan are answered by the next. It prevents a proof that rests on a look from before the change.
+ * nothing else proves it, coverage. Invariant: whoever asks for proof is answered by a scan that began after the question, and a gap is closed
+ * by one that began after it was opened; what comes during one scan is left to the next. It prevents a proof that rests on a look from before the change.
  */
 import { type HybridClock, type HybridTime, millisecondsOf } from '../shared/clock.ts'
 import { PacsimileError } from '../shared/errors.ts'
@@ -22,6 +22,13 @@ import type { Watcher } from './watch/watcher.ts'
 export interface OpenGap {
   readonly from: HybridTime
   readonly cause: string
+}
+
+/** What a scan that is still to begin, or to end, is to make good. */
+interface Debt {
+  readonly gaps: readonly OpenGap[]
+  /** Somebody said that something may have changed that no event will tell of again. */
+  readonly isWanted: boolean
 }
 
 export interface RoundsParts {
@@ -49,6 +56,7 @@ interface Proof {
 const REST = 19
 /** Coverage is recorded this often while nothing changes. */
 const COVERAGE_MS = 60_000
+const NOTHING_OWED: Debt = { gaps: [], isWanted: false }
 
 export class Rounds {
   readonly #parts: RoundsParts
@@ -58,8 +66,9 @@ export class Rounds {
   readonly #deepThreads = new Set<ScanThread>()
   /** Of the run under way. */
   #running: AbortSignal | undefined
-  #gaps: OpenGap[] = []
-  #isWanted = false
+  /** Of the next scan, and of the one under way. */
+  #debt = NOTHING_OWED
+  #underWay = NOTHING_OWED
   #isScanning = false
   #coveredMs = Number.NEGATIVE_INFINITY
 
@@ -113,7 +122,7 @@ export class Rounds {
 
   /** Whether a scan is still to say how things stand: events alone prove nothing until then. */
   get isOwing(): boolean {
-    return this.#gaps.length > 0 || this.#isWanted || this.#parts.volume.phase !== 'watching'
+    return isDebt(this.#debt) || isDebt(this.#underWay) || this.#parts.volume.phase !== 'watching'
   }
 
   /** Whether a scan of the whole volume is under way. */
@@ -124,12 +133,14 @@ export class Rounds {
   /** The next scan closes this gap. */
   owe(gap: OpenGap): void {
     this.#parts.volume.watcher?.doubted()
-    if (!this.#gaps.some(({ cause }) => cause === gap.cause)) this.#gaps.push(gap)
+    const { gaps, isWanted } = this.#debt
+    if (!gaps.some(({ cause }) => cause === gap.cause)) this.#debt = { gaps: [...gaps, gap], isWanted }
   }
 
-  /** Scan as soon as possible. */
+  /** Scan as soon as possible: until then events prove nothing, and a restart must scan. */
   want(): void {
-    this.#isWanted = true
+    this.#parts.volume.watcher?.doubted()
+    this.#debt = { gaps: this.#debt.gaps, isWanted: true }
     this.#alarm.ring()
   }
 
@@ -139,8 +150,7 @@ export class Rounds {
     this.#running = signal
     const rest = (walkMs: number): Promise<void> => this.#rest(Math.max(everyMs[watcher.mode], walkMs * REST), signal)
     const facts = state.facts(volume.name)
-    const isVerified =
-      watcher.isContinuous && facts?.coveredUntil !== undefined && facts.sweepSince === undefined && this.#gaps.length === 0
+    const isVerified = watcher.isContinuous && facts?.coveredUntil !== undefined && facts.sweepSince === undefined && !isDebt(this.#debt)
     if (isVerified) {
       volume.phase = 'watching'
       volume.reason = watcher.reason
@@ -153,7 +163,8 @@ export class Rounds {
   async #scan(watcher: Watcher, signal: AbortSignal): Promise<number> {
     const { volume, scanner } = this.#parts
     const proofs = this.#proofs.splice(0)
-    this.#isWanted = false
+    this.#underWay = this.#debt
+    this.#debt = NOTHING_OWED
     volume.beginScan()
     this.#isScanning = true
     const startedMs = performance.now()
@@ -170,13 +181,17 @@ export class Rounds {
     } finally {
       this.#isScanning = false
       this.#proofs.push(...proofs)
+      // What a scan that failed was to make good is left to the next one.
+      const { gaps, isWanted } = this.#underWay
+      this.#debt = { gaps: [...gaps, ...this.#debt.gaps], isWanted: isWanted || this.#debt.isWanted }
+      this.#underWay = NOTHING_OWED
     }
   }
 
   /** Until the next scan is due or wanted. */
   async #rest(restMs: number, signal: AbortSignal): Promise<void> {
     const untilMs = performance.now() + restMs
-    while (!signal.aborted && this.#proofs.length === 0 && !this.#isWanted && performance.now() < untilMs) {
+    while (!signal.aborted && this.#proofs.length === 0 && !this.#debt.isWanted && performance.now() < untilMs) {
       await this.#alarm.sleep(untilMs - performance.now(), signal)
     }
   }
@@ -187,27 +202,30 @@ export class Rounds {
     volume.endScan(scanned.closed, scanned.foreign)
     const facts = state.facts(volume.name)
     const until = clock.tick()
-    const gaps = this.#gaps
-    this.#gaps = []
+    const { gaps } = this.#underWay
+    // What is owed since it began may concern what it had passed.
+    const isAll = !isDebt(this.#debt)
     const changes: Change[] = gaps.map(({ from, cause }) => ({ kind: 'gap', volume: volume.name, from, until, cause }))
-    // What could not be read was not put, and must not be swept away for that.
-    if (facts?.sweepSince !== undefined && volume.unreadable.length === 0)
+    // What could not be read, or was missed, was not put, and must not be swept away for that.
+    if (facts?.sweepSince !== undefined && volume.unreadable.length === 0 && isAll)
       changes.unshift({ kind: 'sweep', volume: volume.name, since: facts.sweepSince })
     const isCoverageDue = scanned.differences > 0 || performance.now() - this.#coveredMs > COVERAGE_MS
     // Between scans a complete watcher is proven by its canary (coverage.ts); a gap says for itself that its end is verified.
     const isProvenOtherwise = watcher.mode === 'complete' && facts?.coveredUntil !== undefined
-    if (gaps.length === 0 && isCoverageDue && !isProvenOtherwise) {
+    if (gaps.length === 0 && isAll && isCoverageDue && !isProvenOtherwise) {
       changes.push({ kind: 'coverage', volume: volume.name, from: facts?.coveredUntil ?? until, until, mode: watcher.mode })
     }
     if (changes.length > 0) {
       await recorder.note(changes)
       this.#coveredMs = performance.now()
     }
+    this.#underWay = NOTHING_OWED
     volume.gaps += gaps.length
-    volume.coveredMs = millisecondsOf(until)
     volume.phase = 'watching'
     volume.reason = watcher.reason
-    if (this.#gaps.length === 0) onVerified()
+    if (isDebt(this.#debt)) return
+    volume.coveredMs = millisecondsOf(until)
+    onVerified()
   }
 
   #note({ method, methodReason, entries, differences, unannounced }: Scanned, durationMs: number): AgentScanReport {
@@ -231,6 +249,10 @@ export class Rounds {
     this.refuse()
     await Promise.all([this.#thread, ...this.#deepThreads].map((thread) => thread.close()))
   }
+}
+
+function isDebt({ gaps, isWanted }: Debt): boolean {
+  return gaps.length > 0 || isWanted
 }
 
 function pausedError(volume: Volume): PacsimileError {

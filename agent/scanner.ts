@@ -83,7 +83,7 @@ export class Scanner {
     const { name } = volume
     const { paths: ignored, patterns: ignorePatterns } = volume.ignore
     const bulkInodesMax = this.#bulkInodesMax()
-    if (path === ROOT && !isShallow && !isDeep) state.beginListing(name)
+    using listing = path === ROOT && !isShallow && !isDeep ? state.beginListing(name) : undefined
     const news = thread.run(
       { stateDirectory: state.directory, volume: name, root, path, isShallow, isDeep, ignored, ignorePatterns, bulkInodesMax },
       signal,
@@ -105,7 +105,7 @@ export class Scanner {
           await volume.watcher?.fence()
           for (const difference of message.differences) this.#take(difference, volume, range, tally)
           pursuit.wake()
-          await state.noteListed(name, message.listed)
+          if (listing !== undefined) await state.noteListed(listing, message.listed)
       }
       tally.walkMs += performance.now() - resumedMs
       while (settle.scannedSize > SCAN_PATHS_MAX && !signal.aborted) await pursuit.progressed(signal)

@@ -6,8 +6,9 @@
  * the first, the file is captured as it is, and one that stays open never more often than every fourth part of the time.
  * Directories change with every child, so their own metadata waits for 100 ms of quiet, at most 500 ms. After a capture
  * comes one more look, 150 ms later, where the watcher may drop events that follow each other closely.
- * Invariant: one look per path at a time, and an event during a look leads to another look. It prevents a change that
- * arrives while its file is being read from being forgotten.
+ * Invariant: one look per path at a time, and an event during a look leads to another look; a path that there is no room for
+ * is left to a scan, whoever brought it. It prevents a change that arrives while its file is being read, or among too many
+ * others, from being forgotten.
  */
 import { DIRTY_PATHS_MAX, OPEN_FILES_MAX, SCAN_PATHS_MAX } from '../shared/limits.ts'
 import { type Label, type RelativePath, rebase } from '../shared/path.ts'
@@ -52,12 +53,23 @@ export class Settle {
   readonly #written = new DueQueue<SettleEntry>()
   readonly #scanned: SettleEntry[] = []
   /** What others wait for before they can be recorded. */
-  readonly #urgent: SettleEntry[] = []
+  readonly #urgent = new DueQueue<SettleEntry>()
   readonly #perVolume = new Map<Label, number>()
   readonly #held = new Set<SettleEntry>()
   readonly #below = new Below<SettleEntry>()
+  readonly #onCollapsed: (volume: Label) => void
+  readonly #pathsMax: number
+  /** Of volumes that were collapsed while more had to stay than usually may wait. */
+  readonly #bounds = new Map<Label, number>()
+  #moves = 0
   #scannedNext = 0
   #openFiles = 0
+
+  /** `onCollapsed` is told where more than `pathsMax` waited of a volume: they are forgotten, and a scan of the volume is to find them. */
+  constructor(onCollapsed: (volume: Label) => void, pathsMax = DIRTY_PATHS_MAX) {
+    this.#onCollapsed = onCollapsed
+    this.#pathsMax = pathsMax
+  }
 
   /** Paths that wait or are being looked at. */
   get size(): number {
@@ -75,15 +87,15 @@ export class Settle {
     return entry !== undefined && entry.reason !== 'certainty'
   }
 
-  /** Something may have happened to the path. False when too many of its volume wait: scan the volume instead. */
-  changed(place: Place, nowMs: number, { isOpen = false, isSure = false, writer }: Hint = {}): boolean {
+  /** Something may have happened to the path. */
+  changed(place: Place, nowMs: number, { isOpen = false, isSure = false, writer }: Hint = {}): void {
     const entry = this.#entries.get(placeKey(place)) ?? this.#begin(place, 'event', nowMs)
-    if (entry === undefined) return false
+    if (entry === undefined) return
     entry.writer = writer ?? entry.writer
     entry.isSure = isSure
     if (entry.isLooking) {
       noteDuringLook(entry, nowMs)
-      return true
+      return
     }
     if (entry.reason !== 'change') {
       entry.firstMs = nowMs
@@ -95,21 +107,31 @@ export class Settle {
     entry.isClosed ||= !isOpen
     if (!entry.isClosed) {
       this.#schedule(entry, Math.min(nowMs + QUIET_MS, entry.firstMs + LAG_MAX_MS))
-      return true
+      return
     }
     // Between two looks at a busy file there are at least the few milliseconds of a retry.
     const dueMs = entry.retries > 0 ? nowMs + RETRY_FIRST_MS : nowMs
     entry.retries = Math.min(entry.retries, 1)
     this.#schedule(entry, Math.min(dueMs, Math.max(entry.dueMs, nowMs)))
-    return true
   }
 
   /** A directory has another name: what waits below the old one is looked at below the new one as well. */
   renamed(volume: Label, from: RelativePath, to: RelativePath, nowMs: number): void {
+    const moved = this.#entries.get(placeKey({ volume, path: from }))
+    if (moved?.isLooking === true) noteDuringLook(moved, nowMs)
     // Taken together before the first is told: each adds an entry.
-    for (const { place, isSure, writer } of this.#below.of({ volume, path: from }).toArray()) {
+    for (const entry of this.#below.of({ volume, path: from }).toArray()) {
+      const { place, isSure, writer } = entry
+      // What a look under way has seen there may be recorded where another directory has taken the name.
+      if (entry.isLooking) noteDuringLook(entry, nowMs)
+      this.#moves += 1
       this.changed({ volume, path: rebase(place.path, from, to) }, nowMs, { isSure, writer })
     }
+  }
+
+  /** Grows when what waits is to be looked at elsewhere, of which no ticket tells. */
+  get moves(): number {
+    return this.#moves
   }
 
   /** The ticket is given back once for each path of the volume that waits now, when it has been looked at. @returns how many there are */
@@ -126,19 +148,18 @@ export class Settle {
   }
 
   /** Something happened in the directory: its own metadata changed. */
-  childrenChanged(directory: Place, nowMs: number): boolean {
+  childrenChanged(directory: Place, nowMs: number): void {
     const known = this.#entries.get(placeKey(directory))
     const entry = known ?? this.#begin(directory, 'event', nowMs)
-    if (entry === undefined) return false
+    if (entry === undefined) return
     if (entry.isLooking) {
       entry.again ??= 'children'
-      return true
+      return
     }
-    if (entry.reason === 'change' && known !== undefined) return true
+    if (entry.reason === 'change' && known !== undefined) return
     if (entry.reason !== 'children') entry.firstMs = nowMs
     entry.reason = 'children'
     this.#schedule(entry, Math.min(nowMs + DIRECTORY_QUIET_MS, entry.firstMs + DIRECTORY_LAG_MAX_MS))
-    return true
   }
 
   /** A scan found a difference. The ticket is given back when a look that began after this has ended; a deep one reads. */
@@ -147,11 +168,7 @@ export class Settle {
     const entry = known ?? this.#add(place, origin, nowMs)
     if (isDeep) entry.isDeep = true
     entry.tickets.push(ticket)
-    if (isUrgent && this.#held.delete(entry)) this.#schedule(entry, nowMs)
-    if (isUrgent && !entry.isUrgent) {
-      entry.isUrgent = true
-      this.#urgent.push(entry)
-    }
+    if (isUrgent) this.#hurry(entry, this.#held.delete(entry) ? nowMs : entry.dueMs)
     if (entry.isLooking) {
       noteDuringLook(entry, nowMs)
       return
@@ -164,17 +181,27 @@ export class Settle {
     else this.#schedule(entry, nowMs)
   }
 
-  /** Forgets what waits of a volume because of events: a scan of it is coming. What somebody holds a ticket for stays. */
-  collapse(volume: Label): void {
+  /** From the queue where it is, which passes it over then, to that of those for which others wait. */
+  #hurry(entry: SettleEntry, dueMs: number): void {
+    if (!entry.isUrgent) entry.queuedMs = NOT_QUEUED
+    entry.isUrgent = true
+    if (!entry.isLooking) this.#schedule(entry, dueMs)
+  }
+
+  /** Forgets what waits of a volume because of events. What somebody holds a ticket for stays, and as many may come again. */
+  #collapse(volume: Label): void {
     for (const entry of this.#entries.values()) {
       if (entry.place.volume === volume && !entry.isLooking && entry.tickets.length === 0) this.#remove(entry)
     }
+    this.#bounds.set(volume, (this.#perVolume.get(volume) ?? 0) + this.#pathsMax)
+    this.#onCollapsed(volume)
   }
 
   /** When `take` will next have something that waits for a time; what a scan found is always due. */
-  nextMs(): number | undefined {
-    const [events, written] = [this.#events.nextMs, this.#written.nextMs]
-    return events === undefined || (written !== undefined && written < events) ? written : events
+  nextMs(from: 'all' | 'urgent' = 'all'): number | undefined {
+    if (from === 'urgent') return this.#urgent.nextMs
+    const times = [this.#urgent.nextMs, this.#written.nextMs, this.#events.nextMs].filter((timeMs) => timeMs !== undefined)
+    return times.length === 0 ? undefined : Math.min(...times)
   }
 
   /** How many paths wait for older versions to be recorded, whatever time it is. */
@@ -188,14 +215,13 @@ export class Settle {
     this.#held.clear()
   }
 
-  /** At most `max` paths that are due; they are being looked at until `finished` is told. */
-  take(nowMs: number, max: number, from: 'all' | 'events'): Due[] {
+  /** At most `max` paths that are due, those first for which others wait; they are being looked at until `finished` is told. */
+  take(nowMs: number, max: number, from: 'all' | 'events' | 'urgent'): Due[] {
     const due: Due[] = []
     while (due.length < max) {
       const entry =
-        this.#nextUrgent(nowMs) ??
-        this.#nextOf(this.#written, nowMs) ??
-        this.#nextOf(this.#events, nowMs) ??
+        this.#nextOf(this.#urgent, nowMs) ??
+        (from === 'urgent' ? undefined : (this.#nextOf(this.#written, nowMs) ?? this.#nextOf(this.#events, nowMs))) ??
         (from === 'all' ? this.#nextScanned() : undefined)
       if (entry === undefined) break
       entry.isLooking = true
@@ -207,19 +233,6 @@ export class Settle {
       due.push({ ...place, origin, asIs: this.#mayBeAsIs(entry, nowMs), isDeep: isDeepLook, retries, writer })
     }
     return due
-  }
-
-  #nextUrgent(nowMs: number): SettleEntry | undefined {
-    for (let i = 0; i < this.#urgent.length; ) {
-      const entry = this.#urgent[i]
-      if (entry !== undefined && this.#isWaiting(entry) && entry.dueMs > nowMs) {
-        i += 1
-        continue
-      }
-      this.#urgent.splice(i, 1)
-      if (entry !== undefined && this.#isWaiting(entry)) return entry
-    }
-    return undefined
   }
 
   #nextOf(queue: DueQueue<SettleEntry>, nowMs: number): SettleEntry | undefined {
@@ -278,7 +291,8 @@ export class Settle {
     const tickets = entry.looking
     entry.looking = []
     entry.retries = 0
-    entry.isUrgent = false
+    // Others wait for the look that comes next, if one does.
+    if (again !== 'change') entry.isUrgent = false
     if (settled.kind === 'captured-open') entry.paceMs = nowMs + PACE * settled.durationMs
     this.#countOpen(entry, settled)
     if (again === 'change') {
@@ -296,7 +310,6 @@ export class Settle {
   }
 
   #retry(entry: SettleEntry, nowMs: number): void {
-    if (entry.isUrgent) this.#urgent.push(entry)
     if (entry.reason !== 'change') {
       entry.reason = 'change'
       entry.firstMs = nowMs
@@ -333,8 +346,14 @@ export class Settle {
     this.#openFiles += Number(entry.reopenMs > 0) - Number(wasOpen)
   }
 
+  /** Undefined where it is left, with all that waited, to a scan of the volume. */
   #begin(place: Place, origin: Origin, nowMs: number): SettleEntry | undefined {
-    return (this.#perVolume.get(place.volume) ?? 0) < DIRTY_PATHS_MAX ? this.#add(place, origin, nowMs) : undefined
+    const { volume } = place
+    const count = this.#perVolume.get(volume) ?? 0
+    if (count < this.#pathsMax) this.#bounds.delete(volume)
+    if (count < (this.#bounds.get(volume) ?? this.#pathsMax)) return this.#add(place, origin, nowMs)
+    this.#collapse(volume)
+    return undefined
   }
 
   #add(place: Place, origin: Origin, nowMs: number): SettleEntry {
@@ -357,7 +376,8 @@ export class Settle {
     entry.dueMs = dueMs
     if (dueMs >= entry.queuedMs) return
     entry.queuedMs = dueMs
-    const queue = entry.reason === 'change' && !entry.isClosed ? this.#written : this.#events
+    const ordinary = entry.reason === 'change' && !entry.isClosed ? this.#written : this.#events
+    const queue = entry.isUrgent ? this.#urgent : ordinary
     queue.push(entry, dueMs)
   }
 }

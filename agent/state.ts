@@ -66,6 +66,13 @@ export interface Listed {
   readonly times: Uint8Array
 }
 
+/** What a scan of a volume that is under way has to know before it has such directories remembered; ends with it. */
+export interface Listing extends Disposable {
+  readonly volume: Label
+  /** Directories in which other names are recorded since it began. */
+  readonly dropped: Set<bigint>
+}
+
 interface Opened {
   readonly directory: string
   readonly epoch: number
@@ -85,8 +92,7 @@ export class State {
   readonly #coveredBefore: ReadonlyMap<Label, HybridTime>
   readonly #cache = new KnownCache()
   readonly #fold: StateFold
-  /** Directories in which other names are recorded since a volume's scan began. */
-  readonly #dropped = new Map<Label, Set<bigint>>()
+  readonly #listings = new Set<Listing>()
   #applied: number
   /** Grows with every entry that changes. */
   #changes = 0
@@ -112,7 +118,7 @@ export class State {
         },
         factsChanged: (volume, changed) => void this.#facts.set(volume, changed),
         listedDropped: (volume, inode) => {
-          this.#dropped.get(volume)?.add(inode)
+          for (const listing of this.#listings) if (listing.volume === volume) listing.dropped.add(inode)
         },
         removed: () => {
           this.#removals += 1
@@ -181,15 +187,16 @@ export class State {
     return group === undefined ? [] : keysOf(group, inode).map(pathFromKey)
   }
 
-  /** A scan begins that will tell of directories that hold exactly what is recorded; one at a time for each volume. */
-  beginListing(volume: Label): void {
-    this.#dropped.set(volume, new Set())
+  /** A scan begins that will tell of directories that hold exactly what is recorded. Another one may be under way. */
+  beginListing(volume: Label): Listing {
+    const listing: Listing = { volume, dropped: new Set(), [Symbol.dispose]: () => void this.#listings.delete(listing) }
+    this.#listings.add(listing)
+    return listing
   }
 
   /** Remembers such directories for the next scan. It is of no harm when it is lost: they are listed again. */
-  async noteListed(volume: Label, listed: readonly Listed[]): Promise<void> {
-    const dropped = this.#dropped.get(volume)
-    const current = listed.filter(({ inode }) => dropped?.has(inode) === false)
+  async noteListed({ volume, dropped }: Listing, listed: readonly Listed[]): Promise<void> {
+    const current = listed.filter(({ inode }) => !dropped.has(inode))
     const writes = current.map(({ inode, times }): Write => ({ type: 'put', key: listedKey(volume, inode), value: Buffer.from(times) }))
     if (writes.length > 0) await this.#database.write(writes, { sync: false })
   }

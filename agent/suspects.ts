@@ -15,11 +15,13 @@ export interface Suspect {
 
 export class Suspects {
   readonly #suspects = new Map<string, Suspect>()
+  /** Whoever said that all had been told, and has not taken it back. */
+  readonly #tellers = new Set<symbol>()
 
   /** Until it is let go, what is told of the path counts. */
   add(place: Place): Suspect {
     const key = placeKey(place)
-    const suspect = this.#suspects.get(key) ?? { place, isTold: false }
+    const suspect = this.#suspects.get(key) ?? { place, isTold: this.#tellers.size > 0 }
     this.#suspects.set(key, suspect)
     return suspect
   }
@@ -32,6 +34,14 @@ export class Suspects {
     if (this.#suspects.size === 0) return
     const suspect = this.#suspects.get(placeKey(place))
     if (suspect !== undefined) suspect.isTold = true
+  }
+
+  /** Something was told of any path, nobody knows any more of which. @returns to be called when scans have found them */
+  allTold(): () => void {
+    const teller = Symbol()
+    this.#tellers.add(teller)
+    for (const suspect of this.#suspects.values()) suspect.isTold = true
+    return () => void this.#tellers.delete(teller)
   }
 
   /** Something was told of a directory that concerns all below it. */

@@ -61,7 +61,7 @@ describe('a look at a file whose times say that it did not change', () => {
 
 describe('a deep wish', () => {
   it('lasts until a look has ended, also when the file was busy', () => {
-    const settle = new Settle()
+    const settle = new Settle(() => {})
     settle.found(PLACE, 'scan', TICKET, 0, { isDeep: true })
     expect(settle.take(0, 1, 'all')).toMatchObject([{ isDeep: true }])
     settle.finished(PLACE, { kind: 'busy' }, 0)
@@ -72,7 +72,7 @@ describe('a deep wish', () => {
   })
 
   it('that comes during a look leads to another one', () => {
-    const settle = new Settle()
+    const settle = new Settle(() => {})
     settle.changed(PLACE, 0)
     expect(settle.take(0, 1, 'all')).toMatchObject([{ isDeep: false }])
     settle.found(PLACE, 'scan', TICKET, 1, { isDeep: true })

@@ -1,25 +1,30 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
 import type { Held } from '../../agent/held.ts'
 import { JournalLag } from '../../agent/journal-lag.ts'
-import type { Moves } from '../../agent/moves.ts'
+import { Moves } from '../../agent/moves.ts'
 import { Order } from '../../agent/order.ts'
 import { Pins } from '../../agent/pins.ts'
 import type { Place } from '../../agent/place.ts'
 import { type Finding, Recorder } from '../../agent/recorder.ts'
 import { Renames } from '../../agent/renames.ts'
+import { Settle } from '../../agent/settle.ts'
 import { State } from '../../agent/state.ts'
 import type { Version } from '../../shared/version.ts'
 import { directoryVersion, fileVersion, openJournal, path, VOLUME } from '../support/agent-parts.ts'
 import { scratchDirectory } from '../support/scratch.ts'
 
 function found(name: string, version: Version): Finding {
+  return finding(name, { kind: 'version', version, durationMs: 0 })
+}
+
+function finding(name: string, outcome: Finding['outcome']): Finding {
   return {
     volume: VOLUME,
     path: path(name),
-    outcome: { kind: 'version', version, durationMs: 0 },
+    outcome,
     knownSeq: undefined,
     knownInode: undefined,
-    removals: 0,
+    begun: { applied: 0, removals: 0 },
     pinned: new Set(),
     hasWaited: false,
     retries: 0,
@@ -31,6 +36,8 @@ function found(name: string, version: Version): Finding {
 /** A recorder, and the looks that it asks for. */
 interface Opened {
   readonly recorder: Recorder
+  readonly renames: Renames
+  readonly state: State
   readonly asked: string[]
 }
 
@@ -40,18 +47,24 @@ async function opened(): Promise<Opened> {
   const state = await State.open(`${directory}/state`, 1, 1)
   onTestFinished(() => state.close())
   const asked: string[] = []
+  const [pins, renames, settle, volumes] = [new Pins(), new Renames(), new Settle(() => {}), new Map()]
   const recorder = new Recorder({
     journal,
     state,
     held: { need: () => {} } as unknown as Held,
-    order: new Order({ volumes: new Map(), pins: new Pins(), renames: new Renames() }),
-    moves: { record: () => Promise.resolve() } as unknown as Moves,
+    order: new Order({ volumes, pins, renames }),
+    moves: new Moves({ journal, state, volumes, settle, pins, renames, onMoved: () => {} }),
     lag: new JournalLag(),
     lookAt: (place: Place) => void asked.push(place.path),
   })
   onTestFinished(() => recorder.close())
   await recorder.record(found('', directoryVersion({ inode: 1n })))
-  return { recorder, asked }
+  return { recorder, renames, state, asked }
+}
+
+/** The paths that are recorded. */
+async function recorded(state: State): Promise<string[]> {
+  return (await state.page(VOLUME, path(''), undefined, 100)).map((item) => item.path)
 }
 
 describe('a file whose directory is not recorded yet', () => {
@@ -75,5 +88,45 @@ describe('a file whose directory is not recorded yet', () => {
     recorder.looked({ volume: VOLUME, path: path('d') })
     expect((await recording).kind).toBe('recorded')
     expect(asked).toEqual(['d', 'd/f'])
+  })
+})
+
+describe('a look that found nothing, not even the directory', () => {
+  it('ends what was recorded before it began', async () => {
+    const { recorder, state } = await opened()
+    await recorder.record(found('d', directoryVersion({ inode: 2n })))
+    await recorder.record(found('d/f', fileVersion('x', { inode: 3n })))
+    const begun = { applied: state.applied, removals: state.removals }
+    const answer = await recorder.record({ ...finding('d/f', { kind: 'gone', topmost: path('d') }), begun })
+    expect(answer.kind).toBe('recorded')
+    expect(await recorded(state)).toEqual([''])
+  })
+
+  it('is repeated where the directory was recorded meanwhile: it is another one, and the look may be the older', async () => {
+    const { recorder, state } = await opened()
+    await recorder.record(found('d', directoryVersion({ inode: 2n })))
+    await recorder.record(found('d/f', fileVersion('x', { inode: 3n })))
+    const begun = { applied: state.applied, removals: state.removals }
+    await recorder.record(found('d', directoryVersion({ inode: 4n })))
+    await recorder.record(found('d/g', fileVersion('y', { inode: 5n })))
+    const answer = await recorder.record({ ...finding('d/f', { kind: 'gone', topmost: path('d') }), begun })
+    expect(answer.kind).toBe('outdated')
+    expect(await recorded(state)).toContain('d/g')
+  })
+})
+
+describe('what is seen below the old name of a directory whose rename is not recorded yet', () => {
+  it('is seen in another directory, and waits for the rename', async () => {
+    const { recorder, renames, state } = await opened()
+    await recorder.record(found('d', directoryVersion({ inode: 2n })))
+    await recorder.record(found('d/f', fileVersion('x', { inode: 3n })))
+    const rename = renames.add(VOLUME, path('d'), path('e'))
+    expect((await recorder.record(found('d/g', fileVersion('y', { inode: 5n })))).kind).toBe('outdated')
+    expect((await recorder.record(found('e', directoryVersion({ inode: 2n })))).kind).not.toBe('outdated')
+    expect(rename.isRecorded).toBe(true)
+    renames.remove(rename)
+    await recorder.record(found('d', directoryVersion({ inode: 4n })))
+    expect((await recorder.record(found('d/g', fileVersion('y', { inode: 5n })))).kind).toBe('recorded')
+    expect(await recorded(state)).toEqual(['', 'd', 'd/g', 'e', 'e/f'])
   })
 })

@@ -52,6 +52,28 @@ describe('subtrees that are to be scanned', () => {
     expect(waiting(rescans)).toEqual(['a'])
   })
 
+  it('are scanned where they are when they are moved out of one of which it is still to be seen', () => {
+    const rescans = new Rescans()
+    const announced = rescans.announce(path('a/b'))
+    rescans.renamed(path('a/b/c'), path('d'))
+    expect(waiting(rescans)).toEqual(['d'])
+    rescans.renamed(path('a'), path('e'))
+    expect(announced.path).toBe('e/b')
+    expect(rescans.isAnnounced(path('e/b/f'))).toBe(true)
+    rescans.decided(announced)
+    expect(rescans.isAnnounced(path('e/b/f'))).toBe(false)
+  })
+
+  it('keep others waiting while it is found out whether one is to be scanned', () => {
+    const rescans = new Rescans()
+    const announced = rescans.announce(path('a'))
+    expect(rescans.isBusy).toBe(false)
+    announced.isLooked = true
+    expect(rescans.isBusy).toBe(true)
+    rescans.decided(announced)
+    expect(rescans.isBusy).toBe(false)
+  })
+
   it('do not grow by what was moved out of a directory of which only the names are compared', () => {
     const rescans = new Rescans()
     rescans.add({ path: path('a'), isShallow: true })

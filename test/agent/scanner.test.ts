@@ -26,7 +26,7 @@ async function scan(place: string, moves: readonly (readonly [string, string])[]
   volume.watcher = { fence } as Watcher
   const thread = { async *run(): AsyncGenerator<ScanNews> {} } as unknown as ScanThread
   const unused = { pursuit: {} as Pursuit, state: { directory: '' } as State }
-  const scanner = new Scanner({ settle: new Settle(), suspects: new Suspects(), rescans: new Rescans(), renames, ...unused })
+  const scanner = new Scanner({ settle: new Settle(() => {}), suspects: new Suspects(), rescans: new Rescans(), renames, ...unused })
   await scanner.scan(volume, { path: path(place), isShallow: false, origin: 'event' }, thread, new AbortController().signal)
   return told
 }

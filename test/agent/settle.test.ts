@@ -1,11 +1,14 @@
 import { describe, expect, it } from 'vitest'
 import { Settle } from '../../agent/settle.ts'
 import type { Settled, Ticket } from '../../agent/settle-entry.ts'
-import { DIRTY_PATHS_MAX } from '../../shared/limits.ts'
 import { label, relativePath } from '../../shared/path.ts'
 
 const VOLUME = label('images', 'volume')
 const place = (path: string) => ({ volume: VOLUME, path: relativePath(path) })
+const PATHS_MAX = 100
+const noScan = (): void => {
+  throw new Error('nothing was to be left to a scan')
+}
 
 /** Something that happens at a time, or a look that is expected then. */
 type Step =
@@ -15,7 +18,7 @@ type Step =
   | readonly [atMs: number, ended: Settled, path: string]
 
 function play(steps: readonly Step[]): void {
-  const settle = new Settle()
+  const settle = new Settle(noScan)
   for (const [atMs, what, path = ''] of steps) {
     if (typeof what === 'object') {
       settle.finished(place(path), what, atMs)
@@ -210,14 +213,14 @@ describe('settle', () => {
   it.each(Object.entries(TABLE))('%s', (_, steps) => play(steps))
 
   it('withholds what scans found while there is no room for it', () => {
-    const settle = new Settle()
+    const settle = new Settle(noScan)
     settle.found(place('a'), 'scan', { answered() {} }, 0)
     expect(settle.take(0, 10, 'events')).toEqual([])
     expect(settle.take(0, 10, 'all')).toHaveLength(1)
   })
 
   it('answers a ticket by a look that began after it was given', () => {
-    const settle = new Settle()
+    const settle = new Settle(noScan)
     const ticket: Ticket = { answered() {} }
     settle.changed(place('a'), 0)
     settle.take(0, 1, 'all')
@@ -229,19 +232,46 @@ describe('settle', () => {
     expect(settle.finished(place('a'), CAPTURED, 8)).toEqual([ticket])
   })
 
-  it('refuses more paths than its bound, until they are collapsed into a scan', () => {
-    const settle = new Settle()
-    for (let i = 0; i < DIRTY_PATHS_MAX; i++) expect(settle.changed(place(`f${i}`), 0)).toBe(true)
-    expect(settle.changed(place('one-more'), 0)).toBe(false)
-    settle.take(0, 1, 'all')
-    settle.found(place('f5'), 'scan', { answered() {} }, 0)
-    settle.collapse(VOLUME)
-    expect(settle.size).toBe(2)
-    expect(settle.changed(place('one-more'), 0)).toBe(true)
+  describe('when there is no room for another path of a volume', () => {
+    const full = () => {
+      const scans: string[] = []
+      const settle = new Settle((volume) => void scans.push(volume), PATHS_MAX)
+      for (let i = 1; i < PATHS_MAX; i++) settle.changed(place(`f${i}`), 0)
+      settle.changed(place('d/f'), 0)
+      expect(scans).toEqual([])
+      expect(settle.size).toBe(PATHS_MAX)
+      return { settle, scans }
+    }
+
+    it.each<[string, (settle: Settle) => void]>([
+      ['an event', (settle) => settle.changed(place('one-more'), 1)],
+      ['an entry of a directory', (settle) => settle.childrenChanged(place('one-more'), 1)],
+      ['the rename of a directory', (settle) => settle.renamed(VOLUME, relativePath('d'), relativePath('e'), 1)],
+    ])('leaves all that wait to a scan, where %s brought it', (_, bring) => {
+      const { settle, scans } = full()
+      bring(settle)
+      expect(scans).toEqual([VOLUME])
+      expect(settle.size).toBe(0)
+      bring(settle)
+      expect(scans).toEqual([VOLUME])
+    })
+
+    it('keeps what is looked at and what somebody waits for, and has room for as many again', () => {
+      const { settle, scans } = full()
+      settle.take(0, 1, 'all')
+      settle.expectAll(VOLUME, { answered() {} })
+      settle.changed(place('one-more'), 1)
+      expect(settle.size).toBe(PATHS_MAX)
+      for (let i = 0; i < PATHS_MAX; i++) settle.changed(place(`g${i}`), 1)
+      expect(scans).toEqual([VOLUME])
+      settle.changed(place('one-more'), 1)
+      expect(scans).toEqual([VOLUME, VOLUME])
+      expect(settle.size).toBe(PATHS_MAX)
+    })
   })
 
   it('waits for quiet where an event says that the file was not closed, and looks at once when it is', () => {
-    const settle = new Settle()
+    const settle = new Settle(noScan)
     settle.changed(place('a'), 0, { isOpen: true })
     expect(settle.take(249, 1, 'all')).toEqual([])
     settle.changed(place('a'), 200, { isOpen: true })
@@ -251,14 +281,14 @@ describe('settle', () => {
   })
 
   it('captures a file that is written without a pause within a second', () => {
-    const settle = new Settle()
+    const settle = new Settle(noScan)
     for (let atMs = 0; atMs <= 950; atMs += 50) settle.changed(place('a'), atMs, { isOpen: true })
     expect(settle.take(999, 1, 'all')).toEqual([])
     expect(settle.take(1000, 1, 'all')).toHaveLength(1)
   })
 
   it('looks no second time where the watcher loses nothing', () => {
-    const settle = new Settle()
+    const settle = new Settle(noScan)
     settle.changed(place('a'), 0, { isSure: true })
     settle.take(0, 1, 'all')
     settle.finished(place('a'), CAPTURED, 1)
@@ -266,7 +296,7 @@ describe('settle', () => {
   })
 
   it('takes first what others wait for, also after it was busy', () => {
-    const settle = new Settle()
+    const settle = new Settle(noScan)
     settle.changed(place('a'), 0)
     settle.found(place('d'), 'event', { answered() {} }, 1, { isUrgent: true })
     expect(settle.take(1, 1, 'all')).toMatchObject([{ path: 'd' }])
@@ -277,7 +307,7 @@ describe('settle', () => {
   })
 
   it('loses no path whose turn came while it was looked at for others', () => {
-    const settle = new Settle()
+    const settle = new Settle(noScan)
     settle.changed(place('d'), 0)
     settle.found(place('d'), 'event', { answered() {} }, 0, { isUrgent: true })
     settle.take(0, 1, 'all')
@@ -289,7 +319,7 @@ describe('settle', () => {
   })
 
   it('lets what is held back rest until it is released', () => {
-    const settle = new Settle()
+    const settle = new Settle(noScan)
     settle.changed(place('a'), 0)
     settle.take(0, 1, 'all')
     settle.finished(place('a'), { kind: 'held' }, 1)
@@ -300,7 +330,7 @@ describe('settle', () => {
   })
 
   it('takes files that are being written before what came to be due earlier', () => {
-    const settle = new Settle()
+    const settle = new Settle(noScan)
     settle.changed(place('open'), 0, { isOpen: true })
     settle.changed(place('closed'), 1)
     expect(settle.take(250, 1, 'all')).toMatchObject([{ path: 'open' }])
@@ -310,12 +340,12 @@ describe('settle', () => {
   })
 
   it('does not let rest what others wait for', () => {
-    const settle = new Settle()
+    const settle = new Settle(noScan)
     settle.found(place('d'), 'event', { answered() {} }, 0, { isUrgent: true })
     settle.take(0, 1, 'all')
     settle.finished(place('d'), { kind: 'held' }, 1)
     expect(settle.take(6, 1, 'all')).toHaveLength(1)
-    const resting = new Settle()
+    const resting = new Settle(noScan)
     resting.changed(place('d'), 0)
     resting.take(0, 1, 'all')
     resting.finished(place('d'), { kind: 'held' }, 1)
@@ -324,7 +354,7 @@ describe('settle', () => {
   })
 
   it('looks below the new name for what waited below the old one', () => {
-    const settle = new Settle()
+    const settle = new Settle(noScan)
     settle.changed(place('d/f'), 0)
     settle.changed(place('dx/f'), 0)
     settle.renamed(VOLUME, relativePath('d'), relativePath('e'), 1)
@@ -332,8 +362,21 @@ describe('settle', () => {
     expect(paths.toSorted()).toEqual(['d/f', 'dx/f', 'e/f'])
   })
 
+  it('looks once more below the old name where it was looking when the directory got another one', () => {
+    const settle = new Settle(noScan)
+    settle.changed(place('d'), 0)
+    settle.changed(place('d/f'), 0)
+    settle.take(0, 10, 'all')
+    // Another directory may have the old name by the time at which what was seen is recorded.
+    settle.renamed(VOLUME, relativePath('d'), relativePath('e'), 1)
+    settle.finished(place('d'), CAPTURED, 2)
+    settle.finished(place('d/f'), CAPTURED, 2)
+    const paths = settle.take(2, 10, 'all').map(({ path }) => path)
+    expect(paths.toSorted()).toEqual(['d', 'd/f', 'e/f'])
+  })
+
   it('answers for all paths of a volume that wait at one moment', () => {
-    const settle = new Settle()
+    const settle = new Settle(noScan)
     let answered = 0
     settle.changed(place('a'), 0)
     settle.changed(place('b'), 0)

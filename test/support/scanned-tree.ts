@@ -98,7 +98,7 @@ export class ScannedTree {
       ignorePatterns: [],
       bulkInodesMax,
     }
-    this.#state.beginListing(VOLUME)
+    using listing = this.#state.beginListing(VOLUME)
     const differences: Difference[] = []
     let [method, reason]: [ScanMethod, string] = ['walk', '']
     let [tasks, entries, listed] = [0, 0, 0]
@@ -106,7 +106,7 @@ export class ScannedTree {
       if (news.kind === 'found') {
         differences.push(...news.differences)
         listed += news.listed.length
-        await this.#state.noteListed(VOLUME, news.listed)
+        await this.#state.noteListed(listing, news.listed)
       } else if (news.kind === 'entries') {
         tasks += 1
         entries += news.entries

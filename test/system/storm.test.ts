@@ -26,6 +26,15 @@ describe.skipIf(!canMount)(`${OPERATIONS} operations of four processes at full s
     site.expectNothingMissed()
   })
 
+  it('S06 miss nothing where more paths wait than are followed one by one, of which a scan finds the rest', LIMIT, async () => {
+    const environment = { PACSIMILE_TEST_PATHS: String(OPERATIONS / 4) }
+    const site = await Site.watching({ source: makeFilesystem('btrfs', FILESYSTEM_BYTES).at, environment })
+    await storm(site.source, { operations: OPERATIONS, seed: SEED })
+    await site.expectEqual(PATIENCE_SECONDS)
+    expect(site.installation.log('pacs1')).toContain('more paths changed than can be followed one by one')
+    site.expectNothingMissed()
+  })
+
   it('are identical after at most one scan where chokidar watches, which says best-effort', LIMIT, async () => {
     const site = await Site.watching({ source: makeFilesystem('ext4', FILESYSTEM_BYTES).at, watch: 'chokidar' })
     await storm(site.source, { operations: OPERATIONS, seed: SEED })

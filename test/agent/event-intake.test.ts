@@ -1,0 +1,82 @@
+import { describe, expect, it, onTestFinished } from 'vitest'
+import type { Coverage } from '../../agent/coverage.ts'
+import { EventIntake } from '../../agent/event-intake.ts'
+import { Pins } from '../../agent/pins.ts'
+import type { Pursuit } from '../../agent/pursuit.ts'
+import { Renames } from '../../agent/renames.ts'
+import { Rescans } from '../../agent/rescans.ts'
+import { RottenFiles } from '../../agent/rotten-files.ts'
+import type { Rounds } from '../../agent/rounds.ts'
+import { Settle } from '../../agent/settle.ts'
+import { State } from '../../agent/state.ts'
+import { Suspects } from '../../agent/suspects.ts'
+import { Volume } from '../../agent/volume.ts'
+import { IgnoreRules } from '../../agent/watch/ignore.ts'
+import type { Change } from '../../shared/record.ts'
+import { directoryVersion, fileVersion, openJournal, path, put, VOLUME } from '../support/agent-parts.ts'
+import { scratchDirectory } from '../support/scratch.ts'
+
+async function opened() {
+  const directory = scratchDirectory()
+  const journal = await openJournal(directory)
+  const state = await State.open(`${directory}/state`, 1, 1)
+  onTestFinished(() => state.close())
+  const settle = new Settle(() => {})
+  const rescans = new Rescans()
+  const intake = new EventIntake({
+    volume: new Volume(VOLUME, '/nowhere', new IgnoreRules({ paths: [], patterns: [] }), new RottenFiles(`${directory}/rotten.json`)),
+    settle,
+    suspects: new Suspects(),
+    pursuit: { wake: () => {} } as unknown as Pursuit,
+    state,
+    pins: new Pins(),
+    renames: new Renames(),
+    rescans,
+    rounds: {} as Rounds,
+    coverage: {} as Coverage,
+    owe: () => {},
+    provenUntil: () => undefined,
+  })
+  const record = async (...changes: Change[]): Promise<void> => {
+    await state.apply((await journal.append(changes)).map(({ record: one }) => one))
+  }
+  const looks = (): string[] => settle.take(performance.now() + 1000, 10, 'all').map(({ path: at }) => at)
+  const end = (name: string): void => {
+    const ended = settle.finished({ volume: VOLUME, path: path(name) }, { kind: 'done' }, performance.now())
+    for (const ticket of ended) ticket.answered(false)
+  }
+  return { intake, rescans, record, looks, end }
+}
+
+describe('what a watcher tells', () => {
+  it('of a directory that was deleted has another one of its name scanned', async () => {
+    const { intake, rescans, record, looks, end } = await opened()
+    await record(put('', directoryVersion()), put('d', directoryVersion({ inode: 2n })))
+    intake.take({ kind: 'dirty', path: path('d'), isEntry: true, isDirectoryGone: true })
+    expect(looks()).toContain('d')
+    end('d')
+    await expect.poll(() => rescans.take()?.path).toBe('d')
+  })
+
+  it('of a directory that was deleted is followed where a directory above it is renamed meanwhile', async () => {
+    const { intake, rescans, record, looks, end } = await opened()
+    await record(put('', directoryVersion()), put('a', directoryVersion({ inode: 2n })), put('a/d', directoryVersion({ inode: 3n })))
+    intake.take({ kind: 'dirty', path: path('a/d'), isEntry: true, isDirectoryGone: true })
+    expect(looks()).toContain('a/d')
+    await record({ kind: 'rename', volume: VOLUME, path: path('a'), to: path('b') })
+    rescans.renamed(path('a'), path('b'))
+    end('a/d')
+    await expect.poll(looks).toContain('b/d')
+    end('b/d')
+    await expect.poll(() => rescans.take()?.path).toBe('b/d')
+  })
+
+  it('of a file without its name has been handed on when its names are looked up', async () => {
+    const { intake, record, looks } = await opened()
+    await record(put('', directoryVersion()), put('f', fileVersion('x', { inode: 7n })), put('g', fileVersion('x', { inode: 7n })))
+    intake.take({ kind: 'inode', inode: 7n })
+    expect(looks()).toEqual([])
+    await intake.lookedUp(new AbortController().signal)
+    expect(looks().toSorted()).toEqual(['f', 'g'])
+  })
+})
