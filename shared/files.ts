@@ -15,6 +15,7 @@ import {
   linkSync,
   mkdirSync,
   openSync,
+  readdirSync,
   readFileSync,
   renameSync,
   statSync,
@@ -84,6 +85,21 @@ export function createFileDurably(file: string, bytes: Uint8Array | string, mode
   } catch (error) {
     if (errnoOf(error) === 'EEXIST') throw new PacsimileError('already-exists', `${file} exists already`, { cause: error })
     throw asPacsimileError(error, `Writing ${file}`)
+  }
+}
+
+/**
+ * Removes what a crash has left of files that were being written: of one, or of all in a directory. Whoever is writing one of them now
+ * is told that it cannot. @throws io
+ */
+export function removeTemporaries(directory: string, of?: string): void {
+  const prefix = of === undefined ? TEMPORARY_PREFIX : `${TEMPORARY_PREFIX}${of}-`
+  try {
+    const left = readdirSync(directory).filter((name) => name.startsWith(prefix))
+    for (const name of left) unlinkSync(join(directory, name))
+    if (left.length > 0) syncDirectory(directory)
+  } catch (error) {
+    throw asPacsimileError(error, `Removing what a crash has left in ${directory}`)
   }
 }
 
