@@ -7,8 +7,8 @@
  * index, which is not the truth, has lost them.
  */
 import { existsSync, renameSync, rmSync } from 'node:fs'
-import { asPacsimileError, type ErrorCode } from '../shared/errors.ts'
-import { readIfPresent, writeFileDurably } from '../shared/files.ts'
+import { asPacsimileError, type ErrorCode, reasonOf } from '../shared/errors.ts'
+import { readIfPresent, removeTree, writeFileDurably } from '../shared/files.ts'
 import type { Log } from '../shared/log.ts'
 import { comparePositions, type Position } from '../shared/record.ts'
 import { Catalog } from './catalog.ts'
@@ -22,6 +22,21 @@ const SYSTEMS_FAULTS = new Set<ErrorCode>(['locked', 'space', 'io'])
 
 /** `make` may make the files of a catalog where there are none. @throws locked, io, space */
 export async function openCatalog(directory: string, log: Log, make: MakeFiles = () => false): Promise<Catalog> {
+  const catalog = await openOrMake(directory, log, make)
+  try {
+    clearLeftovers(directory)
+  } catch (error) {
+    log.warn('what was left beside the catalog takes room still', { reason: reasonOf(error) })
+  }
+  return catalog
+}
+
+/** Removes what a checkpoint or a rebuild leaves that is killed; whoever calls it has the lock. @throws io */
+export function clearLeftovers(directory: string): void {
+  for (const suffix of ['partial', 'links', 'equal']) removeTree(`${directory}.${suffix}`)
+}
+
+async function openOrMake(directory: string, log: Log, make: MakeFiles): Promise<Catalog> {
   const distrusted = readIfPresent(distrustFile(directory))?.toString('utf8')
   if (!existsSync(directory)) return (await tryMaking(directory, make)) ?? Catalog.open(directory)
   const opened = distrusted ?? (await tryOpening(directory))
@@ -51,7 +66,7 @@ export async function tryMaking(directory: string, make: MakeFiles): Promise<Cat
   if (!make(directory)) return undefined
   const made = await tryOpening(directory)
   if (made instanceof Catalog) return made
-  rmSync(directory, { recursive: true })
+  removeTree(directory)
   return undefined
 }
 

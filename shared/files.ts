@@ -18,12 +18,13 @@ import {
   readdirSync,
   readFileSync,
   renameSync,
+  rmSync,
   statSync,
   unlinkSync,
   writeSync,
 } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
-import { asPacsimileError, errnoOf, PacsimileError } from './errors.ts'
+import { asPacsimileError, errnoOf, PacsimileError, reasonOf } from './errors.ts'
 
 /** Marks names that a crash may leave behind and that nobody else may use. */
 export const TEMPORARY_PREFIX = '.pacsimile-tmp-'
@@ -100,6 +101,16 @@ export function removeTemporaries(directory: string, of?: string): void {
     if (left.length > 0) syncDirectory(directory)
   } catch (error) {
     throw asPacsimileError(error, `Removing what a crash has left in ${directory}`)
+  }
+}
+
+/** Removes a directory with all that is in it; it need not be there. @throws io */
+export function removeTree(directory: string): void {
+  try {
+    rmSync(directory, { recursive: true, force: true })
+  } catch (error) {
+    // Of what the system refuses here Node tells the words, but not the number.
+    throw new PacsimileError('io', `Removing ${directory}: ${reasonOf(error).replace(/^[,\s]+/, '')}`, { cause: error })
   }
 }
 
