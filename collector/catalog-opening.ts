@@ -2,8 +2,8 @@
  * Opens the collector's catalog so that it can be believed: one that does not open, or that has lost something in its
  * middle, is set aside and folded anew from the repository.
  *
- * LevelDB passes over a damaged part of its log without a word, and what was written after it survives. Invariant: of every
- * epoch, the catalog that this returns has every record up to its end. It prevents a restore that lacks files because an
+ * LevelDB passes over a damaged part of its log without a word, and what was written after it survives. Invariant: the catalog that this
+ * returns was left out nothing of by LevelDB, and has of every epoch every record up to its end. It prevents a restore that lacks files because an
  * index, which is not the truth, has lost them.
  */
 import { existsSync, renameSync, rmSync } from 'node:fs'
@@ -13,6 +13,7 @@ import type { Log } from '../shared/log.ts'
 import { comparePositions, type Position } from '../shared/record.ts'
 import { Catalog } from './catalog.ts'
 import { keys, POSITION_BYTES, ranges, readPosition } from './catalog-keys.ts'
+import { faultOfLogs } from './catalog-log.ts'
 
 /** @returns whether the directory holds the files of a catalog now; else it is not there */
 export type MakeFiles = (directory: string) => boolean
@@ -74,6 +75,8 @@ export async function tryMaking(directory: string, make: MakeFiles): Promise<Cat
 async function tryOpening(directory: string): Promise<Catalog | string> {
   let catalog: Catalog | undefined
   try {
+    const fault = faultOfLogs(directory)
+    if (fault !== undefined) return fault
     catalog = await Catalog.open(directory)
     const hole = await findHole(catalog)
     if (hole === undefined) return catalog

@@ -1,8 +1,9 @@
 import { randomBytes } from 'node:crypto'
-import { chmodSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it, vi } from 'vitest'
 import { ranges } from '../../collector/catalog-keys.ts'
+import { openCatalog } from '../../collector/catalog-opening.ts'
 import { checkRepository } from '../../collector/check.ts'
 import { holdsOf, ledgerEntries, retiredPacks } from '../../collector/ledger-view.ts'
 import { Prune, type PruneReport } from '../../collector/prune.ts'
@@ -48,12 +49,27 @@ class Archive {
     return archive
   }
 
+  /** Of the catalog. */
+  get directory(): string {
+    return join(this.store.directory, 'catalog')
+  }
+
   /** The parts that are made at each start. */
   begin(): void {
     const { catalog, repository, ingest, age } = this.store
-    const { policy } = this
+    const { policy, directory } = this
     this.ticks = new Ticks({ catalog, repository, ingest, policy })
-    this.prune = new Prune({ catalog, repository, ingest, ticks: this.ticks, policy, age, quarantineMs: QUARANTINE_MS, log: silentLog })
+    this.prune = new Prune({
+      directory,
+      catalog,
+      repository,
+      ingest,
+      ticks: this.ticks,
+      policy,
+      age,
+      quarantineMs: QUARANTINE_MS,
+      log: silentLog,
+    })
   }
 
   async restart(): Promise<void> {
@@ -370,6 +386,27 @@ describe('prune of what is not whole', () => {
     bytes[at] = (bytes[at] ?? 0) ^ 1
     writeFileSync(file, bytes)
   }
+
+  it('removes nothing by what a catalog says of which a table is damaged, and which is made anew for that', async () => {
+    const archive = await expired()
+    const { store, directory } = archive
+    // Tables are what a database that is opened makes of its log.
+    await archive.restart()
+    const packs = store.repository.numbers('pack')
+    const table = readdirSync(directory).find((name) => name.endsWith('.ldb')) ?? ''
+    flip(join(directory, table), 30)
+    await expect(archive.prune.run({ isDespiteDoubts: true })).rejects.toMatchObject({
+      code: 'damage',
+      message: expect.stringContaining(`table ${table}`),
+    })
+    expect(store.repository.numbers('pack')).toEqual(packs)
+    await store.stop()
+    await (await openCatalog(directory, silentLog)).close()
+    await store.start()
+    archive.begin()
+    expect(await archive.prune.run()).toMatchObject({ retired: 3, kept: [] })
+    await archive.expectRebuilt()
+  })
 
   it('never gives out the number of a pack again', async () => {
     const archive = await expired()
