@@ -2,17 +2,18 @@
  * Opens the collector's catalog so that it can be believed: one that does not open, or that has lost something in its
  * middle, is set aside and folded anew from the repository.
  *
- * LevelDB passes over a damaged part of its log without a word, and what was written after it survives. Invariant: of every
- * epoch, the catalog that this returns has every record up to its end. It prevents a restore that lacks files because an
+ * LevelDB passes over a damaged part of its log without a word, and what was written after it survives. Invariant: the catalog that this
+ * returns was left out nothing of by LevelDB, and has of every epoch every record up to its end. It prevents a restore that lacks files because an
  * index, which is not the truth, has lost them.
  */
 import { existsSync, renameSync, rmSync } from 'node:fs'
-import { asPacsimileError, type ErrorCode } from '../shared/errors.ts'
-import { readIfPresent, writeFileDurably } from '../shared/files.ts'
+import { asPacsimileError, type ErrorCode, reasonOf } from '../shared/errors.ts'
+import { readIfPresent, removeTree, writeFileDurably } from '../shared/files.ts'
 import type { Log } from '../shared/log.ts'
 import { comparePositions, type Position } from '../shared/record.ts'
 import { Catalog } from './catalog.ts'
 import { keys, POSITION_BYTES, ranges, readPosition } from './catalog-keys.ts'
+import { faultOfLogs } from './catalog-log.ts'
 
 /** @returns whether the directory holds the files of a catalog now; else it is not there */
 export type MakeFiles = (directory: string) => boolean
@@ -22,6 +23,21 @@ const SYSTEMS_FAULTS = new Set<ErrorCode>(['locked', 'space', 'io'])
 
 /** `make` may make the files of a catalog where there are none. @throws locked, io, space */
 export async function openCatalog(directory: string, log: Log, make: MakeFiles = () => false): Promise<Catalog> {
+  const catalog = await openOrMake(directory, log, make)
+  try {
+    clearLeftovers(directory)
+  } catch (error) {
+    log.warn('what was left beside the catalog takes room still', { reason: reasonOf(error) })
+  }
+  return catalog
+}
+
+/** Removes what a checkpoint or a rebuild leaves that is killed; whoever calls it has the lock. @throws io */
+export function clearLeftovers(directory: string): void {
+  for (const suffix of ['partial', 'links', 'equal']) removeTree(`${directory}.${suffix}`)
+}
+
+async function openOrMake(directory: string, log: Log, make: MakeFiles): Promise<Catalog> {
   const distrusted = readIfPresent(distrustFile(directory))?.toString('utf8')
   if (!existsSync(directory)) return (await tryMaking(directory, make)) ?? Catalog.open(directory)
   const opened = distrusted ?? (await tryOpening(directory))
@@ -51,7 +67,7 @@ export async function tryMaking(directory: string, make: MakeFiles): Promise<Cat
   if (!make(directory)) return undefined
   const made = await tryOpening(directory)
   if (made instanceof Catalog) return made
-  rmSync(directory, { recursive: true })
+  removeTree(directory)
   return undefined
 }
 
@@ -59,6 +75,8 @@ export async function tryMaking(directory: string, make: MakeFiles): Promise<Cat
 async function tryOpening(directory: string): Promise<Catalog | string> {
   let catalog: Catalog | undefined
   try {
+    const fault = faultOfLogs(directory)
+    if (fault !== undefined) return fault
     catalog = await Catalog.open(directory)
     const hole = await findHole(catalog)
     if (hole === undefined) return catalog

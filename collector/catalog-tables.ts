@@ -6,20 +6,42 @@
  * sources). Invariant: a table that is called sound was read to its last byte, and every block of it matches. It prevents a
  * catalog with a rotten table from being believed, or stored as a checkpoint.
  */
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { setImmediate } from 'node:timers/promises'
+import { asPacsimileError, errnoOf } from '../shared/errors.ts'
+import { maskedCrc32c } from './crc32c.ts'
 
 const FOOTER_BYTES = 48
 const MAGIC = 0xdb4775248b80fb57n
 /** Behind each block: how it is compressed, and the masked CRC-32C of both. */
 const TRAILER_BYTES = 5
 const SNAPPY = 1
-const MASK_DELTA = 0xa282ead8
-/** Castagnoli, reflected. */
-const POLYNOMIAL = 0x82f63b78
 
 interface Handle {
   readonly offset: number
   readonly size: number
+}
+
+/** Why a database cannot be believed, by its tables; undefined where it can. Those that compaction takes away meanwhile are no part of it. */
+export async function faultOfTables(directory: string, signal?: AbortSignal): Promise<string | undefined> {
+  for (const name of readdirSync(directory).filter((table) => table.endsWith('.ldb'))) {
+    if (signal?.aborted === true) return undefined
+    const fault = faultIfThere(join(directory, name))
+    if (fault !== undefined) return `table ${name}: ${fault}`
+    // A table takes some milliseconds.
+    await setImmediate()
+  }
+  return undefined
+}
+
+function faultIfThere(path: string): string | undefined {
+  try {
+    return faultOfTable(path)
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return undefined
+    throw asPacsimileError(error, `Verifying ${path}`)
+  }
 }
 
 /** Why a table cannot be believed; undefined where it can. @throws what read(2) says */
@@ -65,9 +87,8 @@ class Table {
   #faultOfBlock({ offset, size }: Handle): string | undefined {
     const end = offset + size + 1
     if (end + 4 > this.#bytes.length) return `a block at byte ${offset} ends behind it`
-    const crc = crc32c(this.#bytes.subarray(offset, end))
-    const masked = (((crc >>> 15) | (crc << 17)) + MASK_DELTA) >>> 0
-    return masked === this.#bytes.readUInt32LE(end) ? undefined : `the block at byte ${offset} fails its checksum`
+    const isWhole = maskedCrc32c(this.#bytes.subarray(offset, end)) === this.#bytes.readUInt32LE(end)
+    return isWhole ? undefined : `the block at byte ${offset} fails its checksum`
   }
 
   /** What the entries of an index block lead to. */
@@ -152,16 +173,4 @@ function unsnapped(stored: Buffer): Buffer {
     }
   }
   return plain
-}
-
-const TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
-  let word = byte
-  for (let bit = 0; bit < 8; bit++) word = word & 1 ? (word >>> 1) ^ POLYNOMIAL : word >>> 1
-  return word >>> 0
-})
-
-function crc32c(bytes: Uint8Array): number {
-  let crc = 0xffffffff
-  for (const byte of bytes) crc = (TABLE[(crc ^ byte) & 0xff] ?? 0) ^ (crc >>> 8)
-  return (crc ^ 0xffffffff) >>> 0
 }

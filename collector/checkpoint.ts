@@ -8,12 +8,12 @@
  * made from one is walked like any catalog that is opened, and where anything is wrong with it everything is folded. `check` and `rebuild` do not
  * look at it. It prevents a fault of the catalog from outliving the catalog.
  */
-import { linkSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { linkSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { setImmediate, setTimeout } from 'node:timers/promises'
 import { type Digest, digestOf } from '../shared/digest.ts'
 import { asPacsimileError, errnoOf, PacsimileError, reasonOf } from '../shared/errors.ts'
-import { syncDirectory } from '../shared/files.ts'
+import { removeTree, syncDirectory } from '../shared/files.ts'
 import { CHUNK_BYTES_MAX } from '../shared/limits.ts'
 import type { Log } from '../shared/log.ts'
 import { storedForm } from '../shared/stored-form.ts'
@@ -104,7 +104,16 @@ export class Checkpoints {
       this.#stored = stored
       log.info('a checkpoint of the catalog is made', { files: names.length, seconds: (performance.now() - startedMs) / 1000 })
     } finally {
-      rmSync(links, { recursive: true, force: true })
+      this.#unlink(links)
+    }
+  }
+
+  /** What is left of it is removed by the next one, or at the next start. */
+  #unlink(links: string): void {
+    try {
+      removeTree(links)
+    } catch (error) {
+      this.#parts.log.warn('the links that a checkpoint was made from are left', { reason: reasonOf(error) })
     }
   }
 
@@ -133,7 +142,7 @@ export class Checkpoints {
 /** Links to what makes one state of the catalog, and copies of what grows. @returns their names */
 async function linkTables(directory: string, links: string): Promise<string[]> {
   for (let attempt = 0; attempt < LINK_ATTEMPTS_MAX; attempt++) {
-    rmSync(links, { recursive: true, force: true })
+    removeTree(links)
     mkdirSync(links, { mode: 0o700 })
     const before = stateOf(directory)
     const tables = tablesIn(directory)
@@ -196,7 +205,7 @@ export async function forgetForeignDamage(catalog: Catalog, repository: Reposito
 }
 
 function writeFiles(repository: Repository, files: readonly CheckpointFile[], directory: string): boolean {
-  rmSync(directory, { recursive: true, force: true })
+  removeTree(directory)
   mkdirSync(directory, { mode: 0o700 })
   const read = chunkReader(repository, files)
   try {
@@ -204,7 +213,7 @@ function writeFiles(repository: Repository, files: readonly CheckpointFile[], di
     syncDirectory(directory)
     return true
   } catch (error) {
-    rmSync(directory, { recursive: true, force: true })
+    removeTree(directory)
     const failure = asPacsimileError(error, `Making ${directory} from a checkpoint`)
     if (failure.code === 'space') throw failure
     return false

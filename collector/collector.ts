@@ -131,6 +131,7 @@ export async function collect(
   background(ticks.run(ticksStop.signal), ticksStop)
   background(new Checkpoints({ directory, catalog, repository, ingest, log }).run(checkpointsStop.signal), checkpointsStop)
   const prune = new Prune({
+    directory,
     catalog,
     repository,
     ingest,

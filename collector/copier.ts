@@ -203,6 +203,7 @@ export class Copier {
     await using copy = await this.#parts.open(signal)
     if (!(await this.#small.isCopy(copy))) throw new PacsimileError('not-found', `${copy.url} has no repository.json any more`)
     const lease = await Lease.take(copy, writer)
+    await copy.clear?.()
     const inventory = await CopyInventory.take(copy, signal)
     await inventory.reconcile(copy, repository, committed(), this.#inventory)
     this.#inventory = inventory

@@ -20,7 +20,7 @@ import { authorityFingerprint, createIdentity } from './identity.ts'
 import { entriesOf, notEmpty, OWN_KEY_FILE } from './init.ts'
 import { type Copy, DESCRIPTION_NAME, KEYS_PREFIX } from './repository/copy.ts'
 import { Lease } from './repository/copy-lease.ts'
-import { addKey, createKeyFile, openKeys, type RepositorySecret } from './repository/keys.ts'
+import { addKey, ensureKeyFile, openKeys, type RepositorySecret } from './repository/keys.ts'
 import { readDescription } from './repository/repository.ts'
 import { restoreIdentity, SEALED_NAME } from './sealed-identity.ts'
 
@@ -139,7 +139,7 @@ function keyFileFor(directory: string, repositoryDirectory: string, id: string, 
   if (secret.kind === 'passphrase') return undefined
   const file = join(directory, OWN_KEY_FILE)
   if (secret.kind === 'key-file') return secret.file === file ? OWN_KEY_FILE : secret.file
-  if (!existsSync(file)) createKeyFile(file)
+  ensureKeyFile(file)
   try {
     addKey(repositoryDirectory, id, secret, { kind: 'key-file', file })
   } catch (error) {

@@ -17,6 +17,8 @@ import type { Label } from '../shared/path.ts'
 import type { Position } from '../shared/record.ts'
 import type { Catalog } from './catalog.ts'
 import { ranges } from './catalog-keys.ts'
+import { distrust } from './catalog-opening.ts'
+import { faultOfTables } from './catalog-tables.ts'
 import { readChunkPlace } from './catalog-values.ts'
 import { DigestSet } from './digest-set.ts'
 import type { Ingest } from './ingest.ts'
@@ -43,6 +45,8 @@ export interface PruneReport {
 }
 
 export interface PruneParts {
+  /** Of the catalog. */
+  readonly directory: string
   readonly catalog: Catalog
   readonly repository: Repository
   readonly ingest: Ingest
@@ -108,6 +112,7 @@ export class Prune implements Pruning {
     using stack = new DisposableStack()
     stack.use(this.#parts.ingest.whileNaming((name) => needed.add(name)))
     try {
+      await this.#requireSoundCatalog()
       await this.#parts.ticks.notePolicy()
       await this.#parts.ticks.tick()
       const holds = this.#holds
@@ -120,6 +125,19 @@ export class Prune implements Pruning {
     } finally {
       this.#isRunning = false
     }
+  }
+
+  /** What is needed is what the catalog says: an entry that a flipped bit has hidden would be gone for ever. */
+  async #requireSoundCatalog(): Promise<void> {
+    const { directory } = this.#parts
+    const fault = await faultOfTables(directory)
+    if (fault === undefined) return
+    // Whoever opens it next makes it anew.
+    distrust(directory, fault)
+    throw new PacsimileError(
+      'damage',
+      `The catalog is damaged (${fault}), so nothing is removed. Restart the collector, which makes it anew from the repository, and prune again`,
+    )
   }
 }
 

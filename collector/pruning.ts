@@ -69,6 +69,7 @@ export async function withPruning<Result>(parts: PruningParts, use: (pruning: Pr
   }
   const ticks = new Ticks({ catalog, repository, ingest, policy })
   const prune = new Prune({
+    directory: join(dataDir, 'catalog'),
     catalog,
     repository,
     ingest,

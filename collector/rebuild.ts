@@ -6,12 +6,12 @@
  * whole catalog, or none, has the name, and none is one that a collector makes by itself. It prevents a power cut during a rebuild from costing more than
  * the rebuild.
  */
-import { existsSync, renameSync, rmSync } from 'node:fs'
+import { existsSync, renameSync } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { asPacsimileError } from '../shared/errors.ts'
+import { asPacsimileError, PacsimileError } from '../shared/errors.ts'
 import { syncDirectory } from '../shared/files.ts'
 import { Catalog, type Damage } from './catalog.ts'
-import { faultOfFiles } from './catalog-opening.ts'
+import { clearLeftovers, faultOfFiles } from './catalog-opening.ts'
 import { replay } from './replay.ts'
 import { Repository } from './repository/repository.ts'
 
@@ -49,7 +49,7 @@ export async function rebuildCatalog(request: RebuildRequest): Promise<RebuildRe
   const old = await openOld(directory)
   let fresh: Catalog | undefined
   try {
-    rmSync(partial, { recursive: true, force: true })
+    clearLeftovers(directory)
     fresh = await Catalog.open(partial)
     const startedMs = performance.now()
     const repository = Repository.open(repositoryDirectory, dataKey)
@@ -63,8 +63,9 @@ export async function rebuildCatalog(request: RebuildRequest): Promise<RebuildRe
   } catch (error) {
     await fresh?.close()
     await close(old)
-    rmSync(partial, { recursive: true, force: true })
-    throw asPacsimileError(error, `Rebuilding ${directory}`)
+    const failure = asPacsimileError(error, `Rebuilding ${directory}`)
+    tryClearing(directory)
+    throw failure
   }
 }
 
@@ -106,13 +107,28 @@ async function countDifferences(old: Catalog, fresh: Catalog): Promise<number> {
 
 /** @returns where the old one is */
 function replace(directory: string, partial: string, before: Before): string | undefined {
-  const aside = `${directory}.${before}-${Date.now()}`
+  // One that was equal is nobody's to keep.
+  const aside = before === 'equal' ? `${directory}.equal` : `${directory}.${before}-${Date.now()}`
   if (before !== 'missing') renameSync(directory, aside)
-  renameSync(partial, directory)
+  try {
+    renameSync(partial, directory)
+  } catch (error) {
+    if (before !== 'missing') renameSync(aside, directory)
+    throw error
+  }
   syncDirectory(dirname(directory))
   if (before !== 'equal') return before === 'missing' ? undefined : aside
-  rmSync(aside, { recursive: true, force: true })
+  tryClearing(directory)
   return undefined
+}
+
+/** What cannot be removed is no failure of what was to be done: the next one removes it, or the next start. */
+function tryClearing(directory: string): void {
+  try {
+    clearLeftovers(directory)
+  } catch (error) {
+    if (!(error instanceof PacsimileError)) throw error
+  }
 }
 
 async function close(old: Old): Promise<void> {

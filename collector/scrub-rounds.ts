@@ -5,16 +5,15 @@
  * round only after it was read in it. It prevents a collector that is restarted every night from verifying the same files for ever,
  * and calling that a coverage.
  */
-import { readdirSync, readFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { join, relative } from 'node:path'
-import { setImmediate } from 'node:timers/promises'
 import { z } from 'zod'
 import { asPacsimileError, errnoOf, PacsimileError } from '../shared/errors.ts'
 import { writeFileDurably } from '../shared/files.ts'
 import type { Log } from '../shared/log.ts'
 import type { Catalog, Damage } from './catalog.ts'
 import { distrust } from './catalog-opening.ts'
-import { faultOfTable } from './catalog-tables.ts'
+import { faultOfTables } from './catalog-tables.ts'
 import type { ChunkHealer } from './chunk-heal.ts'
 import type { Damages } from './damages.ts'
 import type { FileHealer } from './file-heal.ts'
@@ -284,19 +283,11 @@ export class ScrubRounds {
 
   async #verifyCatalog(signal: AbortSignal): Promise<void> {
     const { catalogDirectory, onCatalogDamage, log } = this.#parts
-    for (const name of readdirSync(catalogDirectory).filter((table) => table.endsWith('.ldb'))) {
-      if (signal.aborted) return
-      const fault = faultOfTableIfThere(join(catalogDirectory, name))
-      if (fault === undefined) {
-        // A table takes some milliseconds.
-        await setImmediate()
-        continue
-      }
-      log.error('the catalog is damaged; the collector starts anew, and makes it from the repository', { table: name, reason: fault })
-      distrust(catalogDirectory, `table ${name}: ${fault}`)
-      onCatalogDamage(new PacsimileError('damage', `Table ${name} of the catalog is damaged: ${fault}`))
-      return
-    }
+    const fault = await faultOfTables(catalogDirectory, signal)
+    if (fault === undefined) return
+    log.error('the catalog is damaged; the collector starts anew, and makes it from the repository', { reason: fault })
+    distrust(catalogDirectory, fault)
+    onCatalogDamage(new PacsimileError('damage', `The catalog is damaged: ${fault}`))
   }
 
   #endRound(): void {
@@ -316,16 +307,6 @@ export class ScrubRounds {
 function missing(damage: Damage): ScrubbedFile {
   const nothing = { bytes: 0, protection: 'sealed', frames: undefined, repair: undefined, torn: undefined } as const
   return { ...nothing, path: damage.file, found: [damage], left: [damage] }
-}
-
-/** Undefined also where it was replaced by others meanwhile. */
-function faultOfTableIfThere(path: string): string | undefined {
-  try {
-    return faultOfTable(path)
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return undefined
-    throw asPacsimileError(error, `Verifying ${path}`)
-  }
 }
 
 function stateFile(dataDir: string): string {

@@ -15,14 +15,16 @@ import {
   linkSync,
   mkdirSync,
   openSync,
+  readdirSync,
   readFileSync,
   renameSync,
+  rmSync,
   statSync,
   unlinkSync,
   writeSync,
 } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
-import { asPacsimileError, errnoOf, PacsimileError } from './errors.ts'
+import { asPacsimileError, errnoOf, PacsimileError, reasonOf } from './errors.ts'
 
 /** Marks names that a crash may leave behind and that nobody else may use. */
 export const TEMPORARY_PREFIX = '.pacsimile-tmp-'
@@ -84,6 +86,31 @@ export function createFileDurably(file: string, bytes: Uint8Array | string, mode
   } catch (error) {
     if (errnoOf(error) === 'EEXIST') throw new PacsimileError('already-exists', `${file} exists already`, { cause: error })
     throw asPacsimileError(error, `Writing ${file}`)
+  }
+}
+
+/**
+ * Removes what a crash has left of files that were being written: of one, or of all in a directory. Whoever is writing one of them now
+ * is told that it cannot. @throws io
+ */
+export function removeTemporaries(directory: string, of?: string): void {
+  const prefix = of === undefined ? TEMPORARY_PREFIX : `${TEMPORARY_PREFIX}${of}-`
+  try {
+    const left = readdirSync(directory).filter((name) => name.startsWith(prefix))
+    for (const name of left) unlinkSync(join(directory, name))
+    if (left.length > 0) syncDirectory(directory)
+  } catch (error) {
+    throw asPacsimileError(error, `Removing what a crash has left in ${directory}`)
+  }
+}
+
+/** Removes a directory with all that is in it; it need not be there. @throws io */
+export function removeTree(directory: string): void {
+  try {
+    rmSync(directory, { recursive: true, force: true })
+  } catch (error) {
+    // Of what the system refuses here Node tells the words, but not the number.
+    throw new PacsimileError('io', `Removing ${directory}: ${reasonOf(error).replace(/^[,\s]+/, '')}`, { cause: error })
   }
 }
 

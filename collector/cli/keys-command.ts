@@ -5,14 +5,13 @@
  * trace, and a removal never takes the last way in. It prevents an archive that nobody can open because a key was to be
  * changed.
  */
-import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
 import type { Argv } from 'yargs'
 import { PacsimileError } from '../../shared/errors.ts'
 import type { FoundSlot, RepositorySecret } from '../repository/keys.ts'
 import { sayJson } from './json.ts'
 import { jsonOption, sourceOptions, withExamples } from './options.ts'
-import { note, paint, say } from './output.ts'
+import { note, paint, say, wasSaid } from './output.ts'
 import { askSecret, secretFor } from './secret.ts'
 import { type RepositoryPlace, repositoryPlace } from './source.ts'
 import { sayTable } from './table.ts'
@@ -67,9 +66,8 @@ function addCommand(yargs: Argv): Argv {
       ),
     async ({ data, repository, keyFile, kind, file, json }) => {
       const place = await repositoryPlace({ data, repository })
-      const added = await addSecret(place, await secretFor(place.directory, keyFile), kind, file)
-      if (json) sayJson(added)
-      else sayAdded(added)
+      const sayIt = json ? sayJson : sayAdded
+      await addSecret(place, await secretFor(place.directory, keyFile), kind, file, sayIt)
     },
   )
 }
@@ -87,14 +85,24 @@ async function addSecret(
   opening: RepositorySecret,
   kind: Kind,
   file: string | undefined,
-): Promise<Added> {
-  const { addKey, addRecoveryKey, createKeyFile } = await import('../repository/keys.ts')
+  sayIt: (added: Added) => void,
+): Promise<void> {
+  const { addKey, addRecoveryKey, ensureKeyFile } = await import('../repository/keys.ts')
   if ((kind === 'key-file') !== (file !== undefined)) throw new PacsimileError('usage', '--file belongs to key-file, and key-file needs it')
-  if (kind === 'recovery') return { kind, ...addRecoveryKey(directory, id, opening) }
-  if (file === undefined) return { kind, id: addKey(directory, id, opening, { kind: 'passphrase', passphrase: await newPassphrase() }) }
+  if (kind === 'recovery') {
+    await addRecoveryKey(directory, id, opening, async (added) => {
+      sayIt({ kind, ...added })
+      await wasSaid()
+    })
+    return
+  }
+  if (file === undefined) {
+    sayIt({ kind, id: addKey(directory, id, opening, { kind: 'passphrase', passphrase: await newPassphrase() }) })
+    return
+  }
   const keyFile = resolve(file)
-  if (!existsSync(keyFile)) createKeyFile(keyFile)
-  return { kind, keyFile, id: addKey(directory, id, opening, { kind: 'key-file', file: keyFile }) }
+  ensureKeyFile(keyFile)
+  sayIt({ kind, keyFile, id: addKey(directory, id, opening, { kind: 'key-file', file: keyFile }) })
 }
 
 async function newPassphrase(): Promise<string> {

@@ -22,7 +22,7 @@ import { keysCommand } from './keys-command.ts'
 import { logCommand } from './log-command.ts'
 import { lsCommand } from './ls-command.ts'
 import { markCommand, marksCommand } from './mark-command.ts'
-import { endQuietlyOnClosedPipe } from './output.ts'
+import { endWithoutReader } from './output.ts'
 import { pruneCommand } from './prune-command.ts'
 import { rebuildCommand } from './rebuild-command.ts'
 import { restoreCommand } from './restore-command.ts'
@@ -69,7 +69,8 @@ function eachOnce(options: Record<string, unknown>): true {
 }
 
 async function main(args: readonly string[]): Promise<number> {
-  endQuietlyOnClosedPipe()
+  const isForMachines = args.includes('--json')
+  endWithoutReader((error) => reportError(error, isForMachines))
   let cli = yargs([...args])
     .scriptName('pacsimile')
     .locale('en')
@@ -92,7 +93,7 @@ async function main(args: readonly string[]): Promise<number> {
   } catch (error) {
     return reportError(
       error instanceof Error && error.name === 'YError' ? new PacsimileError('usage', error.message, { cause: error }) : error,
-      args.includes('--json'),
+      isForMachines,
     )
   }
 }

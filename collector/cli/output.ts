@@ -7,19 +7,28 @@
  */
 import { once } from 'node:events'
 import { styleText } from 'node:util'
+import { asPacsimileError } from '../../shared/errors.ts'
 
 type Style = 'bold' | 'dim' | 'red' | 'green' | 'yellow' | 'cyan'
 
-/** A reader that went away (`| head`) ends the command quietly. */
-export function endQuietlyOnClosedPipe(): void {
+/** A reader that went away (`| head`) ends the command quietly; a disk that does not take the answer ends it with what `report` says. */
+export function endWithoutReader(report: (error: Error) => number): void {
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code === 'EPIPE') process.exit(0)
-    throw error
+    process.exit(error.code === 'EPIPE' ? 0 : report(asPacsimileError(error, 'Writing the answer')))
   })
 }
 
 export function say(line = ''): void {
   process.stdout.write(`${line}\n`)
+}
+
+/** Resolves when what was said is with the reader; never where that is not possible, which ends the command. */
+export async function wasSaid(): Promise<void> {
+  await new Promise<void>((resolve) => {
+    process.stdout.write('', (error) => {
+      if (!error) resolve()
+    })
+  })
 }
 
 /** Resolves when stdout takes more: for answers that are larger than memory should be. */

@@ -34,6 +34,8 @@ const WRITABLE_BITS = 0o222
 const WRITER_NAME = 'writer.json'
 /** What may stand where a copy was being begun. */
 const OWN_NAMES = new Set(['packs', 'segments', 'keys', WRITER_NAME, 'lost+found'])
+/** Tells what this process has on its way from what another one has left. */
+const SESSION = randomBytes(3).toString('hex')
 /** A lock that is older was left by a crash. */
 const LOCK_MS_MAX = 60_000
 
@@ -74,6 +76,19 @@ export class FsCopy implements Copy {
 
   #path(name: string): string {
     return join(this.#directory, name)
+  }
+
+  /** A file that was being written may be as large as any, and a key slot opens under whatever name. */
+  async clear(): Promise<void> {
+    const isLeft = (name: string): boolean => /-[0-9a-f]{12}$/.test(name) && !name.slice(-12).startsWith(SESSION)
+    try {
+      const entries = await readdir(this.#directory, { recursive: true, withFileTypes: true })
+      const left = entries.filter((entry) => entry.isFile() && entry.name.startsWith(TEMPORARY_PREFIX) && isLeft(entry.name))
+      for (const { parentPath, name } of left) await unlink(join(parentPath, name))
+      for (const directory of new Set(left.map(({ parentPath }) => parentPath))) await syncDirectory(directory)
+    } catch (error) {
+      throw asPacsimileError(error, `Removing what was left in ${this.#directory}`)
+    }
   }
 
   localPath(name: string): string {
@@ -255,7 +270,7 @@ export class FsCopy implements Copy {
     signal?: AbortSignal,
   ): Promise<void> {
     const path = this.#path(name)
-    const temporary = join(dirname(path), `${TEMPORARY_PREFIX}${basename(path)}-${randomBytes(6).toString('hex')}`)
+    const temporary = join(dirname(path), `${TEMPORARY_PREFIX}${basename(path)}-${SESSION}${randomBytes(3).toString('hex')}`)
     try {
       const file = await open(temporary, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600)
       try {
@@ -287,8 +302,7 @@ export class FsCopy implements Copy {
     const lock = `${TEMPORARY_PREFIX}${basename(name)}-lock`
     const since = (await this.#stat(lock))?.mtimeMs
     if (since !== undefined && Date.now() - since > LOCK_MS_MAX) await unlink(this.#path(lock))
-    const file = await open(this.#path(lock), constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600)
-    await file.close()
+    await makeLock(this.#path(lock), `${this.url}: ${name}`)
     try {
       if ((await this.find(name))?.version !== over.version) throw fenced(this.url, `${name} is another one than it was`)
       await replace()
@@ -328,6 +342,17 @@ async function writePieces(file: FileHandle, source: ByteSource, from: number, s
 
 async function writeFully(file: FileHandle, bytes: Buffer, position: number): Promise<void> {
   for (let done = 0; done < bytes.length; ) done += (await file.write(bytes, done, bytes.length - done, position + done)).bytesWritten
+}
+
+async function makeLock(path: string, of: string): Promise<void> {
+  try {
+    const file = await open(path, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600)
+    await file.close()
+  } catch (error) {
+    if (errnoOf(error) !== 'EEXIST') throw error
+    const why = `another process writes it, or was killed while it did, less than ${LOCK_MS_MAX / 1000} s ago`
+    throw new PacsimileError('locked', `${of} cannot be written: ${why}`, { cause: error })
+  }
 }
 
 async function syncDirectory(directory: string): Promise<void> {

@@ -38,6 +38,8 @@ export interface Copy extends AsyncDisposable {
   readonly url: string
   /** That the place keeps what is promised here, as far as that can be tried. @throws unsupported */
   prove?(): Promise<void>
+  /** Removes what a writer that was killed has left of a file; to be called by the writer. */
+  clear?(): Promise<void>
   /** Everything below a prefix that ends in `/`, or in a name. @throws not-found where the place itself is missing */
   list(prefix: string, signal?: AbortSignal): AsyncIterable<CopiedFile>
   /** Where a file is on this host, for copies that are. */

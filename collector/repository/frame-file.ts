@@ -134,7 +134,7 @@ export class FrameFile {
     let end = FILE_HEADER_BYTES
     for (const found of file.scan()) {
       if (found.kind === 'damage') {
-        if (found.tail && durable !== 'all' && found.offset >= durable) break
+        if (found.tail && (durable === 'all' ? file.#isOfSealing(found.offset) : found.offset >= durable)) break
         file.close()
         return undefined
       }
@@ -160,6 +160,13 @@ export class FrameFile {
     file.#written = end
     file.#durable = end
     return file
+  }
+
+  /** Whether a frame begins there that only sealing writes, be it whole or not. */
+  #isOfSealing(offset: number): boolean {
+    const head = Buffer.alloc(FRAME_HEADER_BYTES)
+    const type = this.#pread(head, offset) < FRAME_HEADER_BYTES ? undefined : readFrameHeader(head)?.type
+    return type === 'parity' || type === 'index'
   }
 
   static #open(path: string, identity: FrameFileIdentity, dataKey: KeyObject, flags: number): FrameFile {

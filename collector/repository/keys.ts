@@ -8,9 +8,9 @@
  */
 import { randomBytes } from 'node:crypto'
 import { readdirSync } from 'node:fs'
-import { join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { asPacsimileError, PacsimileError, reasonOf } from '../../shared/errors.ts'
-import { createFileDurably, makeDirectory, readIfPresent, removeFileDurably } from '../../shared/files.ts'
+import { createFileDurably, isPresent, makeDirectory, readIfPresent, removeFileDurably, removeTemporaries } from '../../shared/files.ts'
 import { formatSlot, KEY_BYTES, type KeySlot, openSlot, parseSlot, type SlotSecret, sealSlot } from './key-slot.ts'
 import { formatRecoveryKey, parseRecoveryKey } from './recovery-key.ts'
 
@@ -74,27 +74,51 @@ export function findSlots(repositoryDir: string, repositoryId: string): FoundSlo
  * @returns the new slot's id @throws as `openKeys`; already-exists where the secret opens it already
  */
 export function addKey(repositoryDir: string, repositoryId: string, opening: RepositorySecret, added: RepositorySecret): string {
-  return addSlot(repositoryDir, repositoryId, opening, slotSecret(added))
+  const slot = newSlot(repositoryDir, repositoryId, opening, slotSecret(added))
+  keepSlot(repositoryDir, slot)
+  return slot.id
 }
 
-/** The same with a new recovery key, which is to be shown once and stored nowhere. */
-export function addRecoveryKey(
+export interface NewRecoveryKey {
+  readonly id: string
+  /** To be shown once and stored nowhere. */
+  readonly recoveryKey: string
+}
+
+/**
+ * The same with a new recovery key, which `show` shows, once, before it opens anything: a slot for a key that nobody has seen would
+ * count as a way in, and the last key that somebody has could be removed.
+ */
+export async function addRecoveryKey(
   repositoryDir: string,
   repositoryId: string,
   opening: RepositorySecret,
-): { readonly id: string; readonly recoveryKey: string } {
+  show: (added: NewRecoveryKey) => Promise<void>,
+): Promise<void> {
   const bytes = randomBytes(KEY_BYTES)
-  const id = addSlot(repositoryDir, repositoryId, opening, { kind: 'recovery', bytes })
-  return { id, recoveryKey: formatRecoveryKey(bytes) }
+  const slot = newSlot(repositoryDir, repositoryId, opening, { kind: 'recovery', bytes })
+  await show({ id: slot.id, recoveryKey: formatRecoveryKey(bytes) })
+  try {
+    keepSlot(repositoryDir, slot)
+  } catch (error) {
+    const { code, message } = asPacsimileError(error, 'Adding a recovery key')
+    throw new PacsimileError(code, `${message}. The recovery key that was shown opens nothing, unless \`keys list\` has slot ${slot.id}`, {
+      cause: error,
+    })
+  }
 }
 
-function addSlot(repositoryDir: string, repositoryId: string, opening: RepositorySecret, added: SlotSecret): string {
+/** A slot that is nowhere yet. */
+function newSlot(repositoryDir: string, repositoryId: string, opening: RepositorySecret, added: SlotSecret): KeySlot {
   const { dataKey } = openWith(repositoryDir, repositoryId, opening)
+  removeTemporaries(join(repositoryDir, 'keys'))
   const same = findSlots(repositoryDir, repositoryId).find(({ slot }) => slot !== undefined && openSlot(repositoryId, slot, added))
   if (same !== undefined) throw new PacsimileError('already-exists', `This ${added.kind} opens slot ${same.id} already`)
-  const slot = sealSlot(repositoryId, dataKey, added)
+  return sealSlot(repositoryId, dataKey, added)
+}
+
+function keepSlot(repositoryDir: string, slot: KeySlot): void {
   createFileDurably(join(repositoryDir, 'keys', `${slot.id}.json`), formatSlot(slot))
-  return slot.id
 }
 
 /**
@@ -104,6 +128,8 @@ function addSlot(repositoryDir: string, repositoryId: string, opening: Repositor
  */
 export function removeKey(repositoryDir: string, repositoryId: string, opening: RepositorySecret, id: string): void {
   const { slot: opened } = openWith(repositoryDir, repositoryId, opening)
+  // A slot that was being made when its command was killed opens with the same secret, under whatever name.
+  removeTemporaries(join(repositoryDir, 'keys'))
   const slots = findSlots(repositoryDir, repositoryId)
   const removed = slots.find((found) => found.id === id)
   if (removed === undefined)
@@ -172,6 +198,12 @@ export function readKeyFile(file: string): Buffer {
   const [, hex] = /^pacsimile-key-1:([0-9a-f]{64})\s*$/.exec(bytes.toString('latin1')) ?? []
   if (hex === undefined) throw new PacsimileError('format-invalid', `${file} is not a Pacsimile key file`)
   return Buffer.from(hex, 'hex')
+}
+
+/** Makes a key file where there is none, and leaves nothing of one that was being made. @throws io, space */
+export function ensureKeyFile(file: string): void {
+  if (isPresent(dirname(file))) removeTemporaries(dirname(file), basename(file))
+  if (!isPresent(file)) createKeyFile(file)
 }
 
 /** Writes a new random key. @throws already-exists */

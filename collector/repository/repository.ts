@@ -25,6 +25,7 @@ import { nameOf } from './copy.ts'
 import { type FrameFileKind } from './file-header.ts'
 import { type Payload, packPayload } from './frame.ts'
 import { FrameFile, type FramePlace } from './frame-file.ts'
+import { reopenFull } from './full-file.ts'
 import type { ParityShape } from './parity.ts'
 import { parityOf } from './parity-thread.ts'
 import { encodeRecordGroup, type RecordGroup } from './record-group.ts'
@@ -154,6 +155,8 @@ export class Repository {
     sealAs: Sealing = {},
   ): Repository {
     const repository = new Repository(directory, readDescription(directory), dataKey, sealAs)
+    repository.#sealFull('pack', PACK_BYTES_TARGET)
+    repository.#sealFull('segment', SEGMENT_BYTES_TARGET)
     repository.#pack = repository.#reopenNewest('pack', durable.packs)
     repository.#segment = repository.#reopenNewest('segment', durable.segments)
     return repository
@@ -222,14 +225,26 @@ export class Repository {
       const identity = { kind, repository: this.id, number }
       if (number >= durable.file) return FrameFile.reopen(path, identity, this.#dataKey, number === durable.file ? durable.offset : 0)
       // It was full, and what is appended to it would not be read again: only its sealing was cut short.
-      const full = FrameFile.reopen(path, identity, this.#dataKey, 'all')
-      if (full !== undefined) this.#sealLater(full)
+      this.#sealCutShort(kind, number)
       return undefined
     } catch (error) {
       // A file whose very header is damaged, or was never completed: nothing is appended to it, `check` reports it.
       if (error instanceof PacsimileError && error.code === 'damage') return undefined
       throw error
     }
+  }
+
+  /** Others were begun behind these before their sealing was cut short, or failed. */
+  #sealFull(kind: FrameFileKind, target: number): void {
+    for (const number of this.numbers(kind).slice(0, -1)) {
+      const extent = this.extentOf(kind, number)
+      if (extent?.state === 'ended' && extent.bytes >= target) this.#sealCutShort(kind, number)
+    }
+  }
+
+  #sealCutShort(kind: FrameFileKind, number: number): void {
+    const full = reopenFull(this.pathOf(kind, number), { kind, repository: this.id, number }, this.#dataKey)
+    if (full !== undefined) this.#sealLater(full)
   }
 
   #begin(kind: FrameFileKind): FrameFile {

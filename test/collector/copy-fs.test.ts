@@ -1,7 +1,7 @@
-import { appendFileSync, mkdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { appendFileSync, mkdirSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { type Copy, sourceOf } from '../../collector/repository/copy.ts'
+import { type ByteSource, type Copy, sourceOf } from '../../collector/repository/copy.ts'
 import { FsCopy } from '../../collector/repository/copy-fs.ts'
 import { Lease } from '../../collector/repository/copy-lease.ts'
 import { copySuite } from '../suites/copy-suite.ts'
@@ -54,6 +54,33 @@ describe('a copy in a directory', () => {
     const directory = scratchDirectory()
     writeFileSync(join(directory, 'thesis.doc'), '')
     await expect(FsCopy.begin(directory)).rejects.toMatchObject({ code: 'target-not-empty' })
+  })
+
+  it('is cleared of what a writer that was killed has left of files, and not of what this one has on its way', async () => {
+    const directory = join(scratchDirectory(), 'copy')
+    const copy = await begun(directory)
+    await copy.append(NAME, 0, Buffer.from('abc'))
+    const left = ['keys/.pacsimile-tmp-0a1b2c3d.json-0123456789ab', 'packs/01/.pacsimile-tmp-000000000002.pack-0123456789ab']
+    for (const name of left) writeFileSync(join(directory, name), 'half')
+    const slow: ByteSource = {
+      bytes: 6,
+      read: async () => {
+        await copy.clear?.()
+        return Buffer.from('abcdef')
+      },
+    }
+    await copy.finish('packs/02/000000000002.pack', slow)
+    expect((await copy.read('packs/02/000000000002.pack', 0, 10)).toString()).toBe('abcdef')
+    expect(readdirSync(directory, { recursive: true, encoding: 'utf8' }).filter((name) => name.includes('tmp'))).toEqual([])
+    expect((await copy.read(NAME, 0, 10)).toString()).toBe('abc')
+  })
+
+  it('says that somebody else may be at work where another one holds its lock', async () => {
+    const directory = join(scratchDirectory(), 'copy')
+    await begun(directory)
+    writeFileSync(join(directory, '.pacsimile-tmp-writer.json-lock'), '')
+    const other = await FsCopy.open(directory)
+    await expect(Lease.take(other, WRITER)).rejects.toMatchObject({ code: 'locked', message: expect.stringContaining('writer.json') })
   })
 
   it('cuts what a crash has left behind an append', async () => {

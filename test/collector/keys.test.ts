@@ -1,5 +1,16 @@
 import { hash, randomBytes } from 'node:crypto'
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  linkSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import fc from 'fast-check'
@@ -9,6 +20,7 @@ import {
   addRecoveryKey,
   createKeyFile,
   createKeys,
+  ensureKeyFile,
   findSlots,
   openKeys,
   type RepositorySecret,
@@ -241,13 +253,17 @@ describe('the ways into a repository', () => {
     expect(findSlots(home, REPOSITORY)[0]).toMatchObject({ id: '00000000', slot: undefined })
   })
 
-  it('become more, each opening the same data key, whichever was used to add it', () => {
+  it('become more, each opening the same data key, whichever was used to add it', async () => {
     const { home, file, dataKey, recoveryKey } = repository()
     const added: RepositorySecret = { kind: 'passphrase', passphrase: 'caf\u00e9 au lait' }
     addKey(home, REPOSITORY, { kind: 'key-file', file }, added)
-    const second = addRecoveryKey(home, REPOSITORY, { kind: 'recovery', recoveryKey })
+    let shown = ''
+    await addRecoveryKey(home, REPOSITORY, { kind: 'recovery', recoveryKey }, async (second) => {
+      shown = second.recoveryKey
+      await Promise.resolve()
+    })
     expect(openKeys(home, REPOSITORY, { kind: 'passphrase', passphrase: 'cafe\u0301 au lait' })).toEqual(dataKey)
-    expect(openKeys(home, REPOSITORY, { kind: 'recovery', recoveryKey: second.recoveryKey })).toEqual(dataKey)
+    expect(openKeys(home, REPOSITORY, { kind: 'recovery', recoveryKey: shown })).toEqual(dataKey)
     expect(openKeys(home, REPOSITORY, { kind: 'recovery', recoveryKey })).toEqual(dataKey)
     expect(kinds(home)).toEqual(['key-file', 'passphrase', 'recovery', 'recovery'])
   })
@@ -289,15 +305,39 @@ describe('the ways into a repository', () => {
     refused({ kind: 'recovery', recoveryKey: formatRecoveryKey(randomBytes(32)) }, recoveryId, /opens no key slot/)
   })
 
-  it('do not count where they are damaged: such a slot may go, and the last whole one may not', () => {
+  it('do not count where they are damaged: such a slot may go, and the last whole one may not', async () => {
     const { home, file, recoveryKey } = repository()
     const byRecovery: RepositorySecret = { kind: 'recovery', recoveryKey }
-    addRecoveryKey(home, REPOSITORY, { kind: 'key-file', file })
+    await addRecoveryKey(home, REPOSITORY, { kind: 'key-file', file }, () => Promise.resolve())
     addKey(home, REPOSITORY, byRecovery, { kind: 'passphrase', passphrase: 'another' })
     const damaged = slotOf(home, 'passphrase')
     writeFileSync(damaged.file, '{}')
     expect(() => removeKey(home, REPOSITORY, byRecovery, idOf(home, 'key-file'))).toThrow(/the last passphrase or key file/)
     removeKey(home, REPOSITORY, byRecovery, damaged.name.slice(0, 8))
     expect(kinds(home)).toEqual(['key-file', 'recovery', 'recovery'])
+  })
+
+  it('have no slot for a recovery key that could not be shown', async () => {
+    const { home, file } = repository()
+    const unseen = addRecoveryKey(home, REPOSITORY, { kind: 'key-file', file }, () => Promise.reject(new Error('no paper')))
+    await expect(unseen).rejects.toThrow('no paper')
+    expect(kinds(home)).toEqual(['key-file', 'recovery'])
+  })
+
+  it('leave nothing behind that opens under another name, whatever was killed in between', () => {
+    const { home, file, recoveryKey } = repository()
+    const byFile: RepositorySecret = { kind: 'key-file', file }
+    const id = addKey(home, REPOSITORY, byFile, { kind: 'passphrase', passphrase: 'another' })
+    const slot = join(home, 'keys', `${id}.json`)
+    linkSync(slot, join(home, 'keys', `.pacsimile-tmp-${id}.json-0123456789ab`))
+    linkSync(slot, join(home, 'keys', '.pacsimile-tmp-00000000.json-0123456789ab'))
+    removeKey(home, REPOSITORY, { kind: 'recovery', recoveryKey }, id)
+    expect(readdirSync(join(home, 'keys'))).toHaveLength(2)
+    linkSync(file, join(home, '.pacsimile-tmp-repository.key-0123456789ab'))
+    linkSync(file, join(home, '.pacsimile-tmp-other.key-0123456789ab'))
+    const before = readKeyFile(file)
+    ensureKeyFile(file)
+    expect(readKeyFile(file)).toEqual(before)
+    expect(readdirSync(home).sort()).toEqual(['.pacsimile-tmp-other.key-0123456789ab', 'keys', 'repository.key'])
   })
 })

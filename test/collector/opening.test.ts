@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it, vi } from 'vitest'
 import { Catalog } from '../../collector/catalog.ts'
@@ -45,6 +45,16 @@ describe('a damaged catalog', () => {
     vi.spyOn(Catalog, 'open').mockRejectedValueOnce(new PacsimileError('space', 'Opening the catalog: No space left on device'))
     await expect(openCatalog(directory, silentLog)).rejects.toMatchObject({ code: 'space' })
     expect(readdirSync(store.directory).filter((name) => name.startsWith('catalog'))).toEqual(['catalog'])
+  })
+
+  it('is not what a rebuild or a checkpoint leaves that is killed: that is removed, and nothing else', async () => {
+    const store = await Store.open()
+    await store.stop()
+    const directory = join(store.directory, 'catalog')
+    for (const name of ['partial', 'links', 'equal', 'different-1', 'damaged-1']) mkdirSync(`${directory}.${name}`)
+    const catalog = await openCatalog(directory, silentLog)
+    await catalog.close()
+    expect(readdirSync(store.directory).filter((name) => name.startsWith('catalog.'))).toEqual(['catalog.damaged-1', 'catalog.different-1'])
   })
 
   it('gives its lock back where it cannot be walked', async () => {

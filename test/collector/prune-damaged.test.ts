@@ -1,10 +1,12 @@
 import { randomBytes } from 'node:crypto'
-import { chmodSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { openCatalog } from '../../collector/catalog-opening.ts'
 import { retiredPacks } from '../../collector/ledger-view.ts'
 import { FILE_HEADER_BYTES } from '../../collector/repository/file-header.ts'
 import { digestOf } from '../../shared/digest.ts'
+import { silentLog } from '../../shared/log.ts'
 import { label, relativePath } from '../../shared/path.ts'
 import { VOLUME } from '../support/journal-writer.ts'
 import { Archive, hold, QUARANTINE_MS } from '../support/pruned-archive.ts'
@@ -36,6 +38,27 @@ describe('prune of what is not whole', () => {
     bytes[at] = (bytes[at] ?? 0) ^ 1
     writeFileSync(file, bytes)
   }
+
+  it('removes nothing by what a catalog says of which a table is damaged, and which is made anew for that', async () => {
+    const archive = await expired()
+    const { store, directory } = archive
+    // Tables are what a database that is opened makes of its log.
+    await archive.restart()
+    const packs = store.repository.numbers('pack')
+    const table = readdirSync(directory).find((name) => name.endsWith('.ldb')) ?? ''
+    flip(join(directory, table), 30)
+    await expect(archive.prune.run({ isDespiteDoubts: true })).rejects.toMatchObject({
+      code: 'damage',
+      message: expect.stringContaining(`table ${table}`),
+    })
+    expect(store.repository.numbers('pack')).toEqual(packs)
+    await store.stop()
+    await (await openCatalog(directory, silentLog)).close()
+    await store.start()
+    archive.begin()
+    expect(await archive.prune.run()).toMatchObject({ retired: 3, kept: [] })
+    await archive.expectRebuilt()
+  })
 
   it('never gives out the number of a pack again', async () => {
     const archive = await expired()

@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { Catalog } from '../../collector/catalog.ts'
@@ -98,6 +98,14 @@ describe('rebuilding the catalog', () => {
     expect(report).toMatchObject({ before: 'damaged', reason: expect.stringContaining('MANIFEST-999999') })
     expect(existsSync(report.setAside ?? '')).toBe(true)
     expect(await paths(directory, writer)).toEqual(whole)
+  })
+
+  it('removes what one that was killed has left', async () => {
+    const { store, directory } = await stopped()
+    for (const name of ['partial', 'equal', 'links']) mkdirSync(`${directory}.${name}`)
+    writeFileSync(join(`${directory}.equal`, 'CURRENT'), '')
+    expect(await rebuild(store, directory)).toMatchObject({ before: 'equal' })
+    expect(beside(store)).toEqual([])
   })
 
   it('touches nothing while another program has the catalog open, or where the repository cannot be read', async () => {

@@ -54,12 +54,18 @@ export class Archive {
     return archive
   }
 
+  /** Of the catalog. */
+  get directory(): string {
+    return join(this.store.directory, 'catalog')
+  }
+
   /** The parts that are made at each start. */
   begin(): void {
     const { catalog, repository, ingest, age } = this.store
-    const { policy } = this
+    const { policy, directory } = this
     this.ticks = new Ticks({ catalog, repository, ingest, policy })
     this.prune = new Prune({
+      directory,
       catalog,
       repository,
       ingest,

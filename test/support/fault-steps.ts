@@ -1,0 +1,217 @@
+/**
+ * What a program does durably, step by step, and what becomes of it when it is killed at one of the steps, or the disk refuses it.
+ *
+ * A first run is traced; every system call of it that changes something below a directory is a step: the nth of its name on its file, or,
+ * where the file has a name made at random, the nth of its name in its thread. A runtime opens a file more or less from one run to the next: so
+ * each run is traced too, and made again until the fault was where it was to be. Invariant: a step that is counted was hit. It prevents a sweep of hundreds of kills
+ * that all came too late.
+ */
+import { spawn, spawnSync } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
+
+/** Whether a test can inject faults here. */
+export const canInject = spawnSync('strace', ['-V']).status === 0 || process.env['CI'] !== undefined
+
+const IS_LONG = process.env['PACSIMILE_SOAK'] !== undefined
+/** What a test that sweeps is given. */
+export const SWEEP_MS_MAX = IS_LONG ? 3_600_000 : 240_000
+/** As many as there are cores on the smallest machine that runs the tests. */
+const RUNS_AT_ONCE = 2
+/** In the order in which they are tried. */
+const NUMBERS_BESIDE = [0, 1, -1, 0, 2, -2]
+/** Of the steps on files with names made at random, this share may be out of reach: another thread comes to the same number first. */
+const MISSED_SHARE_MAX = 0.2
+
+export type Fault = 'kill' | 'EIO' | 'ENOSPC'
+
+export interface Step {
+  /** Of the system call. */
+  readonly call: string
+  /** Of those that are on the path, or of all in a thread where it has none. */
+  readonly number: number
+  /** Below the directory, where it is the same in each run. */
+  readonly path: string | undefined
+  /** The call and its files, without what is made at random: steps that are alike have the same. */
+  readonly kind: string
+}
+
+export interface Run {
+  readonly stdout: string
+  readonly stderr: string
+  /** Undefined where it was killed. */
+  readonly status: number | undefined
+}
+
+/** A program that works below a directory. */
+export interface Work {
+  readonly directory: string
+  readonly command: readonly string[]
+  readonly environment?: NodeJS.ProcessEnv
+}
+
+export interface Sweep<Prepared extends Work> {
+  /** A program that has not run, in a directory of its own. */
+  readonly prepare: () => Prepared
+  /** Throws where the run, or what it has left, is not as it should be. */
+  readonly judge: (prepared: Prepared, ended: Run, fault: Fault, step: Step) => Promise<void>
+  /** Only steps on what is there, below the directory, unless PACSIMILE_SOAK is set. */
+  readonly below?: string
+  /** Of the steps that are not alike one of so many, unless PACSIMILE_SOAK is set. */
+  readonly sampleEvery?: number
+}
+
+const CALLS = `openat mkdir mkdirat write writev pwrite64 pwritev ftruncate fchmod chmod fsync fdatasync link linkat rename renameat
+  renameat2 unlink unlinkat rmdir copy_file_range sendfile`.split(/\s+/)
+/** What no disk is too full for. */
+const NEVER_FULL = new Set(['unlink', 'unlinkat', 'rmdir', 'fchmod', 'chmod'])
+
+/**
+ * Runs a program once for each of its steps and each fault, with the fault in the place of the step. Of steps that are alike the first and
+ * the last, and one error after the kills, unless PACSIMILE_SOAK is set. @returns how many runs there were
+ */
+export async function sweep<Prepared extends Work>({ prepare, judge, below = '', sampleEvery = 1 }: Sweep<Prepared>): Promise<number> {
+  const first = prepare()
+  const steps = await stepsOf(first)
+  rmSync(first.directory, { recursive: true })
+  const chosen = IS_LONG ? steps : eachKind(steps.filter(({ kind }) => kind.includes(below))).filter((_, i) => i % sampleEvery === 0)
+  const faults = chosen.flatMap((step, i) => faultsOf(step, i).map((fault) => ({ step, fault })))
+  let runs = 0
+  const missed: string[] = []
+  const count = faults.length
+  await Promise.all(
+    Array.from({ length: RUNS_AT_ONCE }, async () => {
+      for (let next = faults.shift(); next !== undefined; next = faults.shift()) {
+        const { step, fault } = next
+        const found = await hit(prepare, step, fault)
+        if (found === undefined) {
+          missed.push(`${fault} at ${step.kind} (${step.number})`)
+          continue
+        }
+        const { prepared, ended } = found
+        runs += 1
+        try {
+          await judge(prepared, ended, fault, step)
+        } catch (error) {
+          throw new Error(`${fault} at ${step.kind} (${step.number}), ${ended.status}: ${ended.stdout}\n${ended.stderr}`, { cause: error })
+        }
+        rmSync(prepared.directory, { recursive: true, force: true })
+      }
+    }),
+  )
+  if (missed.length > MISSED_SHARE_MAX * count) throw new Error(`${missed.length} of ${count} were not hit: ${missed.join(', ')}`)
+  return runs
+}
+
+function faultsOf({ call }: Step, index: number): Fault[] {
+  const errors = (['EIO', 'ENOSPC'] as const).filter((error) => error === 'EIO' || !NEVER_FULL.has(call))
+  if (IS_LONG) return ['kill', ...errors]
+  const error = errors[index % errors.length]
+  return index % 2 === 0 && error !== undefined ? ['kill', error] : ['kill']
+}
+
+/** The first and the last of the steps that are alike. */
+function eachKind(steps: readonly Step[]): Step[] {
+  const kinds = Map.groupBy(steps, ({ kind }) => kind)
+  return [...kinds.values()].flatMap((same) => [...new Set([same[0], same.at(-1)])].filter((step) => step !== undefined))
+}
+
+/** The steps of a program that it takes below its directory, which it changes. */
+async function stepsOf(work: Work): Promise<Step[]> {
+  const { ended, lines } = await traced(work, CALLS, [])
+  if (ended.status !== 0) throw new Error(`${work.command.join(' ')} ended with ${ended.status}: ${ended.stdout} ${ended.stderr}`)
+  const counts = new Map<string, number>()
+  const next = (of: string): number => {
+    const number = (counts.get(of) ?? 0) + 1
+    counts.set(of, number)
+    return number
+  }
+  const steps = new Map<string, Step>()
+  for (const line of lines) {
+    const found = callIn(line, work)
+    if (found === undefined) continue
+    const { thread, call, kind, paths } = found
+    const inThread = next(`${thread} ${call}`)
+    const stable = new Map([...new Set(paths)].filter((path) => !isRandom(path)).map((path) => [path, next(`${thread} ${call} ${path}`)]))
+    if (kind === undefined) continue
+    // Of a rename strace compares the first path alone.
+    const path = (call === 'rename' ? paths.slice(0, 1) : paths).findLast((one) => stable.has(one))
+    const number = path === undefined ? inThread : (stable.get(path) ?? 1)
+    steps.set(`${call} ${path} ${number}`, { call, number, path, kind })
+  }
+  return [...steps.values()]
+}
+
+interface Call {
+  readonly thread: string
+  readonly call: string
+  /** Undefined where it changes nothing below the directory. */
+  readonly kind: string | undefined
+  /** Below the directory. */
+  readonly paths: readonly string[]
+}
+
+function callIn(line: string, { directory }: Work): Call | undefined {
+  const [, thread, call, args = ''] = /^(\d+) +(\w+)\((.*)$/.exec(line) ?? []
+  if (thread === undefined || call === undefined) return undefined
+  const paths = [...args.matchAll(new RegExp(`${directory}([^">]*)`, 'g'))].map(([, path = '']) => path)
+  const isStep = paths.length > 0 && (call !== 'openat' || /O_CREAT|O_TRUNC/.test(args))
+  return { thread, call, paths, kind: isStep ? `${call} ${[...new Set(paths.map(alike))].join(' ')}` : undefined }
+}
+
+const isRandom = (path: string): boolean => /-[0-9a-f]{12}\b|[0-9a-f]{8}\.json|\d{13}/.test(path)
+
+function alike(path: string): string {
+  return path
+    .replaceAll(/-[0-9a-f]{12}\b/g, '-R')
+    .replaceAll(/[0-9a-f]{8}\.json/g, 'ID.json')
+    .replaceAll(/\d{13}/g, 'TIME')
+    .replaceAll(/\/\d{6}\./g, '/N.')
+}
+
+async function hit<Prepared extends Work>(
+  prepare: () => Prepared,
+  { call, number, kind, path }: Step,
+  fault: Fault,
+): Promise<{ prepared: Prepared; ended: Run } | undefined> {
+  const how = fault === 'kill' ? 'signal=KILL' : `error=${fault}`
+  const met = new Set<string>()
+  for (const beside of NUMBERS_BESIDE) {
+    const prepared = prepare()
+    const place = path === undefined ? [] : ['-P', `${prepared.directory}${path}`]
+    const when = Math.max(1, number + beside)
+    const { ended, lines } = await traced(prepared, [call], [...place, '-e', `inject=${call}:${how}:when=${when}`])
+    const hits = lines.filter((line) => (fault === 'kill' ? /= \?$|unfinished/.test(line) : line.includes('(INJECTED)')))
+    for (const line of hits) met.add(callIn(line, prepared)?.kind ?? line)
+    if (met.has(kind)) return { prepared, ended }
+    rmSync(prepared.directory, { recursive: true, force: true })
+  }
+  if (path === undefined) return undefined
+  throw new Error(`No ${fault} came to ${kind} (${number}), but to ${[...met].join(', ')}`)
+}
+
+async function traced(work: Work, calls: readonly string[], options: readonly string[]): Promise<{ ended: Run; lines: string[] }> {
+  const scratch = mkdtempSync(join(tmpdir(), 'pacsimile-trace-'))
+  const trace = join(scratch, 'trace')
+  try {
+    const command = ['strace', '-f', '-qq', '-y', '-o', trace, '-e', `trace=${calls.join()}`, ...options, ...work.command]
+    const ended = await run({ ...work, command })
+    return { ended, lines: readFileSync(trace, 'utf8').split('\n') }
+  } finally {
+    rmSync(scratch, { recursive: true })
+  }
+}
+
+export async function run({ command: [command = '', ...args], environment = {} }: Pick<Work, 'command' | 'environment'>): Promise<Run> {
+  // strace counts calls for each thread.
+  const env = { ...process.env, UV_THREADPOOL_SIZE: '1', ...environment }
+  const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], env })
+  const ended = new Promise<number | undefined>((resolve, reject) => {
+    child.once('error', reject)
+    child.once('close', (status) => resolve(status === null || status === 137 ? undefined : status))
+  })
+  const [stdout, stderr, status] = await Promise.all([text(child.stdout), text(child.stderr), ended])
+  return { stdout, stderr, status }
+}
