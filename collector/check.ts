@@ -5,7 +5,7 @@
  * version. Invariant: a repository is called whole only when every byte of it was read and matched; what is not whole
  * is named by agent, path and time. It prevents a verifier that reports health for what it did not look at.
  */
-
+import { setImmediate } from 'node:timers/promises'
 import { millisecondsOf } from '../shared/clock.ts'
 import { type Digest, digestHex } from '../shared/digest.ts'
 import { PacsimileError, reasonOf } from '../shared/errors.ts'
@@ -142,16 +142,14 @@ class Reading {
     for (const { kind, number } of files) {
       const isLast = number === this.#repository.numbers(kind).at(-1)
       try {
-        this.#readFile(kind, number, isLast)
+        await this.#readFile(kind, number, isLast)
       } catch (error) {
         if (this.#isRetiredAndGone(kind, number)) continue
         if (!(error instanceof PacsimileError) || error.code !== 'damage') throw error
         this.damage.push({ file: this.#repository.pathOf(kind, number), offset: 0, reason: error.message })
       }
       this.#onProgress({ bytes: this.bytes, totalBytes })
-      await new Promise<void>((resolve) => {
-        setImmediate(resolve)
-      })
+      await setImmediate()
     }
     for (const pack of this.#damagedPacks)
       for (const name of await brokenChunks(this.#catalog, this.#repository, pack))
@@ -172,7 +170,7 @@ class Reading {
     }
   }
 
-  #readFile(kind: FrameFileKind, number: number, isLast: boolean): void {
+  async #readFile(kind: FrameFileKind, number: number, isLast: boolean): Promise<void> {
     const file = this.#repository.file(kind, number)
     let isSealed = false
     let chunks: ReadChunk[] = []
@@ -198,6 +196,8 @@ class Reading {
         if (chunks.length < CHUNKS_AT_ONCE) continue
         this.#count(number, chunks)
         chunks = []
+        // What native code has handed out, digests and places, is given back between turns only.
+        await setImmediate()
       }
     } finally {
       this.#count(number, chunks)

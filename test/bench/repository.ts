@@ -41,7 +41,7 @@ const KIB_PER_MIB = 1024
 const LOOK_MS = 25
 /** As collector/cli/pacsimile and main.ts start every command but the agent. */
 const HEAP_GROWING_PERCENT = 100
-const NODE_OPTIONS = ['--disable-warning=ExperimentalWarning', '--max-semi-space-size=4']
+const NODE_OPTIONS = ['--disable-warning=ExperimentalWarning', '--max-semi-space-size=16']
 
 const repositoryOf = (directory: string): string => join(directory, 'repository')
 const pathOf = (file: number): string => `d${Math.floor(file / PER_DIRECTORY)}/f${file}`
