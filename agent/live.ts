@@ -6,8 +6,8 @@
  * something can be lost.
  */
 import { constants } from 'node:os'
-import { setFlagsFromString } from 'node:v8'
 import { asPacsimileError } from '../shared/errors.ts'
+import { keepHeapSmall } from '../shared/heap.ts'
 import type { Log } from '../shared/log.ts'
 import { notifySupervisor, stopSignal, watchdogMs } from '../shared/supervisor.ts'
 import { Agent } from './agent.ts'
@@ -18,23 +18,17 @@ import type { AgentRun } from './main.ts'
 import { choosePriority } from './priority.ts'
 import { SUPERVISED } from './supervise.ts'
 
-/** By how much the live objects of a thread may grow before they are collected, in percent; V8 would let them grow fourfold. */
-const HEAP_GROWING_PERCENT = 25
-
 /**
- * The memory of this host is the PACS's. Collecting earlier costs a few percent of capture's time, and a sixth of the main thread's
- * while a hundred thousand paths wait. The launcher does the other
- * half, a small young generation of the main thread, which cannot be set any more once it runs.
+ * The memory of this host is the PACS's. Collecting as early as that costs a few percent of capture's time, and a sixth of the main
+ * thread's while a hundred thousand paths wait.
  */
-function stayFrugal(): void {
-  setFlagsFromString(`--heap-growing-percent=${HEAP_GROWING_PERCENT}`)
-}
+const HEAP_GROWING_PERCENT = 25
 
 /** From the first signal handler to the last log line. @returns the exit status */
 export async function live({ stateDir, watch }: AgentRun, config: AgentConfig, log: Log): Promise<number> {
   if (process.env[SUPERVISED] !== undefined) dieWithParent(constants.signals.SIGKILL)
   choosePriority(config.priority)
-  stayFrugal()
+  keepHeapSmall(HEAP_GROWING_PERCENT)
   const stop = stopSignal(log)
   const watchdog = watchdogMs()
   const descriptors = DescriptorStore.fromEnvironment(log)

@@ -8,6 +8,7 @@
 import { type Label, type RelativePath, rebase } from '../shared/path.ts'
 import type { Position } from '../shared/record.ts'
 import type { Catalog } from './catalog.ts'
+import type { RecordMarks } from './record-marks.ts'
 
 export type Absence = 'lost' | 'expired'
 
@@ -16,26 +17,46 @@ interface Entry {
   readonly position: Position
 }
 
-export async function absenceOfContent(catalog: Catalog, agent: Label, volume: Label, entry: Entry): Promise<Absence | undefined> {
-  for await (const position of origins(catalog, agent, volume, entry)) {
-    if (catalog.isLost(agent, position)) return 'lost'
-    if (catalog.isExpired(agent, position)) return 'expired'
+/** `marks` of the agent spare who asks of many versions most of the looking up. */
+export async function absenceOfContent(
+  catalog: Catalog,
+  agent: Label,
+  volume: Label,
+  entry: Entry,
+  marks?: RecordMarks,
+): Promise<Absence | undefined> {
+  for await (const position of origins(catalog, agent, volume, entry, marks)) {
+    if (marks?.isLost(position) ?? catalog.isLost(agent, position)) return 'lost'
+    if (marks?.isExpired(position) ?? catalog.isExpired(agent, position)) return 'expired'
   }
   return undefined
 }
 
-/** The record that put what the entry is; undefined where damage has taken it. */
-export async function putOf(catalog: Catalog, agent: Label, volume: Label, entry: Entry): Promise<Position | undefined> {
+/** The record that put what the entry is; undefined where damage has taken it, or it is younger than the marks. */
+export async function putOf(
+  catalog: Catalog,
+  agent: Label,
+  volume: Label,
+  entry: Entry,
+  marks: RecordMarks,
+): Promise<Position | undefined> {
   let last: Position | undefined
-  for await (const position of origins(catalog, agent, volume, entry)) last = position
-  return last !== undefined && catalog.summary(agent, last)?.kind === 'put' ? last : undefined
+  for await (const position of origins(catalog, agent, volume, entry, marks)) last = position
+  return last !== undefined && marks.isPut(last) ? last : undefined
 }
 
 /** The record that made the entry; where that is a rename, the one that made what it moved, and so on. */
-async function* origins(catalog: Catalog, agent: Label, volume: Label, entry: Entry): AsyncGenerator<Position> {
+async function* origins(
+  catalog: Catalog,
+  agent: Label,
+  volume: Label,
+  entry: Entry,
+  marks: RecordMarks | undefined,
+): AsyncGenerator<Position> {
   let { path, position } = entry
   for (;;) {
     yield position
+    if (marks !== undefined && !marks.isRename(position)) return
     const record = catalog.summary(agent, position)
     if (record?.kind !== 'rename') return
     path = rebase(path, record.to, record.path)

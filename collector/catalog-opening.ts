@@ -21,9 +21,9 @@ export type MakeFiles = (directory: string) => boolean
 /** What the system refuses says nothing about the files. */
 const SYSTEMS_FAULTS = new Set<ErrorCode>(['locked', 'space', 'io'])
 
-/** `make` may make the files of a catalog where there are none. @throws locked, io, space */
-export async function openCatalog(directory: string, log: Log, make: MakeFiles = () => false): Promise<Catalog> {
-  const catalog = await openOrMake(directory, log, make)
+/** `make` may make the files of a catalog where there are none; `openTables` as for `Catalog.open`. @throws locked, io, space */
+export async function openCatalog(directory: string, log: Log, make: MakeFiles = () => false, openTables?: number): Promise<Catalog> {
+  const catalog = await openOrMake(directory, log, make, openTables)
   try {
     clearLeftovers(directory)
   } catch (error) {
@@ -37,10 +37,10 @@ export function clearLeftovers(directory: string): void {
   for (const suffix of ['partial', 'links', 'equal']) removeTree(`${directory}.${suffix}`)
 }
 
-async function openOrMake(directory: string, log: Log, make: MakeFiles): Promise<Catalog> {
+async function openOrMake(directory: string, log: Log, make: MakeFiles, openTables: number | undefined): Promise<Catalog> {
   const distrusted = readIfPresent(distrustFile(directory))?.toString('utf8')
-  if (!existsSync(directory)) return (await tryMaking(directory, make)) ?? Catalog.open(directory)
-  const opened = distrusted ?? (await tryOpening(directory))
+  if (!existsSync(directory)) return (await tryMaking(directory, make, openTables)) ?? Catalog.open(directory, openTables)
+  const opened = distrusted ?? (await tryOpening(directory, openTables))
   if (opened instanceof Catalog) return opened
   const aside = `${directory}.damaged-${Date.now()}`
   log.error('the catalog is damaged; it is set aside and made anew from the repository', { reason: opened, aside })
@@ -50,7 +50,7 @@ async function openOrMake(directory: string, log: Log, make: MakeFiles): Promise
   } catch (error) {
     throw asPacsimileError(error, `Setting aside ${directory}`)
   }
-  return (await tryMaking(directory, make)) ?? Catalog.open(directory)
+  return (await tryMaking(directory, make, openTables)) ?? Catalog.open(directory, openTables)
 }
 
 /** The next time that the catalog is opened it is set aside, whatever it looks like. @throws io, space */
@@ -63,21 +63,21 @@ function distrustFile(directory: string): string {
 }
 
 /** An older catalog, where its files can be had and make one. @throws io, space */
-export async function tryMaking(directory: string, make: MakeFiles): Promise<Catalog | undefined> {
+export async function tryMaking(directory: string, make: MakeFiles, openTables?: number): Promise<Catalog | undefined> {
   if (!make(directory)) return undefined
-  const made = await tryOpening(directory)
+  const made = await tryOpening(directory, openTables)
   if (made instanceof Catalog) return made
   removeTree(directory)
   return undefined
 }
 
 /** @returns the catalog, or what is wrong with its files @throws what is no fault of its files: they are right as they are */
-async function tryOpening(directory: string): Promise<Catalog | string> {
+async function tryOpening(directory: string, openTables?: number): Promise<Catalog | string> {
   let catalog: Catalog | undefined
   try {
     const fault = faultOfLogs(directory)
     if (fault !== undefined) return fault
-    catalog = await Catalog.open(directory)
+    catalog = await Catalog.open(directory, openTables)
     const hole = await findHole(catalog)
     if (hole === undefined) return catalog
     await catalog.close()

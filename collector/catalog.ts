@@ -67,6 +67,13 @@ export type Operation =
   | { readonly type: 'put'; readonly key: Buffer; readonly value: Buffer }
   | { readonly type: 'del'; readonly key: Buffer }
 
+/** What LevelDB may hold, whatever the size of the catalog. */
+const MEMORY = { writeBufferSize: 32 << 20, cacheSize: 16 << 20 }
+/** Tables of 2 MiB that are mapped at the same time, and so may count as resident; fewer LevelDB does not take. */
+const OPEN_TABLES_MIN = 64
+/** Read ahead at once; what LevelDB would take, 16 KiB, is some hundred entries. */
+const READ_BYTES = 64 << 10
+
 export class Catalog {
   readonly #db: ClassicLevel<Buffer, Buffer>
 
@@ -74,13 +81,13 @@ export class Catalog {
     this.#db = db
   }
 
-  /** @throws locked, io */
-  static async open(directory: string): Promise<Catalog> {
+  /** With more tables open, to look something up anywhere in a large one costs no opening. @throws locked, io */
+  static async open(directory: string, openTables = OPEN_TABLES_MIN): Promise<Catalog> {
     const db = new ClassicLevel<Buffer, Buffer>(directory, {
       keyEncoding: 'buffer',
       valueEncoding: 'buffer',
-      writeBufferSize: 32 << 20,
-      cacheSize: 64 << 20,
+      ...MEMORY,
+      maxOpenFiles: openTables,
     })
     try {
       await db.open()
@@ -215,7 +222,7 @@ export class Catalog {
     range: KeyRange,
     { batch = 1000, ...options }: { reverse?: boolean; limit?: number; batch?: number } = {},
   ): AsyncGenerator<[Buffer, Buffer]> {
-    const iterator = this.#db.iterator({ ...range, ...options })
+    const iterator = this.#db.iterator({ ...range, ...options, highWaterMarkBytes: READ_BYTES })
     const next = (): Promise<[Buffer, Buffer][]> =>
       iterator.nextv(batch).catch((error: unknown) => {
         throw levelError(error, 'Reading the catalog')

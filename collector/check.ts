@@ -5,16 +5,19 @@
  * version. Invariant: a repository is called whole only when every byte of it was read and matched; what is not whole
  * is named by agent, path and time. It prevents a verifier that reports health for what it did not look at.
  */
-
+import { setImmediate } from 'node:timers/promises'
 import { millisecondsOf } from '../shared/clock.ts'
 import { type Digest, digestHex } from '../shared/digest.ts'
 import { PacsimileError, reasonOf } from '../shared/errors.ts'
 import type { Label, RelativePath } from '../shared/path.ts'
+import type { Position } from '../shared/record.ts'
 import type { ChunkRef } from '../shared/version.ts'
 import { absenceOfContent } from './absent-content.ts'
-import type { Catalog, Damage } from './catalog.ts'
+import type { Catalog, ChunkPlace, Damage } from './catalog.ts'
+import { CHUNKS_AT_ONCE, chunkPlaces } from './chunk-places.ts'
 import { retirementOf } from './ledger-view.ts'
 import { brokenChunks, supersededBy } from './needed-chunks.ts'
+import { RecordMarks } from './record-marks.ts'
 import { replay } from './replay.ts'
 import type { FrameFileKind } from './repository/file-header.ts'
 import { FRAME_HEADER_BYTES, isBare } from './repository/frame.ts'
@@ -75,7 +78,7 @@ export async function checkRepository(
   const folded = await replay(repository, catalog)
   const reading = new Reading(repository, catalog, onProgress)
   await reading.run()
-  const { affected, versions, lostByAgent, expired } = await affectedVersions(catalog, reading.brokenChunks)
+  const { affected, versions, lostByAgent, expired } = await affectedVersions(catalog, reading.whyBroken)
   const damage = unique([...folded.damage, ...reading.damage])
   const superseded = await supersededBy(catalog, repository, damage)
   return {
@@ -123,11 +126,11 @@ class Reading {
     this.#onProgress = onProgress
   }
 
-  /** Why a chunk cannot be restored as it is named; undefined when it can. */
-  brokenChunks = ({ digest, length }: ChunkRef): string | undefined => {
+  /** Why a chunk cannot be restored as it is named; undefined when it can. `places`: of all that are known of those that are asked for. */
+  whyBroken: WhyBroken = ({ digest, length }, places) => {
     const bad = this.#badChunks.get(digest)
     if (bad !== undefined) return bad
-    const found = this.#catalog.chunk(digest)?.plainLength
+    const found = places.get(digest)?.plainLength
     if (found === length) return undefined
     const chunk = `chunk ${digestHex(digest).slice(0, 16)}`
     return found === undefined ? `${chunk} is in no pack` : `${chunk} has ${found} bytes, the record says ${length}`
@@ -139,16 +142,14 @@ class Reading {
     for (const { kind, number } of files) {
       const isLast = number === this.#repository.numbers(kind).at(-1)
       try {
-        this.#readFile(kind, number, isLast)
+        await this.#readFile(kind, number, isLast)
       } catch (error) {
         if (this.#isRetiredAndGone(kind, number)) continue
         if (!(error instanceof PacsimileError) || error.code !== 'damage') throw error
         this.damage.push({ file: this.#repository.pathOf(kind, number), offset: 0, reason: error.message })
       }
       this.#onProgress({ bytes: this.bytes, totalBytes })
-      await new Promise<void>((resolve) => {
-        setImmediate(resolve)
-      })
+      await setImmediate()
     }
     for (const pack of this.#damagedPacks)
       for (const name of await brokenChunks(this.#catalog, this.#repository, pack))
@@ -169,81 +170,124 @@ class Reading {
     }
   }
 
-  #readFile(kind: FrameFileKind, number: number, isLast: boolean): void {
+  async #readFile(kind: FrameFileKind, number: number, isLast: boolean): Promise<void> {
     const file = this.#repository.file(kind, number)
     let isSealed = false
-    for (const found of file.scan()) {
-      if (found.kind === 'damage') {
-        if (found.tail && !isSealed)
-          this.notes.push(
-            `${file.path}: the last ${found.length} bytes hold no whole frame: an append that was cut short${isLast ? ', or is under way' : ''}. Had it been acknowledged, the collector says so when it starts`,
-          )
-        else {
-          this.damage.push({ file: file.path, offset: found.offset, reason: found.reason })
-          if (kind === 'pack') this.#damagedPacks.add(number)
+    let chunks: ReadChunk[] = []
+    try {
+      for (const found of file.scan()) {
+        if (found.kind === 'damage') {
+          if (found.tail && !isSealed)
+            this.notes.push(
+              `${file.path}: the last ${found.length} bytes hold no whole frame: an append that was cut short${isLast ? ', or is under way' : ''}. Had it been acknowledged, the collector says so when it starts`,
+            )
+          else {
+            this.damage.push({ file: file.path, offset: found.offset, reason: found.reason })
+            if (kind === 'pack') this.#damagedPacks.add(number)
+          }
+          continue
         }
-        continue
+        this.bytes += found.storedLength + FRAME_HEADER_BYTES
+        if (found.type === 'index') isSealed = true
+        if (isBare(found.type)) continue
+        const reason = whyUnreadable(file, found)
+        if (reason !== undefined) this.damage.push({ file: file.path, offset: found.offset, reason })
+        if (found.type === 'chunk') chunks.push({ name: found.digest, offset: found.offset, reason })
+        if (chunks.length < CHUNKS_AT_ONCE) continue
+        this.#count(number, chunks)
+        chunks = []
+        // What native code has handed out, digests and places, is given back between turns only.
+        await setImmediate()
       }
-      this.bytes += found.storedLength + FRAME_HEADER_BYTES
-      if (found.type === 'index') isSealed = true
-      if (!isBare(found.type)) this.#openFrame(file, found)
+    } finally {
+      this.#count(number, chunks)
     }
     if (isSealed && file.sealedIndex() === undefined)
       this.damage.push({ file: file.path, offset: file.size, reason: 'the footer of this sealed file is damaged' })
   }
 
-  #openFrame(file: FrameFile, frame: Extract<ScannedFrame, { kind: 'frame' }>): void {
-    try {
-      file.read(frame.offset, frame.storedLength, frame.digest)
-      if (frame.type === 'chunk' && this.#isReadFrom(file, frame)) this.chunks += 1
-    } catch (error) {
-      this.damage.push({ file: file.path, offset: frame.offset, reason: reasonOf(error) })
-      if (frame.type === 'chunk' && this.#isReadFrom(file, frame)) this.#badChunks.set(frame.digest, reasonOf(error))
+  /** Those that are to be read from where they were met. */
+  #count(pack: number, chunks: readonly ReadChunk[]): void {
+    const places = chunkPlaces(
+      this.#catalog,
+      chunks.map(({ name }) => name),
+    )
+    for (const { name, offset, reason } of chunks) {
+      const place = places.get(name)
+      if (place?.file !== pack || place.offset !== offset) continue
+      if (reason === undefined) this.chunks += 1
+      else this.#badChunks.set(name, reason)
     }
   }
+}
 
-  #isReadFrom({ identity }: FrameFile, { digest, offset }: Extract<ScannedFrame, { kind: 'frame' }>): boolean {
-    const place = this.#catalog.chunk(digest)
-    return place?.file === identity.number && place.offset === offset
+interface ReadChunk {
+  readonly name: Digest
+  readonly offset: number
+  /** Why it does not open. */
+  readonly reason: string | undefined
+}
+
+type WhyBroken = (chunk: ChunkRef, places: ReadonlyMap<Digest, ChunkPlace>) => string | undefined
+
+function whyUnreadable(file: FrameFile, frame: Extract<ScannedFrame, { kind: 'frame' }>): string | undefined {
+  try {
+    file.read(frame.offset, frame.storedLength, frame.digest)
+    return undefined
+  } catch (error) {
+    return reasonOf(error)
   }
+}
+
+interface FileEntry {
+  readonly path: RelativePath
+  readonly position: Position
+  readonly chunks: readonly ChunkRef[]
 }
 
 async function affectedVersions(
   catalog: Catalog,
-  whyBroken: (chunk: ChunkRef) => string | undefined,
+  whyBroken: WhyBroken,
 ): Promise<Pick<CheckReport, 'affected' | 'versions' | 'lostByAgent' | 'expired'>> {
   const affected: Affected[] = []
-  let versions = 0
-  let lostByAgent = 0
-  let expired = 0
+  let [versions, lostByAgent, expired] = [0, 0, 0]
   for (const agent of await catalog.agents()) {
-    const mayBeAbsent = await catalog.hasAbsent(agent)
-    for (const volume of await catalog.volumes(agent)) {
-      for await (const { path, position, version } of catalog.allVersions(agent, volume.name)) {
+    const marks = (await catalog.hasAbsent(agent)) ? await RecordMarks.read(catalog, agent) : undefined
+    for (const { name: volume, since } of await catalog.volumes(agent)) {
+      const look = async (files: readonly FileEntry[]): Promise<void> => {
+        const places = chunkPlaces(catalog, namesIn(files))
+        for (const { path, position, chunks } of files) {
+          const absence = marks === undefined ? undefined : await absenceOfContent(catalog, agent, volume, { path, position }, marks)
+          const reason = chunks.map((chunk) => whyBroken(chunk, places)).find((found) => found !== undefined)
+          // Whether its content happens to be there still does not matter any more.
+          if (absence === 'expired') expired += 1
+          else if (reason === undefined) continue
+          else if (absence === 'lost') lostByAgent += 1
+          else {
+            const timeMs = millisecondsOf(catalog.summary(agent, position)?.time ?? since)
+            affected.push({ agent, volume, path, timeMs, epoch: position.epoch, seq: position.seq, reason })
+          }
+        }
+      }
+      let files: FileEntry[] = []
+      let named = 0
+      for await (const { path, position, version } of catalog.allVersions(agent, volume)) {
         if (version === undefined) continue
         versions += 1
         if (version.kind !== 'file') continue
-        const absence = mayBeAbsent ? await absenceOfContent(catalog, agent, volume.name, { path, position }) : undefined
-        // Whether its content happens to be there still does not matter any more.
-        if (absence === 'expired') {
-          expired += 1
-          continue
-        }
-        const reason = version.chunks.map((chunk) => whyBroken(chunk)).find((found) => found !== undefined)
-        if (reason === undefined) continue
-        if (absence === 'lost') lostByAgent += 1
-        else
-          affected.push({
-            agent,
-            volume: volume.name,
-            path,
-            timeMs: millisecondsOf(catalog.summary(agent, position)?.time ?? volume.since),
-            epoch: position.epoch,
-            seq: position.seq,
-            reason,
-          })
+        files.push({ path, position, chunks: version.chunks })
+        named += version.chunks.length + 1
+        if (named < CHUNKS_AT_ONCE) continue
+        await look(files)
+        files = []
+        named = 0
       }
+      await look(files)
     }
   }
   return { affected, versions, lostByAgent, expired }
+}
+
+function* namesIn(files: readonly FileEntry[]): Generator<Digest> {
+  for (const { chunks } of files) for (const { digest } of chunks) yield digest
 }

@@ -42,6 +42,8 @@ import { Ticks } from './ticks.ts'
 
 const DAY_MS = 24 * 3_600_000
 const BYTES_PER_MB = 1e6
+/** Every chunk that is offered may be looked up in another table. What is mapped of them is the page cache's, and goes when memory is short. */
+const OPEN_TABLES = 1000
 
 export interface CollectorOptions {
   readonly dataDir: string
@@ -59,7 +61,7 @@ export async function collect(
   const { dataDir, config, log } = options
   await using stack = new AsyncDisposableStack()
   const directory = join(dataDir, 'catalog')
-  const catalog = stack.adopt(await openCatalog(directory, log, fromCheckpoint(options)), (opened) => opened.close())
+  const catalog = stack.adopt(await openCatalog(directory, log, fromCheckpoint(options), OPEN_TABLES), (opened) => opened.close())
   const repository = stack.adopt(
     Repository.openForAppending(config.repository, options.dataKey, catalog.reflected(), {
       parity: parityShape(config),

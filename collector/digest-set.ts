@@ -1,16 +1,20 @@
 /**
- * A set of digests in eight bytes each, for as many chunks as a repository has.
+ * A set of digests in some seven bytes each, for as many chunks as a repository has.
  *
- * It keeps the first 64 bits, with open addressing. Invariant: `has` is true of everything that was added; of something else it is true
- * once in 2^64 / size. Whoever asks what is needed errs to the safe side: a chunk is kept that could go.
+ * It keeps 44 bits of each: 12 choose a shard, 32 stand in it, with open addressing. Invariant: `has` is true of everything that was added; of
+ * something else it is true once in 2^44 / size. Whoever asks what is needed errs to the safe side: a chunk is kept that could go. Each shard
+ * grows by itself, which prevents one addition among ten millions from moving them all, for a second, while a commit waits.
  */
 import type { Digest } from '../shared/digest.ts'
 
-/** Of the places, so many are taken before they become twice as many. */
-const LOAD_MAX = 0.6
+const SHARDS = 1 << 12
+const PLACES_MIN = 16
+/** Of the places, so many are taken before they become more. */
+const LOAD_MAX = 0.75
+const GROWTH = 1.5
 
 export class DigestSet {
-  #places = new Uint32Array(2 * 4096)
+  readonly #shards: (Shard | undefined)[] = Array.from({ length: SHARDS }, () => undefined)
   #size = 0
 
   get size(): number {
@@ -18,52 +22,57 @@ export class DigestSet {
   }
 
   add(name: Digest): void {
-    if (this.#size >= (this.#places.length / 2) * LOAD_MAX) this.#grow()
-    const [high, low] = wordsOf(name)
-    this.#insert(high, low)
+    const shard = (this.#shards[shardOf(name)] ??= new Shard())
+    if (shard.add(wordOf(name))) this.#size += 1
   }
 
   has(name: Digest): boolean {
-    const [high, low] = wordsOf(name)
-    return this.#isThere(this.#find(high, low))
+    return this.#shards[shardOf(name)]?.has(wordOf(name)) ?? false
+  }
+}
+
+/** A set of 32-bit words that are not 0. */
+class Shard {
+  #places = new Uint32Array(PLACES_MIN)
+  #size = 0
+
+  /** @returns whether it is new */
+  add(word: number): boolean {
+    if (this.#size >= this.#places.length * LOAD_MAX) this.#grow()
+    const at = this.#find(word)
+    if (this.#places[at] === word) return false
+    this.#places[at] = word
+    this.#size += 1
+    return true
   }
 
-  #insert(high: number, low: number): void {
-    const at = this.#find(high, low)
-    if (this.#isThere(at)) return
-    this.#places[at] = high
-    this.#places[at + 1] = low
-    this.#size += 1
+  has(word: number): boolean {
+    return this.#places[this.#find(word)] === word
   }
 
   /** Where it is, or would be. */
-  #find(high: number, low: number): number {
-    const count = this.#places.length / 2
-    for (let place = low % count; ; place = (place + 1) % count) {
-      const at = 2 * place
-      if (!this.#isThere(at) || (this.#places[at] === high && this.#places[at + 1] === low)) return at
+  #find(word: number): number {
+    const count = this.#places.length
+    for (let place = word % count; ; place = place + 1 === count ? 0 : place + 1) {
+      const found = this.#places[place]
+      if (found === 0 || found === word) return place
     }
-  }
-
-  #isThere(at: number): boolean {
-    return this.#places[at] !== 0 || this.#places[at + 1] !== 0
   }
 
   #grow(): void {
     const before = this.#places
-    this.#places = new Uint32Array(2 * before.length)
-    this.#size = 0
-    for (let at = 0; at < before.length; at += 2) {
-      const [high = 0, low = 0] = before.subarray(at, at + 2)
-      if (high !== 0 || low !== 0) this.#insert(high, low)
-    }
+    this.#places = new Uint32Array(Math.ceil(before.length * GROWTH))
+    for (const word of before) if (word !== 0) this.#places[this.#find(word)] = word
   }
 }
 
-/** Two zero words mean that a place is free. */
-function wordsOf(name: Digest): [number, number] {
-  const word = (at: number): number =>
-    (name.charCodeAt(at) | (name.charCodeAt(at + 1) << 8) | (name.charCodeAt(at + 2) << 16) | (name.charCodeAt(at + 3) << 24)) >>> 0
-  const [high, low] = [word(0), word(4)]
-  return high === 0 && low === 0 ? [0, 1] : [high, low]
+/** By bits that decide nothing else. */
+function shardOf(name: Digest): number {
+  return (name.charCodeAt(4) | (name.charCodeAt(5) << 8)) % SHARDS
+}
+
+/** Zero means that a place is free. */
+function wordOf(name: Digest): number {
+  const word = name.charCodeAt(0) | (name.charCodeAt(1) << 8) | (name.charCodeAt(2) << 16) | (name.charCodeAt(3) << 24)
+  return word === 0 ? 1 : word >>> 0
 }

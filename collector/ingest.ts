@@ -63,8 +63,10 @@ interface Rewrite {
   readonly reject: (error: PacsimileError) => void
 }
 
-/** Received bytes that may wait for a commit before senders are held back. */
+/** Received bytes, as they are held, that may wait for a commit before senders are held back. */
 const QUEUE_BYTES_MAX = 8 * COMMIT_BYTES_TARGET
+/** What a chunk or a record that waits takes beside its bytes. */
+const HOLDING_BYTES = 1024
 /** An entry of the ledger that fails costs a restart: none is begun with less. */
 const LEDGER_ROOM_BYTES = 1 << 20
 /** Pause before files are begun anew after the disk failed. */
@@ -157,7 +159,7 @@ export class Ingest {
       this.#queuedChunks.set(key, (this.#queuedChunks.get(key) ?? 0) + 1)
     }
     this.#queue.push(item)
-    this.#queuedBytes += bytesOf(item)
+    this.#queuedBytes += heldBytesOf(item)
     this.#wakeLoop?.()
     while (this.#queuedBytes > QUEUE_BYTES_MAX) await new Promise<void>((resolve) => this.#wakeSenders.push(resolve))
   }
@@ -230,7 +232,7 @@ export class Ingest {
     }
     const items = this.#queue.slice(0, count)
     this.#queue = this.#queue.slice(count)
-    this.#queuedBytes -= bytes
+    for (const item of items) this.#queuedBytes -= heldBytesOf(item)
     return items
   }
 
@@ -389,6 +391,9 @@ function bytesOf(item: Item): number {
   if ('rewrite' in item) return item.rewrite.bytes.length
   return 'chunk' in item ? item.chunk.bytes.length : item.records.reduce((sum, record) => sum + record.length, 0)
 }
+
+/** In memory: of small files, what it takes to hold them is the most. */
+const heldBytesOf = (item: Item): number => bytesOf(item) + HOLDING_BYTES * ('records' in item ? item.records.length : 1)
 
 function queuedKey(session: IngestSession, chunk: ChunkMessage): string {
   return `${session.agent}\0${chunk.digest}`

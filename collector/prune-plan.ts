@@ -8,15 +8,18 @@
 import { millisecondsOf } from '../shared/clock.ts'
 import type { Digest } from '../shared/digest.ts'
 import type { Label, RelativePath } from '../shared/path.ts'
-import { comparePositions, type Position } from '../shared/record.ts'
+import type { Position } from '../shared/record.ts'
 import type { ChunkRef } from '../shared/version.ts'
 import { absenceOfContent, putOf } from './absent-content.ts'
 import type { Catalog } from './catalog.ts'
 import { ranges } from './catalog-keys.ts'
 import { readChunkPlace } from './catalog-values.ts'
+import { CHUNKS_AT_ONCE, chunkPlaces } from './chunk-places.ts'
 import { DigestSet } from './digest-set.ts'
 import { type BindingRetention, KEEP_REASONS, Keeping, type KeepReason, Timeline } from './keeping.ts'
 import { checkpointsOf, endOfLedger, gapsInCatalog, headsAt, holdsOf, ledgerEntries, type Retirement, retiredPacks } from './ledger-view.ts'
+import { PositionSet } from './position-set.ts'
+import { RecordMarks } from './record-marks.ts'
 import { FRAME_OVERHEAD_BYTES } from './repository/frame.ts'
 import type { LedgerEntry } from './repository/ledger-entry.ts'
 import type { Repository } from './repository/repository.ts'
@@ -59,8 +62,8 @@ export interface PrunePlan {
 
 /** A plan with what it takes to carry it out. */
 export interface WorkingPlan extends PrunePlan {
-  /** Records whose content goes, rising. */
-  readonly expiring: ReadonlyMap<Label, readonly Position[]>
+  /** Records whose content goes. */
+  readonly expiring: ReadonlyMap<Label, PositionSet>
   /** What is kept needs these; what is named meanwhile is added. */
   readonly needed: DigestSet
 }
@@ -86,21 +89,22 @@ export async function planPrune(parts: PlanParts, needed = new DigestSet()): Pro
     if (body.kind === 'checkpoint') for (const { chunks } of body.files) for (const { digest } of chunks) needed.add(digest)
   const kept = new Map<Keeping, Record<KeepReason, number>>()
   let unknown = 0
-  for (const { agent, volume, keeping } of volumes) {
-    const gathered = await gatherNeeded(catalog, agent, volume, keeping, needed)
-    kept.set(keeping, gathered.counts)
+  for (const about of volumes) {
+    const gathered = await gatherNeeded(catalog, about, needed)
+    kept.set(about.keeping, gathered.counts)
     unknown += gathered.unknown
   }
-  const expiring = new Map<Label, Position[]>()
+  const expiring = new Map<Label, PositionSet>()
   const plans: VolumePlan[] = []
-  for (const { agent, volume, isLimited, keeping } of volumes) {
+  for (const about of volumes) {
+    const { agent, volume, isLimited, keeping } = about
     const counts = kept.get(keeping) ?? noCounts()
-    const gone = isLimited ? await gatherExpiring(catalog, agent, volume, keeping, needed) : { positions: [], versions: 0, shared: 0 }
-    expiring.set(agent, [...(expiring.get(agent) ?? []), ...gone.positions])
+    const positions = expiring.get(agent) ?? new PositionSet()
+    expiring.set(agent, positions)
+    const gone = isLimited ? await gatherExpiring(catalog, about, needed, positions) : { versions: 0, shared: 0 }
     const versions = KEEP_REASONS.reduce((sum, reason) => sum + counts[reason], gone.versions + gone.shared)
     plans.push({ agent, volume, isLimited, versions, kept: counts, expiring: gone.versions, shared: gone.shared })
   }
-  for (const [agent, positions] of expiring) expiring.set(agent, uniqueRising(positions))
   const retired = await retiredPacks(catalog)
   const youngest = newestPackAt(entries, nowMs - quarantineMs)
   const { packs, deadBytes, used } = await planPacks(catalog, repository, { retired, youngest, needed })
@@ -138,6 +142,8 @@ interface VolumeKeeping {
   readonly volume: Label
   readonly isLimited: boolean
   readonly keeping: Keeping
+  /** Of the agent. */
+  readonly marks: RecordMarks
 }
 
 async function keepings({ catalog, policy, nowMs }: PlanParts, entries: readonly LedgerEntry[]): Promise<VolumeKeeping[]> {
@@ -145,6 +151,7 @@ async function keepings({ catalog, policy, nowMs }: PlanParts, entries: readonly
   const found: VolumeKeeping[] = []
   for (const agent of await catalog.agents()) {
     const end = catalog.chainEnd(agent) ?? { epoch: 0, seq: 0 }
+    const marks = await RecordMarks.read(catalog, agent)
     const heads = [...(await headsAt(catalog, agent)), { number: entries.at(-1)?.number ?? 0, position: end }]
     const timeline = new Timeline(entries, heads, nowMs)
     const headBy = (number: number): Position => heads.findLast((head) => head.number <= number)?.position ?? { epoch: 0, seq: 0 }
@@ -165,7 +172,7 @@ async function keepings({ catalog, policy, nowMs }: PlanParts, entries: readonly
           return time === undefined ? undefined : millisecondsOf(time)
         },
       })
-      found.push({ agent, volume, isLimited: now !== undefined, keeping })
+      found.push({ agent, volume, isLimited: now !== undefined, keeping, marks })
     }
   }
   return found
@@ -233,60 +240,66 @@ function noCounts(): Record<KeepReason, number> {
 
 async function gatherNeeded(
   catalog: Catalog,
-  agent: Label,
-  volume: Label,
-  keeping: Keeping,
+  { agent, volume, keeping, marks }: VolumeKeeping,
   needed: DigestSet,
 ): Promise<{ counts: Record<KeepReason, number>; unknown: number }> {
   const counts = noCounts()
   let unknown = 0
+  let named: { name: Digest; path: RelativePath; position: Position }[] = []
+  const lookUp = async (): Promise<void> => {
+    const places = chunkPlaces(
+      catalog,
+      named.map(({ name }) => name),
+    )
+    for (const { name, path, position } of named) {
+      if (places.has(name)) continue
+      // It may have been declared lost since the marks were read.
+      if ((await absenceOfContent(catalog, agent, volume, { path, position })) === undefined) unknown += 1
+    }
+    named = []
+  }
   for await (const { path, changes } of lives(catalog, agent, volume)) {
     const found = reasons(catalog, agent, path, changes, keeping)
     for (const [i, { hasContent, position }] of changes.entries()) {
       const reason = found[i]
       if (reason === undefined || !hasContent) continue
-      const absence = await absenceOfContent(catalog, agent, volume, { path, position })
+      const absence = await absenceOfContent(catalog, agent, volume, { path, position }, marks)
       if (absence === 'expired') continue
       counts[reason] += 1
-      for (const { digest } of chunksOf(catalog, agent, volume, path, position)) {
-        needed.add(digest)
-        if (absence === undefined && catalog.chunk(digest) === undefined) unknown += 1
+      for (const { digest: name } of chunksOf(catalog, agent, volume, path, position)) {
+        needed.add(name)
+        if (absence === undefined) named.push({ name, path, position })
       }
+      if (named.length >= CHUNKS_AT_ONCE) await lookUp()
     }
   }
+  await lookUp()
   return { counts, unknown }
 }
 
 async function gatherExpiring(
   catalog: Catalog,
-  agent: Label,
-  volume: Label,
-  keeping: Keeping,
+  { agent, volume, keeping, marks }: VolumeKeeping,
   needed: DigestSet,
-): Promise<{ positions: Position[]; versions: number; shared: number }> {
-  const positions: Position[] = []
+  positions: PositionSet,
+): Promise<{ versions: number; shared: number }> {
   let [expiring, shared] = [0, 0]
   for await (const { path, changes } of lives(catalog, agent, volume)) {
     const found = reasons(catalog, agent, path, changes, keeping)
     for (const [i, { hasContent, position }] of changes.entries()) {
       if (found[i] !== undefined || !hasContent) continue
-      if ((await absenceOfContent(catalog, agent, volume, { path, position })) !== undefined) continue
+      if ((await absenceOfContent(catalog, agent, volume, { path, position }, marks)) !== undefined) continue
       const isShared = chunksOf(catalog, agent, volume, path, position).every(({ digest }) => needed.has(digest))
-      const put = isShared ? undefined : await putOf(catalog, agent, volume, { path, position })
+      const put = isShared ? undefined : await putOf(catalog, agent, volume, { path, position }, marks)
       if (put === undefined) {
         shared += 1
         continue
       }
       expiring += 1
-      positions.push(put)
+      positions.add(put)
     }
   }
-  return { positions, versions: expiring, shared }
-}
-
-function uniqueRising(positions: readonly Position[]): Position[] {
-  const sorted = positions.toSorted(comparePositions)
-  return sorted.filter((position, i) => i === 0 || comparePositions(position, sorted[i - 1] ?? position) !== 0)
+  return { versions: expiring, shared }
 }
 
 /** The newest pack that was there at an age; 0 where no tick is as old. */

@@ -187,8 +187,7 @@ class PruneRun {
 
   async #expire(): Promise<void> {
     for (const [agent, positions] of this.#plan.expiring)
-      for (let at = 0; at < positions.length; at += LEDGER_ITEMS_MAX)
-        await this.#expireOne(agent, positions.slice(at, at + LEDGER_ITEMS_MAX))
+      for (const group of positions.groups(LEDGER_ITEMS_MAX)) await this.#expireOne(agent, group)
   }
 
   async #expireOne(agent: Label, positions: readonly Position[]): Promise<void> {

@@ -129,7 +129,7 @@ function readFrames(file: FrameFile, isReadOnly: boolean, bytesPerSecond: number
 export function framesOf(file: FrameFile): string | undefined {
   const index = file.sealedIndex()
   if (index === undefined) return undefined
-  return digestHex(digestOf(Buffer.from(index.map(({ type, offset, digest }) => `${type} ${offset} ${digest}`).join(), 'latin1')))
+  return digestHex(digestOf(Buffer.from(Array.from(index, ({ type, offset, digest }) => `${type} ${offset} ${digest}`).join(), 'latin1')))
 }
 
 function whyDamaged(file: FrameFile, found: ScannedFrame): string | undefined {

@@ -7,6 +7,7 @@
  */
 import yargs from 'yargs'
 import { PacsimileError } from '../../shared/errors.ts'
+import { keepHeapSmall } from '../../shared/heap.ts'
 import { agentCommand } from './agent-command.ts'
 import { catCommand } from './cat-command.ts'
 import { checkCommand } from './check-command.ts'
@@ -58,6 +59,9 @@ const COMMANDS = [
   copyCommand,
 ]
 
+/** Costs every command a few percent of its time, and those that look at a whole history a third of their memory. */
+const HEAP_GROWING_PERCENT = 100
+
 /** The options that may be given several times. */
 const REPEATABLE = new Set(['_', 'volume'])
 
@@ -71,6 +75,7 @@ function eachOnce(options: Record<string, unknown>): true {
 async function main(args: readonly string[]): Promise<number> {
   const isForMachines = args.includes('--json')
   endWithoutReader((error) => reportError(error, isForMachines))
+  keepHeapSmall(HEAP_GROWING_PERCENT)
   let cli = yargs([...args])
     .scriptName('pacsimile')
     .locale('en')

@@ -49,7 +49,7 @@ import {
   readFrameHeader,
   sealFrame,
 } from './frame.ts'
-import { decodeIndex, encodeFooter, encodeIndex, FOOTER_BYTES, type IndexedFrame, isIndexed, readFooter } from './frame-index.ts'
+import { decodeIndex, encodeFooter, FOOTER_BYTES, type IndexedFrame, IndexWriter, isIndexed, readFooter } from './frame-index.ts'
 
 const datasync = promisify(fdatasync)
 const fullSync = promisify(fsync)
@@ -81,7 +81,7 @@ export class FrameFile {
   readonly #fd: number
   readonly #dataKey: KeyObject
   readonly #labelKey: KeyObject
-  readonly #index: IndexedFrame[] = []
+  readonly #index = new IndexWriter()
   readonly #queue: Buffer[] = []
   #end: number
   #written: number
@@ -146,7 +146,7 @@ export class FrameFile {
       if (found.type === 'parity') break
       const { type, offset, storedLength, plainLength, digest: name } = found
       // A frame that this release may pass over is not its to list: an index says what each frame is.
-      if (isIndexed(type)) file.#index.push({ type, offset, storedLength, plainLength, digest: name })
+      if (isIndexed(type)) file.#index.add({ type, offset, storedLength, plainLength, digest: name })
       end = found.offset + FRAME_OVERHEAD_BYTES + found.storedLength
     }
     if (durable !== 'all' && end < durable) {
@@ -203,7 +203,7 @@ export class FrameFile {
     this.#queue.push(frame)
     this.#end += frame.length
     if (isIndexed(type))
-      this.#index.push({ type, offset, storedLength: payload.bytes.length, plainLength: payload.plainLength, digest: payload.digest })
+      this.#index.add({ type, offset, storedLength: payload.bytes.length, plainLength: payload.plainLength, digest: payload.digest })
     return { file: this.identity.number, offset, storedLength: payload.bytes.length }
   }
 
@@ -245,7 +245,7 @@ export class FrameFile {
    */
   async seal(makeParity?: MakeParity): Promise<void> {
     if (makeParity !== undefined) await this.#addParity(makeParity)
-    const place = this.append('index', packPayload(encodeIndex(this.#index)))
+    const place = this.append('index', packPayload(this.#index.encode()))
     this.#queue.push(encodeFooter(place.offset))
     this.#end += FOOTER_BYTES
     try {
@@ -305,7 +305,7 @@ export class FrameFile {
   }
 
   /** The frames that the sealed file's own index lists; undefined when it is not sealed or the index does not open. */
-  sealedIndex(): readonly IndexedFrame[] | undefined {
+  sealedIndex(): Iterable<IndexedFrame> | undefined {
     const size = fstatSync(this.#fd).size
     const footer = Buffer.alloc(FOOTER_BYTES)
     if (size < FILE_HEADER_BYTES + FOOTER_BYTES || this.#pread(footer, size - FOOTER_BYTES) !== FOOTER_BYTES) return undefined

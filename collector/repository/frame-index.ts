@@ -28,31 +28,42 @@ export interface IndexedFrame {
   readonly digest: Digest
 }
 
-export function encodeIndex(frames: readonly IndexedFrame[]): Buffer {
-  const to = new ByteWriter(64 + frames.length * 48)
-  to.varint(frames.length)
-  for (const frame of frames) {
-    to.u8(FRAME_TYPES[frame.type]).varint(frame.offset).varint(frame.storedLength).varint(frame.plainLength).rawString(frame.digest)
+/** Of a file that is being written, as it will be stored: a pack has some hundred thousand frames, which as objects are five times as large. */
+export class IndexWriter {
+  readonly #frames = new ByteWriter()
+  #count = 0
+
+  add({ type, offset, storedLength, plainLength, digest: name }: IndexedFrame): void {
+    this.#frames.u8(FRAME_TYPES[type]).varint(offset).varint(storedLength).varint(plainLength).rawString(name)
+    this.#count += 1
   }
-  return to.take()
+
+  encode(): Buffer {
+    return new ByteWriter(this.#frames.length + 8).varint(this.#count).raw(this.#frames.view()).take()
+  }
 }
 
-/** @throws format-invalid */
-export function decodeIndex(bytes: Buffer): IndexedFrame[] {
+/** All of it is looked at before this returns, and each frame is read again when it is asked for. @throws format-invalid */
+export function decodeIndex(bytes: Buffer): Iterable<IndexedFrame> {
+  // What is wrong with the last frame is known before anything is done with the first.
+  for (const _ of framesIn(bytes)) continue
+  return { [Symbol.iterator]: () => framesIn(bytes) }
+}
+
+function* framesIn(bytes: Buffer): Generator<IndexedFrame> {
   const from = new ByteReader(bytes, 'Index frame')
-  const frames = Array.from({ length: from.varint(FRAMES_MAX) }, (): IndexedFrame => {
+  for (let left = from.varint(FRAMES_MAX); left > 0; left--) {
     const number = from.u8()
     const type = INDEXED_TYPES.find((known) => FRAME_TYPES[known] === number) ?? from.fail('unknown type of frame')
-    return {
+    yield {
       type,
       offset: from.varint(),
       storedLength: from.varint(),
       plainLength: from.varint(),
       digest: digest(from.rawString(DIGEST_BYTES)),
     }
-  })
+  }
   from.end()
-  return frames
 }
 
 export function encodeFooter(indexOffset: number): Buffer {

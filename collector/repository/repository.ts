@@ -220,10 +220,9 @@ export class Repository {
   #reopenNewest(kind: FrameFileKind, durable: ReadPosition): FrameFile | undefined {
     const number = this.numbers(kind).at(-1)
     if (number === undefined) return undefined
-    const path = this.pathOf(kind, number)
     try {
-      const identity = { kind, repository: this.id, number }
-      if (number >= durable.file) return FrameFile.reopen(path, identity, this.#dataKey, number === durable.file ? durable.offset : 0)
+      const [about, from] = [{ kind, repository: this.id, number }, number === durable.file ? durable.offset : 0]
+      if (number >= durable.file) return FrameFile.reopen(this.pathOf(kind, number), about, this.#dataKey, from)
       // It was full, and what is appended to it would not be read again: only its sealing was cut short.
       this.#sealCutShort(kind, number)
       return undefined

@@ -1,16 +1,19 @@
 /**
- * What a long history costs: a repository of 10^6 versions of 10^5 files, opened, folded anew, checked, and planned to be pruned.
+ * What a long history costs: repositories of some and of many versions of 10^5 files, opened, folded anew, checked, and planned to be pruned.
  *
  *     node --disable-warning=ExperimentalWarning test/bench/repository.ts
  *
- * Not a test: nothing fails by time here. Each step is a process of its own, so that its peak of memory is its own; BENCH_VERSIONS and
- * BENCH_FILES make it smaller. Beside reading (`check`) stands sha256sum over the same files, from the page cache like them.
+ * Not a test: nothing fails by time here. Each step is a process of its own, started as the launcher does, so that its peak of memory is its
+ * own: of all that is resident (`rss`), of what cannot be given back without swapping (`anon`), and of mapped files, which are the page cache's
+ * (`file`; some 57 MB of it are Node itself). BENCH_VERSIONS lists the sizes: what is flat is about the same in each. BENCH_FILES makes the tree smaller. Beside
+ * reading (`check`) stands sha256sum over the same files, from the page cache like them.
  */
-import { spawnSync } from 'node:child_process'
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { randomFillSync } from 'node:crypto'
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
 import { Catalog } from '../../collector/catalog.ts'
 import { openCatalog } from '../../collector/catalog-opening.ts'
 import { checkRepository } from '../../collector/check.ts'
@@ -23,21 +26,27 @@ import { replay } from '../../collector/replay.ts'
 import { Repository } from '../../collector/repository/repository.ts'
 import { RunningTime } from '../../collector/running-time.ts'
 import { DEFAULT_CHUNK_SIZES } from '../../shared/chunker.ts'
+import { keepHeapSmall } from '../../shared/heap.ts'
 import { silentLog } from '../../shared/log.ts'
 import { directoryVersion, JournalWriter } from '../support/journal-writer.ts'
 
-const VERSIONS = Number(process.env['BENCH_VERSIONS'] ?? 1_000_000)
+const VERSIONS = (process.env['BENCH_VERSIONS'] ?? '200000 1000000').split(' ').map(Number)
 const FILES = Number(process.env['BENCH_FILES'] ?? 100_000)
 const PER_DIRECTORY = 1000
 const CONTENT_BYTES = 200
 const RECORDS_AT_ONCE = 2000
 const KEY = Buffer.alloc(32, 7)
 const MB = 1e6
+const KIB_PER_MIB = 1024
+const LOOK_MS = 25
+/** As collector/cli/pacsimile and main.ts start every command but the agent. */
+const HEAP_GROWING_PERCENT = 100
+const NODE_OPTIONS = ['--disable-warning=ExperimentalWarning', '--max-semi-space-size=16']
 
 const repositoryOf = (directory: string): string => join(directory, 'repository')
 const pathOf = (file: number): string => `d${Math.floor(file / PER_DIRECTORY)}/f${file}`
 
-async function make(directory: string): Promise<object> {
+async function make(directory: string, versions: number): Promise<object> {
   const failures: unknown[] = []
   Repository.create(repositoryOf(directory), { id: '00'.repeat(16), chunkSizes: DEFAULT_CHUNK_SIZES })
   const catalog = await Catalog.open(join(directory, 'catalog'))
@@ -55,12 +64,12 @@ async function make(directory: string): Promise<object> {
     writer.written.length = 0
   }
   for (let d = 0; d < FILES / PER_DIRECTORY; d++) writer.put(`d${d}`, directoryVersion())
-  for (let i = 0; i < VERSIONS; i++) {
+  for (let i = 0; i < versions; i++) {
     // A stride that meets every file, far apart.
     writer.file(pathOf((i * 7919) % FILES), randomFillSync(Buffer.alloc(CONTENT_BYTES)))
     if (writer.written.length < RECORDS_AT_ONCE) continue
     await send()
-    if (i % (VERSIONS / 10) < RECORDS_AT_ONCE)
+    if (i % (versions / 10) < RECORDS_AT_ONCE)
       await ingest.note(() => [{ kind: 'tick', newestPack: repository.numbers('pack').at(-1) ?? 0 }])
   }
   await send()
@@ -120,28 +129,69 @@ function bytesBelow(directory: string): number {
 
 const STEPS = { make, open, rebuild, check, plan } as const
 
-const [, program = '', step, at] = process.argv
-if (step === undefined) {
+/** In MiB, by /proc/PID/status. */
+interface Memory {
+  readonly rss: number
+  readonly anon: number
+  readonly file: number
+}
+
+function memoryOf(pid: number): Memory | undefined {
+  let status: string
+  try {
+    status = readFileSync(`/proc/${pid}/status`, 'latin1')
+  } catch {
+    // It ended.
+    return undefined
+  }
+  const megabytes = (name: string): number => Math.round(Number(new RegExp(`${name}:\\s+(\\d+)`).exec(status)?.[1] ?? 0) / KIB_PER_MIB)
+  return { rss: megabytes('VmHWM'), anon: megabytes('RssAnon'), file: megabytes('RssFile') }
+}
+
+/** The highest of each, looked at until the process ends. */
+async function peakOf(child: ChildProcess): Promise<Memory> {
+  let peak: Memory = { rss: 0, anon: 0, file: 0 }
+  while (child.exitCode === null && child.signalCode === null) {
+    const { rss, anon, file } = memoryOf(child.pid ?? 0) ?? peak
+    peak = { rss: Math.max(peak.rss, rss), anon: Math.max(peak.anon, anon), file: Math.max(peak.file, file) }
+    await setTimeout(LOOK_MS)
+  }
+  return peak
+}
+
+async function measured(step: string, directory: string, versions: number): Promise<void> {
+  const child = spawn(process.execPath, [...NODE_OPTIONS, program, step, directory, `${versions}`], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  const [told, peakMegabytes] = await Promise.all([child.stdout.setEncoding('utf8').reduce((all, part) => all + part, ''), peakOf(child)])
+  if (child.exitCode !== 0) throw new Error(`${step} failed`)
+  process.stdout.write(`${JSON.stringify({ step, versions, peakMegabytes, ...JSON.parse(told) })}\n`)
+}
+
+async function bench(versions: number): Promise<void> {
   const directory = mkdtempSync(join(process.env['BENCH_DIRECTORY'] ?? tmpdir(), 'pacsimile-bench-'))
   try {
-    mkdirSync(directory, { recursive: true })
-    for (const name of Object.keys(STEPS)) {
-      const { status } = spawnSync(process.execPath, ['--disable-warning=ExperimentalWarning', program, name, directory], {
-        stdio: 'inherit',
-      })
-      if (status !== 0) process.exit(status ?? 1)
-    }
+    for (const step of Object.keys(STEPS)) await measured(step, directory, versions)
     const startedMs = performance.now()
     spawnSync('sh', ['-c', `find ${repositoryOf(directory)} -type f -exec sha256sum {} + > /dev/null`])
-    process.stdout.write(`${JSON.stringify({ step: 'sha256sum', seconds: (performance.now() - startedMs) / 1000 })}\n`)
+    process.stdout.write(`${JSON.stringify({ step: 'sha256sum', versions, seconds: secondsSince(startedMs) })}\n`)
   } finally {
     rmSync(directory, { recursive: true })
   }
+}
+
+function secondsSince(startedMs: number): number {
+  return Math.round(performance.now() - startedMs) / 1000
+}
+
+const [, program = '', step, directory = '', versions] = process.argv
+if (step === undefined) {
+  for (const each of VERSIONS) await bench(each)
 } else {
-  const run = STEPS[step as keyof typeof STEPS]
+  keepHeapSmall(HEAP_GROWING_PERCENT)
   const startedMs = performance.now()
-  const found = await run(at ?? '')
-  const seconds = Math.round(performance.now() - startedMs) / 1000
-  const peakMegabytes = Math.round(process.resourceUsage().maxRSS / 1024)
-  process.stdout.write(`${JSON.stringify({ step, seconds, peakMegabytes, ...found })}\n`)
+  const found = await STEPS[step as keyof typeof STEPS](directory, Number(versions))
+  const { user, system } = process.cpuUsage()
+  const cpuSeconds = Math.round((user + system) / 1e4) / 100
+  process.stdout.write(JSON.stringify({ seconds: secondsSince(startedMs), cpuSeconds, ...found }))
 }

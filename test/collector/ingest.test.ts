@@ -134,6 +134,18 @@ describe('ingest', () => {
     }
   })
 
+  it('holds senders back by the memory that many small chunks take, not by their bytes', async () => {
+    const store = await Store.open()
+    const session = new RecordedSession(new JournalWriter().agent)
+    const chunk = { kind: 'chunk', digest: digestOf(Buffer.from('x')), length: 1, filtered: false, compressed: false } as const
+    // The loop has not had a turn before this one ends.
+    const submitted = Array.from({ length: 40_000 }, () => store.ingest.submit({ session, chunk: { ...chunk, bytes: Buffer.from('x') } }))
+    expect(store.ingest.isCrowded).toBe(true)
+    await Promise.all(submitted)
+    await store.send(new JournalWriter())
+    expect(store.ingest.isCrowded).toBe(false)
+  })
+
   it('takes records that were sent twice as one', async () => {
     const store = await Store.open()
     const writer = new JournalWriter()

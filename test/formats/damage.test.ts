@@ -194,7 +194,7 @@ describe('what a newer release wrote', () => {
     file?.append('records', packPayload(Buffer.from('second')))
     await file?.seal()
     expect(contentsOf(path)).toEqual(['first', 'second'])
-    expect(withFile(path, (sealed) => sealed.sealedIndex())).toHaveLength(2)
+    expect(withFile(path, (sealed) => [...(sealed.sealedIndex() ?? [])])).toHaveLength(2)
   })
 
   it.each([
