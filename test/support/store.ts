@@ -9,7 +9,7 @@ import { History } from '../../collector/history.ts'
 import { Ingest, type IngestSession } from '../../collector/ingest.ts'
 import { endOfLedger } from '../../collector/ledger-view.ts'
 import { replay } from '../../collector/replay.ts'
-import { Repository } from '../../collector/repository/repository.ts'
+import { Repository, type Sealing } from '../../collector/repository/repository.ts'
 import { RunningTime } from '../../collector/running-time.ts'
 import { DEFAULT_CHUNK_SIZES } from '../../shared/chunker.ts'
 import type { Digest } from '../../shared/digest.ts'
@@ -68,16 +68,19 @@ export class Store {
   #running: Promise<void> = Promise.resolve()
   readonly #sent = new Map<JournalWriter, number>()
 
-  private constructor(directory: string) {
+  readonly #sealAs: Sealing
+
+  private constructor(directory: string, sealAs: Sealing) {
     this.directory = directory
+    this.#sealAs = sealAs
   }
 
   get repositoryDirectory(): string {
     return join(this.directory, 'repository')
   }
 
-  static async open(): Promise<Store> {
-    const store = new Store(scratchDirectory())
+  static async open(sealAs: Sealing = {}): Promise<Store> {
+    const store = new Store(scratchDirectory(), sealAs)
     Repository.create(store.repositoryDirectory, { id: randomBytes(16).toString('hex'), chunkSizes: DEFAULT_CHUNK_SIZES })
     await store.start()
     onTestFinished(() => store.stop())
@@ -87,7 +90,7 @@ export class Store {
   async start(): Promise<void> {
     this.catalog = await Catalog.open(join(this.directory, 'catalog'))
     // As a collector begins.
-    this.repository = Repository.openForAppending(this.repositoryDirectory, this.dataKey, this.catalog.reflected())
+    this.repository = Repository.openForAppending(this.repositoryDirectory, this.dataKey, this.catalog.reflected(), this.#sealAs)
     await replay(this.repository, this.catalog)
     const cache = new ChunkCache(1 << 20)
     this.history = new History(this.catalog, this.repository, { cache })
@@ -110,12 +113,26 @@ export class Store {
     this.#stop.abort()
     await this.#running
     await this.catalog.close()
+    await this.repository.sealed()
     this.repository.close()
   }
 
   /** Of what the writer has written, the first `length` records are there. */
   holds(writer: JournalWriter, length: number): void {
     this.#sent.set(writer, length)
+  }
+
+  /** Seals what is being appended to, as a start seals what was full. */
+  async seal(agent: Label): Promise<void> {
+    this.repository.abandonOpenFiles()
+    // Nothing, committed behind both files.
+    const session = new RecordedSession(agent)
+    const answered = session.next()
+    await this.ingest.submit({ session, records: [] })
+    await answered
+    await this.stop()
+    await this.start()
+    await this.repository.sealed()
   }
 
   /** Sends what the writer has written since the last call, and waits for the word on it. */

@@ -11,7 +11,7 @@ import { silentLog } from '../../shared/log.ts'
 import { label } from '../../shared/path.ts'
 import { canInject, SWEEP_MS_MAX, sweep } from '../support/fault-steps.ts'
 import { directoryVersion, JournalWriter } from '../support/journal-writer.ts'
-import { RecordedSession, Store } from '../support/store.ts'
+import { Store } from '../support/store.ts'
 import { type Archive, expectSound, finish, keyOf, repositoryOf, workOn } from '../support/worked-archive.ts'
 import { Random } from '../support/workload.ts'
 
@@ -22,14 +22,7 @@ const LOCK_MS_MAX = 60_000
 async function write(store: Store, writer: JournalWriter, random: Random): Promise<void> {
   for (let i = 0; i < FILES; i++) writer.file(`d/${i}`, random.bytes(4000))
   await store.send(writer)
-  store.repository.abandonOpenFiles()
-  // Nothing, behind both: at the next start they were full.
-  const session = new RecordedSession(writer.agent)
-  const answered = session.next()
-  await store.ingest.submit({ session, records: [] })
-  await answered
-  await store.stop()
-  await store.start()
+  await store.seal(writer.agent)
   writer.file(`more${writer.end.seq}`, random.bytes(4000))
   await store.send(writer)
 }
