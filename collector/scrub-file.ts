@@ -6,6 +6,7 @@
  */
 import type { KeyObject } from 'node:crypto'
 import { closeSync, openSync, readFileSync, statSync } from 'node:fs'
+import { setImmediate } from 'node:timers/promises'
 import { digestHex, digestOf } from '../shared/digest.ts'
 import { PacsimileError, reasonOf } from '../shared/errors.ts'
 import { libc } from '../shared/libc.ts'
@@ -48,9 +49,10 @@ interface Reading {
 
 const WRITABLE_BITS = 0o222
 const MS_PER_SECOND = 1000
+const FRAMES_A_TURN = 1024
 const nobodyWakes = new Int32Array(new SharedArrayBuffer(4))
 
-/** Blocks its thread; repairs from parity where it `repairs`. @throws io, format-unknown */
+/** Blocks its thread, but for turns of the loop; repairs from parity where it `repairs`. @throws io, format-unknown */
 export async function scrubFile(
   path: string,
   identity: FrameFileIdentity,
@@ -58,17 +60,17 @@ export async function scrubFile(
   options: ScrubOptions,
   repairs: boolean,
 ): Promise<ScrubbedFile> {
-  const { bytes, protection, frames, damage } = readWhole(path, identity, dataKey, options.bytesPerSecond)
+  const { bytes, protection, frames, damage } = await readWhole(path, identity, dataKey, options.bytesPerSecond)
   if (damage.length === 0 || !repairs) return { path, bytes, protection, frames, found: damage, repair: undefined, left: damage }
   const makeParity: MakeParity = (of, length) =>
     Promise.resolve(Array.from(stripesOf(readFileSync(of).subarray(0, length), options.parity), encodeStripe))
   const repair = await repairFile(path, identity, dataKey, makeParity)
   if (repair === undefined) return { path, bytes, protection, frames, found: damage, repair, left: damage }
-  const again = readWhole(path, identity, dataKey, Number.POSITIVE_INFINITY)
+  const again = await readWhole(path, identity, dataKey, Number.POSITIVE_INFINITY)
   return { path, bytes, protection: again.protection, frames: again.frames, found: damage, repair, left: again.damage }
 }
 
-function readWhole(path: string, identity: FrameFileIdentity, dataKey: KeyObject, bytesPerSecond: number): Reading {
+async function readWhole(path: string, identity: FrameFileIdentity, dataKey: KeyObject, bytesPerSecond: number): Promise<Reading> {
   forgetCached(path)
   const { size, mode } = statSync(path)
   let file: FrameFile
@@ -79,20 +81,23 @@ function readWhole(path: string, identity: FrameFileIdentity, dataKey: KeyObject
     return { bytes: size, protection: 'sealed', frames: undefined, damage: [{ file: path, offset: 0, reason: error.message }] }
   }
   try {
-    return readFrames(file, (mode & WRITABLE_BITS) === 0, bytesPerSecond)
+    return await readFrames(file, (mode & WRITABLE_BITS) === 0, bytesPerSecond)
   } finally {
     file.close()
     forgetCached(path)
   }
 }
 
-function readFrames(file: FrameFile, isReadOnly: boolean, bytesPerSecond: number): Reading {
+async function readFrames(file: FrameFile, isReadOnly: boolean, bytesPerSecond: number): Promise<Reading> {
   const damage: Damage[] = []
   const startedMs = performance.now()
   let isSealed = isReadOnly
   let hasParity = false
   let bytes = 0
+  let frames = 0
   for (const found of file.scan()) {
+    // What native code has handed out is given back between turns only.
+    if (++frames % FRAMES_A_TURN === 0) await setImmediate()
     bytes += found.kind === 'damage' ? found.length : frameBytes(found.header)
     if (found.kind === 'frame') {
       isSealed ||= found.type === 'index'
