@@ -6,6 +6,7 @@
  */
 import type { KeyObject } from 'node:crypto'
 import { closeSync, openSync, readFileSync, statSync } from 'node:fs'
+import { setImmediate } from 'node:timers/promises'
 import { digestHex, digestOf } from '../shared/digest.ts'
 import { PacsimileError, reasonOf } from '../shared/errors.ts'
 import { libc } from '../shared/libc.ts'
@@ -51,9 +52,10 @@ interface Reading {
 
 const WRITABLE_BITS = 0o222
 const MS_PER_SECOND = 1000
+const FRAMES_A_TURN = 1024
 const nobodyWakes = new Int32Array(new SharedArrayBuffer(4))
 
-/** Blocks its thread; repairs from parity where it `repairs`. @throws io, format-unknown */
+/** Blocks its thread, but for turns of the loop; repairs from parity where it `repairs`. @throws io, format-unknown */
 export async function scrubFile(
   path: string,
   identity: FrameFileIdentity,
@@ -61,17 +63,17 @@ export async function scrubFile(
   options: ScrubOptions,
   repairs: boolean,
 ): Promise<ScrubbedFile> {
-  const { bytes, protection, frames, damage, torn } = readWhole(path, identity, dataKey, options.bytesPerSecond)
+  const { bytes, protection, frames, damage, torn } = await readWhole(path, identity, dataKey, options.bytesPerSecond)
   if (damage.length === 0 || !repairs) return { path, bytes, protection, frames, found: damage, repair: undefined, left: damage, torn }
   const makeParity: MakeParity = (of, length) =>
     Promise.resolve(Array.from(stripesOf(readFileSync(of).subarray(0, length), options.parity), encodeStripe))
   const repair = await repairFile(path, identity, dataKey, makeParity)
   if (repair === undefined) return { path, bytes, protection, frames, found: damage, repair, left: damage, torn }
-  const again = readWhole(path, identity, dataKey, Number.POSITIVE_INFINITY)
+  const again = await readWhole(path, identity, dataKey, Number.POSITIVE_INFINITY)
   return { path, bytes, protection: again.protection, frames: again.frames, found: damage, repair, left: again.damage, torn: again.torn }
 }
 
-function readWhole(path: string, identity: FrameFileIdentity, dataKey: KeyObject, bytesPerSecond: number): Reading {
+async function readWhole(path: string, identity: FrameFileIdentity, dataKey: KeyObject, bytesPerSecond: number): Promise<Reading> {
   forgetCached(path)
   const { size, mode } = statSync(path)
   let file: FrameFile
@@ -88,21 +90,24 @@ function readWhole(path: string, identity: FrameFileIdentity, dataKey: KeyObject
     }
   }
   try {
-    return readFrames(file, (mode & WRITABLE_BITS) === 0, bytesPerSecond)
+    return await readFrames(file, (mode & WRITABLE_BITS) === 0, bytesPerSecond)
   } finally {
     file.close()
     forgetCached(path)
   }
 }
 
-function readFrames(file: FrameFile, isReadOnly: boolean, bytesPerSecond: number): Reading {
+async function readFrames(file: FrameFile, isReadOnly: boolean, bytesPerSecond: number): Promise<Reading> {
   const damage: Damage[] = []
   const startedMs = performance.now()
   let isSealed = isReadOnly
   let hasParity = false
   let bytes = 0
   let torn: Damage | undefined
+  let frames = 0
   for (const found of file.scan()) {
+    // What native code has handed out is given back between turns only.
+    if (++frames % FRAMES_A_TURN === 0) await setImmediate()
     bytes += found.kind === 'damage' ? found.length : frameBytes(found.header)
     if (found.kind === 'frame') {
       isSealed ||= found.type === 'index'
