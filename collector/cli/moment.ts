@@ -5,6 +5,7 @@
  * the wrong time zone from passing for the right one.
  */
 import { type HybridTime, millisecondsOf } from '../../shared/clock.ts'
+import { PacsimileError } from '../../shared/errors.ts'
 import { type Point, showLocalTime, showMoment } from '../point.ts'
 import { showDuration } from './amounts.ts'
 import { isoTime, spanFields } from './json.ts'
@@ -62,6 +63,25 @@ export function pointWarnings(point: Point): string[] {
     )
   }
   return warnings
+}
+
+/** @throws outside-window where something may have been missed in the state of that moment */
+export function requireComplete(point: Point): void {
+  const why = incompleteness(point)
+  if (why !== undefined) throw new PacsimileError('outside-window', `${showMoment(momentMs(point))} is not known to be complete: ${why}`)
+}
+
+function incompleteness({ whole, gap, coverage, requestedMs }: Point): string | undefined {
+  if (!whole) return 'the first full scan was not done by then'
+  if (gap !== undefined) {
+    const [from, until] = [gap.from, gap.until].map((time) => showLocalTime(millisecondsOf(time)))
+    return `it lies in a gap, ${from} to ${until} (${gap.cause})`
+  }
+  // The state of a record, or the newest one, is what was recorded up to it, whatever else there may have been by then.
+  if (requestedMs === undefined) return undefined
+  if (coverage === undefined) return 'nothing proves that the volume was watched'
+  const untilMs = millisecondsOf(coverage.until)
+  return requestedMs <= untilMs ? undefined : `watching is proven until ${showLocalTime(untilMs)} only`
 }
 
 export function pointFields(point: Point): object {

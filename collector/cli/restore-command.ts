@@ -15,7 +15,7 @@ import type { RestoreRequest } from '../restore-plan.ts'
 import { absenceOf } from './absence.ts'
 import { showBytes, showCount, showDuration } from './amounts.ts'
 import { bytesFields, sayJson } from './json.ts'
-import { pointFields, sayPoint } from './moment.ts'
+import { pointFields, requireComplete, sayPoint } from './moment.ts'
 import { AT_HELP, historyOptions, jsonOption, MOMENT, TARGET, withExamples } from './options.ts'
 import { note, paint, say, warn } from './output.ts'
 import { Progress } from './progress.ts'
@@ -53,6 +53,11 @@ export function restoreCommand(yargs: Argv): Argv {
             describe: 'Which files come first: as they lie in the tree, or those modified last',
             default: 'path' as const,
           })
+          .option('require-complete', {
+            type: 'boolean',
+            describe: 'Refuse a moment in which something may have been missed: in a gap, before the first scan, not proven yet',
+            default: false,
+          })
           .option('setuid', { type: 'boolean', describe: 'Give files their setuid and setgid bits and their capabilities', default: false })
           .option('special', { type: 'boolean', describe: 'Recreate fifos, sockets and, as root, device nodes', default: false })
           .option('torn', {
@@ -73,6 +78,7 @@ export function restoreCommand(yargs: Argv): Argv {
       await using source = await openSource({ data, repository, keyFile, checkpoint })
       const point = await source.point(place.agent, place.volume, moment)
       if (!json) sayPoint(target, point, 'Restoring ')
+      if (asked.requireComplete) requireComplete(point)
       const chosen = { include: patternOf(include), exclude: patternOf(exclude), priority }
       const report = await restored(source, { ...place, ...chosen, point, to: resolve(to), dryRun, setuid, special, torn })
       if (json) sayJson(restoreFields(report))

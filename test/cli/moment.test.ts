@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { pointFields, pointLines, pointWarnings } from '../../collector/cli/moment.ts'
+import { pointFields, pointLines, pointWarnings, requireComplete } from '../../collector/cli/moment.ts'
 import { type Point, showLocalTime, showMoment } from '../../collector/point.ts'
 import { at, LAST_MS } from '../support/fake-history.ts'
 
@@ -40,6 +40,29 @@ describe('a moment', () => {
     expect(pointFields({ ...between, requestedMs: until })).toMatchObject({ covered: true })
     expect(pointFields({ ...between, requestedMs: until + 1 })).toMatchObject({ covered: false, coveredUntil: '2026-11-24T10:00:01.000Z' })
     expect(pointFields({ ...between, coverage: undefined })).toMatchObject({ covered: false, coveredUntil: null })
+  })
+
+  it('may be asked to be complete', () => {
+    const refusal = (point: Point): unknown => {
+      try {
+        requireComplete(point)
+        return undefined
+      } catch (error) {
+        return error
+      }
+    }
+    const gap = { from: at(LAST_MS), until: at(LAST_MS + 1000), cause: 'the agent was stopped' }
+    expect(refusal(between)).toBeUndefined()
+    expect(refusal({ ...head, coverage: undefined })).toBeUndefined()
+    expect(refusal({ ...between, gap })).toMatchObject({
+      code: 'outside-window',
+      message: expect.stringContaining('the agent was stopped') as string,
+    })
+    expect(refusal({ ...between, whole: false })).toMatchObject({ message: expect.stringContaining('first full scan') as string })
+    expect(refusal({ ...between, coverage: undefined })).toMatchObject({ message: expect.stringContaining('nothing proves') as string })
+    expect(refusal({ ...between, requestedMs: LAST_MS + 1001 })).toMatchObject({
+      message: expect.stringContaining('is proven until') as string,
+    })
   })
 
   it('in the future is the newest state, and warned of', () => {
