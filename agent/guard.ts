@@ -92,11 +92,14 @@ export class Guard {
     return volume.watcher?.mode === 'complete' && !rounds.isOwing ? coverage.prove() : this.proveByScan()
   }
 
-  /** The same, by a scan and by those of what was moved out of its way. @throws incomplete */
+  /** The same, by a scan; what was moved out of its way meanwhile is waited for where it is. @throws incomplete */
   async proveByScan(): Promise<void> {
-    const { rounds, signal } = this.#parts
+    const { rounds, rescans, renames, settle, volume, signal } = this.#parts
+    const { moves } = settle
+    const { recordedCount } = renames
     await rounds.prove()
-    await this.settled(signal)
+    const hasMoved = settle.moves !== moves || renames.recordedCount !== recordedCount
+    if (hasMoved || renames.has(volume.name) || rescans.isBusy) await this.settled(signal)
   }
 
   /** Resolves when everything of the volume that waits now has been dealt with. */

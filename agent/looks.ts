@@ -20,7 +20,7 @@ const WAL_SUFFIX = '-wal'
 
 /** For a version that is held open. */
 export function pinLook({ volume, path, writer }: Pin): Due {
-  return { volume, path, origin: 'event', asIs: false, isDeep: false, retries: 0, writer }
+  return { volume, path, origin: 'event', isUrgent: false, asIs: false, isDeep: false, retries: 0, writer }
 }
 
 export function examineRequest(look: Due, known: Known | undefined, held: Held, pin: number | undefined): CaptureRequest {

@@ -34,11 +34,6 @@ export class Pins {
     return this.#waiting.length + this.#busy.size
   }
 
-  /** Those that were taken. */
-  get busySize(): number {
-    return this.#busy.size
-  }
-
   add(pin: Pin): void {
     this.#waiting.push(pin)
   }

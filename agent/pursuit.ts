@@ -84,8 +84,8 @@ export class Pursuit {
   readonly #pairs = new Set<string>()
   /** Looks taken and not yet finished. */
   #underWay = 0
-  /** Nothing else is taken before some of them end. */
-  #isOnlyUrgent = false
+  /** Those among them for which nobody waits. */
+  #ordinary = 0
 
   constructor(parts: PursuitParts) {
     this.#parts = parts
@@ -112,9 +112,7 @@ export class Pursuit {
   }
 
   /** Resolves when a look has ended, or the signal is given. */
-  progressed(signal: AbortSignal): Promise<void> {
-    return this.#progressed.wait(signal)
-  }
+  readonly progressed = (signal: AbortSignal): Promise<void> => this.#progressed.wait(signal)
 
   /** Resolves when every path and version of the volume that waits now has been dealt with, wherever it is by then, or the signal is given. */
   async settled(volume: Label, signal: AbortSignal): Promise<void> {
@@ -138,14 +136,13 @@ export class Pursuit {
   }
 
   async run(signal: AbortSignal): Promise<void> {
-    const { settle } = this.#parts
     while (!signal.aborted) {
       const taken = await this.#takeSome()
       if (taken > 0) continue
-      const nextMs = settle.nextMs(this.#isOnlyUrgent ? 'urgent' : 'all')
+      const nextMs = this.#parts.settle.nextMs(this.#mayTake > 0 ? 'all' : 'urgent')
       // Without room or chunk sizes, whoever makes them rings.
-      const isReady = this.#parts.capture.room > 0 && this.#parts.chunkSizes() !== undefined
-      await this.#alarm.sleep(nextMs === undefined || !isReady ? undefined : Math.max(0, nextMs - performance.now()), signal)
+      const isReady = nextMs !== undefined && this.#parts.capture.room > 0 && this.#parts.chunkSizes() !== undefined
+      await this.#alarm.sleep(isReady ? Math.max(0, nextMs - performance.now()) : undefined, signal)
     }
   }
 
@@ -155,19 +152,22 @@ export class Pursuit {
     const room = Math.min(TAKE_MAX, capture.room)
     if (sizes === undefined || room === 0) return 0
     const freed = pins.takeFreed()
-    const looksBefore = this.#underWay - pins.busySize
     const taken = pins.take(room)
     // The kernel had more than may be open at once; now it has not.
     if (pins.size < PINS_FEW && settle.heldSize > 0) settle.release(performance.now())
-    const isBacklog = pins.size >= PINS_FIRST
-    const beside = isBacklog ? LOOKS_BESIDE_PINS - looksBefore : room
-    this.#isOnlyUrgent = beside <= 0
     const urgent = settle.take(performance.now(), room - taken.length, 'urgent')
-    const left = Math.min(room - taken.length - urgent.length, beside)
-    const looks = [...urgent, ...settle.take(performance.now(), left, held.hasRoomForScan && !isBacklog ? 'all' : 'events')]
+    const left = Math.min(room - taken.length - urgent.length, this.#mayTake)
+    const others = settle.take(performance.now(), left, held.hasRoomForScan && pins.size < PINS_FIRST ? 'all' : 'events')
+    const looks = [...urgent, ...others]
+    this.#ordinary += looks.filter(({ isUrgent }) => !isUrgent).length
     this.#underWay += taken.length + looks.length
     await this.#dispatch([...taken.map(pinLook), ...freed, ...looks.filter((look) => !pins.putBehind(look))], taken, sizes)
     return freed.length + taken.length + looks.length
+  }
+
+  /** How many looks may be begun now for which nobody waits. */
+  get #mayTake(): number {
+    return this.#parts.pins.size < PINS_FIRST ? TAKE_MAX : LOOKS_BESIDE_PINS - this.#ordinary
   }
 
   /** The first of the looks are those of `pins`. */
@@ -362,6 +362,7 @@ export class Pursuit {
   #finish({ look, pin }: Pursued, settled: Settled, hasChanged: boolean): void {
     const { settle, recorder, pins } = this.#parts
     this.#underWay -= 1
+    if (pin === undefined && !look.isUrgent) this.#ordinary -= 1
     if (pin === undefined) for (const ticket of settle.finished(look, settled, performance.now())) ticket.answered(hasChanged)
     else pins.finished(pin)
     // Also a look that must be repeated: what it waits for may itself wait for this directory.

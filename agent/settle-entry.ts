@@ -17,6 +17,8 @@ export type Origin = 'event' | 'scan'
 
 export interface Due extends Place {
   readonly origin: Origin
+  /** Others wait for it before they can be recorded. */
+  readonly isUrgent: boolean
   /** Capture it even if it is open for writing. */
   readonly asIs: boolean
   /** Read its content even if nothing says that it changed. */

@@ -229,8 +229,8 @@ export class Settle {
       entry.tickets = []
       entry.isDeepLook = entry.isDeep
       entry.isDeep = false
-      const { place, origin, isDeepLook, retries, writer } = entry
-      due.push({ ...place, origin, asIs: this.#mayBeAsIs(entry, nowMs), isDeep: isDeepLook, retries, writer })
+      const { place, origin, isUrgent, isDeepLook, retries, writer } = entry
+      due.push({ ...place, origin, isUrgent, asIs: this.#mayBeAsIs(entry, nowMs), isDeep: isDeepLook, retries, writer })
     }
     return due
   }
