@@ -14,7 +14,7 @@ import { asPacsimileError, PacsimileError } from '../../shared/errors.ts'
 import { syncDirectory, TEMPORARY_PREFIX, writeFully } from '../../shared/files.ts'
 import { readFileAsItIs } from './disk-read.ts'
 import type { FrameFileIdentity } from './file-header.ts'
-import { isBare, parityPayloads } from './frame.ts'
+import { FRAME_OVERHEAD_BYTES, isBare, parityPayloads } from './frame.ts'
 import { type FoundFrame, FrameFile, type MakeParity } from './frame-file.ts'
 import { decodeStripe, repairRegion, type Span, type Stripe } from './parity.ts'
 
@@ -42,7 +42,7 @@ export async function repairFile(
 ): Promise<FileRepair | undefined> {
   const { bytes, refused, uid, gid } = readDamaged(path)
   const stripes = stripesIn(bytes)
-  const regionBytes = stripes[0]?.regionBytes
+  const regionBytes = stripes[0]?.regionBytes ?? endOfContent(path, identity, dataKey)
   if (regionBytes === undefined) return undefined
   const region = Buffer.from(bytes.subarray(0, regionBytes))
   const { healed, lost } = repairRegion(region, stripes)
@@ -108,6 +108,23 @@ function stripesIn(bytes: Buffer): readonly Stripe[] {
   // Content may look like parity; it would have to look like all of a file's.
   const groups = [...byRegion.values()].sort((a, b) => b.size - a.size)
   return [...(groups[0]?.values() ?? [])]
+}
+
+/** Where content ends, by the index: what is left where all of a small file's parity is damaged, which the index may outlive. */
+function endOfContent(path: string, identity: FrameFileIdentity, dataKey: KeyObject): number | undefined {
+  let file: FrameFile
+  try {
+    file = FrameFile.open(path, identity, dataKey)
+  } catch (error) {
+    if (error instanceof PacsimileError && error.code === 'damage') return undefined
+    throw error
+  }
+  try {
+    const last = file.sealedIndex()?.at(-1)
+    return last === undefined ? undefined : last.offset + FRAME_OVERHEAD_BYTES + last.storedLength
+  } finally {
+    file.close()
+  }
 }
 
 function stripeOf(payload: Buffer): Stripe | undefined {

@@ -5,7 +5,7 @@ import { dirname, join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import type { FrameFileIdentity } from '../../collector/repository/file-header.ts'
 import { repairFile } from '../../collector/repository/file-repair.ts'
-import { packPayload } from '../../collector/repository/frame.ts'
+import { packPayload, parityPayloads } from '../../collector/repository/frame.ts'
 import { FrameFile, type MakeParity } from '../../collector/repository/frame-file.ts'
 import { DEFAULT_PARITY, decodeStripe, encodeStripe, repairRegion, stripesOf } from '../../collector/repository/parity.ts'
 import { parityOf } from '../../collector/repository/parity-thread.ts'
@@ -154,6 +154,23 @@ describe('a sealed file with parity', () => {
     const before = readFileSync(path)
     await expect(file.seal(parityOf(DEFAULT_PARITY))).rejects.toThrow('is damaged at byte')
     expect(readFileSync(path).equals(before)).toBe(true)
+  })
+
+  it('is given parity anew where all of that is damaged and nothing else', async () => {
+    const whole = await sealed(9, true)
+    const frames = [...parityPayloads(whole.bytes)]
+    for (const { offset } of frames) flip(whole.path, offset + 200, 1)
+    expect(await repair(whole.path)).toMatchObject({ healed: [], isEndHealed: true, lost: [] })
+    expectWhole(whole)
+    flip(whole.path, 5000, 1)
+    expect((await repair(whole.path))?.healed).toHaveLength(1)
+    expectWhole(whole)
+    // Not where content is damaged too: an end that is written anew would say that it is right.
+    for (const { offset } of Array.from(parityPayloads(readFileSync(whole.path)))) flip(whole.path, offset + 200, 1)
+    flip(whole.path, 5000, 1)
+    const before = readFileSync(whole.path)
+    expect(await repair(whole.path)).toBeUndefined()
+    expect(readFileSync(whole.path).equals(before)).toBe(true)
   })
 
   it('whose sealing was cut short is gone on with, and sealed anew', async () => {

@@ -36,18 +36,20 @@ describe.skipIf(!canInject)('rebuild', () => {
     async () => {
       const archive = await filled()
       const runs = await sweep({
+        sampleEvery: 3,
         prepare: () => {
           const work = workOn(archive)
           const command = [process.execPath, '--disable-warning=ExperimentalWarning', MAIN, 'rebuild', '--json', '--data', work.directory]
           return { ...work, command }
         },
-        judge: async (work, { status, stdout, stderr }, fault) => {
+        judge: async (work, { status, stdout, stderr }, fault, { call }) => {
           if (status === 0) expect(JSON.parse(stdout)).toMatchObject({ before: 'equal' })
           else if (status !== undefined) {
             expect([ERRORS.io.exit, ERRORS.space.exit]).toContain(status)
             const { error } = JSON.parse(stderr) as { error: { message: string } }
             expect(error.message).toMatch(/^(Rebuilding|Opening|Writing|Reading|Removing) .*\/catalog.*|the catalog: .+/)
-            expect(error.message).toMatch(fault === 'EIO' ? /EIO|nput\/output error/ : /ENOSPC|o space left/)
+            // Making a directory with its parents, Node tells what it found after it was refused.
+            if (call !== 'mkdir') expect(error.message).toMatch(fault === 'EIO' ? /EIO|nput\/output error/ : /ENOSPC|o space left/)
           }
           const start = await finish(work, 'open')
           expect(start.stdout, start.stderr).toBe('done\n')
@@ -56,7 +58,7 @@ describe.skipIf(!canInject)('rebuild', () => {
           await expectFolded(work)
         },
       })
-      expect(runs).toBeGreaterThan(10)
+      expect(runs).toBeGreaterThan(4)
     },
     SWEEP_MS_MAX,
   )

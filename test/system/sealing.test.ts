@@ -59,7 +59,7 @@ describe.skipIf(!canInject)('sealing', () => {
       const runs = await sweep({
         // Those of the catalog are the same at each start.
         below: '/repository/',
-        sampleEvery: 2,
+        sampleEvery: 4,
         prepare: () => workOn(archive, 'commit', 'DATA/journal'),
         judge: async (work, { stdout }, fault) => {
           await expectSound(work, ackedIn(work, stdout, archive.from))
@@ -73,7 +73,7 @@ describe.skipIf(!canInject)('sealing', () => {
           await expectFolded(work)
         },
       })
-      expect(runs).toBeGreaterThan(10)
+      expect(runs).toBeGreaterThan(4)
     },
     SWEEP_MS_MAX,
   )
