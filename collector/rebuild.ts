@@ -55,6 +55,9 @@ export async function rebuildCatalog(request: RebuildRequest): Promise<RebuildRe
     const repository = Repository.open(repositoryDirectory, dataKey)
     const { records, chunks, damage } = await replay(repository, fresh, onProgress).finally(() => repository.close())
     const seconds = (performance.now() - startedMs) / 1000
+    // What is compared is what is on the disk, and what the fold has left in memory is gone before both are open.
+    await fresh.close()
+    fresh = await Catalog.open(partial)
     const { before, differences, reason } = await compared(old, fresh)
     await fresh.close()
     await close(old)
