@@ -173,6 +173,7 @@ class Reading {
   async #readFile(kind: FrameFileKind, number: number, isLast: boolean): Promise<void> {
     const file = this.#repository.file(kind, number)
     let isSealed = false
+    let index: ReadFrame | undefined
     let chunks: ReadChunk[] = []
     try {
       for (const found of file.scan()) {
@@ -188,10 +189,16 @@ class Reading {
           continue
         }
         this.bytes += found.storedLength + FRAME_HEADER_BYTES
-        if (found.type === 'index') isSealed = true
+        if (found.type === 'index') {
+          isSealed = true
+          // It is read below, as what it is: of many frames it is large.
+          if (index === undefined) {
+            index = found
+            continue
+          }
+        }
         if (isBare(found.type)) continue
-        const reason = whyUnreadable(file, found)
-        if (reason !== undefined) this.damage.push({ file: file.path, offset: found.offset, reason })
+        const reason = this.#whyUnreadable(file, found)
         if (found.type === 'chunk') chunks.push({ name: found.digest, offset: found.offset, reason })
         if (chunks.length < CHUNKS_AT_ONCE) continue
         this.#count(number, chunks)
@@ -202,8 +209,20 @@ class Reading {
     } finally {
       this.#count(number, chunks)
     }
-    if (isSealed && file.sealedIndex() === undefined)
-      this.damage.push({ file: file.path, offset: file.size, reason: 'the footer of this sealed file is damaged' })
+    if (!isSealed || file.sealedIndex() !== undefined) return
+    if (index !== undefined) this.#whyUnreadable(file, index)
+    this.damage.push({ file: file.path, offset: file.size, reason: 'the footer of this sealed file is damaged' })
+  }
+
+  #whyUnreadable(file: FrameFile, { offset, storedLength, digest }: ReadFrame): string | undefined {
+    try {
+      file.read(offset, storedLength, digest)
+      return undefined
+    } catch (error) {
+      const reason = reasonOf(error)
+      this.damage.push({ file: file.path, offset, reason })
+      return reason
+    }
   }
 
   /** Those that are to be read from where they were met. */
@@ -228,16 +247,8 @@ interface ReadChunk {
   readonly reason: string | undefined
 }
 
+type ReadFrame = Extract<ScannedFrame, { kind: 'frame' }>
 type WhyBroken = (chunk: ChunkRef, places: ReadonlyMap<Digest, ChunkPlace>) => string | undefined
-
-function whyUnreadable(file: FrameFile, frame: Extract<ScannedFrame, { kind: 'frame' }>): string | undefined {
-  try {
-    file.read(frame.offset, frame.storedLength, frame.digest)
-    return undefined
-  } catch (error) {
-    return reasonOf(error)
-  }
-}
 
 interface FileEntry {
   readonly path: RelativePath

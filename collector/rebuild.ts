@@ -1,13 +1,15 @@
 /**
  * Makes the catalog anew from the repository alone, and says whether the one before was equal to it.
  *
- * Order: the old catalog is opened, which is the collector's lock; the new one is made beside it; the two are compared, entry by
- * entry; then the new one takes the name, and an old one that was not equal stays beside it. Invariant: at every moment a
+ * Order: the old catalog is opened, which is the collector's lock; the new one is made beside it; the two are compared, by the digest of all
+ * entries, and entry by entry where that differs; then the new one takes the name, and an old one that was not equal stays beside it. Invariant: at every moment a
  * whole catalog, or none, has the name, and none is one that a collector makes by itself. It prevents a power cut during a rebuild from costing more than
  * the rebuild.
  */
 import { existsSync, renameSync } from 'node:fs'
 import { dirname, join } from 'node:path'
+import { ByteWriter } from '../shared/bytes.ts'
+import { type Digest, StreamingDigest } from '../shared/digest.ts'
 import { asPacsimileError, PacsimileError } from '../shared/errors.ts'
 import { syncDirectory } from '../shared/files.ts'
 import { Catalog, type Damage } from './catalog.ts'
@@ -55,8 +57,9 @@ export async function rebuildCatalog(request: RebuildRequest): Promise<RebuildRe
     const repository = Repository.open(repositoryDirectory, dataKey)
     const { records, chunks, damage } = await replay(repository, fresh, onProgress).finally(() => repository.close())
     const seconds = (performance.now() - startedMs) / 1000
-    const { before, differences, reason } = await compared(old, fresh)
+    const facts = await digestOfFacts(fresh)
     await fresh.close()
+    const { before, differences, reason } = await compared(old, facts, partial)
     await close(old)
     const setAside = replace(directory, partial, before)
     return { records, chunks, seconds, damage, before, differences, reason, setAside }
@@ -69,6 +72,9 @@ export async function rebuildCatalog(request: RebuildRequest): Promise<RebuildRe
   }
 }
 
+/** Of entries that are hashed at once. */
+const PIECE_BYTES = 64 << 10
+
 type Old = Catalog | { readonly before: 'damaged' | 'missing'; readonly reason: string }
 
 async function openOld(directory: string): Promise<Old> {
@@ -80,14 +86,35 @@ async function openOld(directory: string): Promise<Old> {
   }
 }
 
-async function compared(old: Old, fresh: Catalog): Promise<{ before: Before; differences: number; reason: string }> {
+/** `facts`: the digest of those of the new one. One is read after the other, for the tables of each are mapped; both at once only where they differ. */
+async function compared(old: Old, facts: Digest, partial: string): Promise<{ before: Before; differences: number; reason: string }> {
   if (!(old instanceof Catalog)) return { ...old, differences: 0 }
+  let isEqual: boolean
   try {
-    const differences = await countDifferences(old, fresh)
-    return { before: differences === 0 ? 'equal' : 'different', differences, reason: '' }
+    isEqual = (await digestOfFacts(old)) === facts
   } catch (error) {
     return { before: 'damaged', reason: faultOfFiles(error), differences: 0 }
   }
+  if (isEqual) return { before: 'equal', differences: 0, reason: '' }
+  const fresh = await Catalog.open(partial)
+  try {
+    return { before: 'different', differences: await countDifferences(old, fresh), reason: '' }
+  } finally {
+    await fresh.close()
+  }
+}
+
+async function digestOfFacts(catalog: Catalog): Promise<Digest> {
+  const hash = new StreamingDigest()
+  const piece = new ByteWriter(2 * PIECE_BYTES)
+  for await (const { key, value } of catalog.facts()) {
+    piece.bytes(key).bytes(value)
+    if (piece.length < PIECE_BYTES) continue
+    hash.update(piece.view())
+    piece.reset()
+  }
+  hash.update(piece.view())
+  return hash.finish()
 }
 
 /** Both are read once, in the order of their keys. */

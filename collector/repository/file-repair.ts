@@ -16,6 +16,7 @@ import { readFileAsItIs } from './disk-read.ts'
 import type { FrameFileIdentity } from './file-header.ts'
 import { FRAME_OVERHEAD_BYTES, isBare, parityPayloads } from './frame.ts'
 import { type FoundFrame, FrameFile, type MakeParity } from './frame-file.ts'
+import type { IndexedFrame } from './frame-index.ts'
 import { decodeStripe, repairRegion, type Span, type Stripe } from './parity.ts'
 
 /** A block that was made again. */
@@ -120,7 +121,8 @@ function endOfContent(path: string, identity: FrameFileIdentity, dataKey: KeyObj
     throw error
   }
   try {
-    const last = file.sealedIndex()?.at(-1)
+    let last: IndexedFrame | undefined
+    for (const frame of file.sealedIndex() ?? []) last = frame
     return last === undefined ? undefined : last.offset + FRAME_OVERHEAD_BYTES + last.storedLength
   } finally {
     file.close()
