@@ -6,7 +6,7 @@
  */
 import { join } from 'node:path'
 import { HybridClock, millisecondsOf, systemClock } from '../shared/clock.ts'
-import type { PacsimileError } from '../shared/errors.ts'
+import { PacsimileError } from '../shared/errors.ts'
 import { CHUNK_CACHE_BYTES } from '../shared/limits.ts'
 import { serveLocal } from '../shared/local-api.ts'
 import type { Log } from '../shared/log.ts'
@@ -145,6 +145,23 @@ export async function collect(
     onDeleting: (pack) => copies.removeEverywhere('pack', pack),
     onDeleted: (path) => damages.forget(path),
   })
+  // It ends after the port, whose sessions it may wait for.
+  const listening: { receiver?: Receiver } = {}
+  const chunks = new ChunkHealer({
+    catalog,
+    repository,
+    ingest,
+    replica,
+    fromCopies: (pack, names) => copies.chunks(pack, names),
+    ask: (agent, chunk, spots) =>
+      listening.receiver?.ask(agent, chunk, spots) ??
+      Promise.reject(new PacsimileError('agent-unreachable', `Agent ${agent} is not connected yet`)),
+  })
+  const files = new FileHealer({ repository, ingest, chunks, fromCopy: (kind, number) => copies.heal(kind, number), log })
+  const onCatalogDamage = (error: PacsimileError): void => failed.abort(error)
+  const scrub = scrubbing(options, { repository, catalog, damages, chunks, files, catalogDirectory: directory, onCatalogDamage }, stack)
+  if (scrub !== undefined) background(scrub.run(scrubStop.signal), scrubStop)
+
   const identity = openIdentity(dataDir)
   background(keepSealedIdentity({ dataDir, repository, dataKey: options.dataKey, log }, identityStop.signal), identityStop)
   const enrollment = new Enrollment(identity, (agent) => catalog.chainEnd(agent)?.epoch ?? 0, log)
@@ -155,18 +172,7 @@ export async function collect(
     ),
     (opened) => opened.close(),
   )
-  const chunks = new ChunkHealer({
-    catalog,
-    repository,
-    ingest,
-    replica,
-    fromCopies: (pack, names) => copies.chunks(pack, names),
-    ask: (agent, chunk, spots) => receiver.ask(agent, chunk, spots),
-  })
-  const files = new FileHealer({ repository, ingest, chunks, fromCopy: (kind, number) => copies.heal(kind, number), log })
-  const onCatalogDamage = (error: PacsimileError): void => failed.abort(error)
-  const scrub = scrubbing(options, { repository, catalog, damages, chunks, files, catalogDirectory: directory, onCatalogDamage }, stack)
-  if (scrub !== undefined) background(scrub.run(scrubStop.signal), scrubStop)
+  listening.receiver = receiver
   const overview = new Overview({
     dataDir,
     listen: config.listen,

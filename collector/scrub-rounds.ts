@@ -261,11 +261,11 @@ export class ScrubRounds {
     number: number,
     { left, isRepaired }: { readonly left: readonly Damage[]; readonly isRepaired: boolean },
   ): Promise<boolean> {
-    const { damages, chunks } = this.#parts
+    const { repository, damages, chunks } = this.#parts
     if (!damages.wasMet(path)) return true
     if (left.length > 0) return false
     if (kind === 'pack') {
-      await chunks.fold(number)
+      if (repository.extentOf(kind, number) !== undefined) await chunks.fold(number)
       return true
     }
     // What else has met that damage, a record after it, is no reason: then the next catalog would lack the same.

@@ -1,5 +1,6 @@
 /**
- * `pacsimile scrub`: reads every byte of the repository from the disk itself, and repairs from parity what is damaged.
+ * `pacsimile scrub`: reads every byte of the repository from the disk itself, and repairs from parity what is damaged; what that cannot, the
+ * running collector may, who knows copies, the replica and agents.
  *
  * Invariant: it exits 0 only when nothing damaged is left. It prevents a repair of a part from passing for one of the whole.
  */

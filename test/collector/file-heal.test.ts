@@ -15,6 +15,7 @@ import { QUARANTINE_MS } from '../support/pruned-archive.ts'
 /** Some hours, each with a pack and a segment of its own, in both copies. */
 async function archive(): Promise<CopiedArchive> {
   const archived = await CopiedArchive.open({})
+  archived.sendsPerFile = 1
   for (let i = 0; i < 4; i++) {
     archived.writer.file('a', randomBytes(3000))
     await archived.hour()

@@ -3,7 +3,7 @@
  * it: a copy is damaged, lost, replaced or away; the repository is damaged, or lost and made again from a copy.
  */
 import { chmodSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { expect, onTestFinished } from 'vitest'
 import type { Damage } from '../../collector/catalog.ts'
 import { checkRepository } from '../../collector/check.ts'
@@ -34,7 +34,7 @@ import type { Random } from './workload.ts'
 export const COPY_NAMES = ['a', 'b'] as const
 export type CopyName = (typeof COPY_NAMES)[number]
 
-const SECONDS = 30
+const SECONDS = 120
 const ROUND_MS = 3_600_000
 const READ_FAST = { parity: DEFAULT_PARITY, bytesPerSecond: Number.POSITIVE_INFINITY }
 const never = new AbortController().signal
@@ -42,6 +42,9 @@ const never = new AbortController().signal
 export class CopiedArchive extends Archive {
   readonly #places = scratchDirectory()
   readonly #away = new Set<CopyName>()
+  /** Packs and segments go on growing for so many sends. */
+  sendsPerFile = 3
+  #sends = 0
   #kept!: Copies
 
   static override async open(retention: Partial<Retention>): Promise<CopiedArchive> {
@@ -71,6 +74,11 @@ export class CopiedArchive extends Archive {
       log: silentLog,
     })
     this.copies = this.#kept
+  }
+
+  protected override endFiles(): void {
+    this.#sends += 1
+    if (this.#sends % this.sendsPerFile === 0) super.endFiles()
   }
 
   override async restart(): Promise<void> {
@@ -164,13 +172,13 @@ export class CopiedArchive extends Archive {
   async decayedHere(random: Random, how: 'rotten' | 'gone'): Promise<readonly Damage[]> {
     await this.copied()
     for (const kind of SCRUBBED_KINDS) {
-      const file = random.pick(filesOf(this.store.repositoryDirectory, kind).slice(0, -1))
-      if (how === 'rotten') spoil(file, random)
-      else if (file !== undefined) rmSync(file)
+      const files = filesOf(this.store.repositoryDirectory, kind)
+      // That a collector has lost the file that it writes nobody can tell it.
+      const lost = random.pick(files.toSorted(byName).slice(0, -1))
+      if (how === 'rotten') spoil(random.pick(files), random)
+      else if (lost !== undefined) rmSync(lost)
     }
-    const left = await this.scrubbed()
-    this.store.repository.abandonOpenFiles()
-    return left
+    return this.scrubbed()
   }
 
   /** Every file that should be there is scrubbed, and healed as the collector does. @returns what is damaged still */
@@ -258,6 +266,11 @@ export class CopiedArchive extends Archive {
     for (const name of this.complete)
       expect(await checkRepository(this.placeOf(name), this.store.dataKey), name).toMatchObject({ damage: [], affected: [] })
   }
+}
+
+/** Their numbers are their names; the directories they are in are the last digits of these. */
+function byName(a: string, b: string): number {
+  return basename(a).localeCompare(basename(b))
 }
 
 function filesOf(repository: string, kind: 'pack' | 'segment'): string[] {

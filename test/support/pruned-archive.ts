@@ -84,7 +84,12 @@ export class Archive {
     this.begin()
   }
 
-  /** Sends what was written, and lets an hour pass. The content of each hour is in a pack of its own. */
+  /** What was sent is in files of its own. */
+  protected endFiles(): void {
+    this.store.repository.abandonOpenFiles()
+  }
+
+  /** Sends what was written, and lets an hour pass. */
   async hour(): Promise<void> {
     await this.send()
     this.pass(HOUR_MS)
@@ -100,7 +105,7 @@ export class Archive {
   async send(): Promise<void> {
     const session = await this.store.send(this.writer)
     expect(session.failures).toEqual([])
-    this.store.repository.abandonOpenFiles()
+    this.endFiles()
     this.copies?.hint()
   }
 
