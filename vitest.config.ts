@@ -1,9 +1,14 @@
 import { defineConfig } from 'vitest/config'
 
 /**
- * Two projects, one after the other. Unit tests share the cores; system tests start real processes and
- * measure them, so they run one file at a time with nothing beside them.
+ * Three projects, one after the other. Unit tests share the cores; system tests start real processes. Those of what is fast or waits for
+ * nobody run one file at a time with nothing beside them; the others wait for timers and disks for most of their time, two at once.
  */
+const PATIENT = `agent-heal agents bucket checkpointing copies copy-care copying damage decay decay-everywhere hostile key-change looking prune
+  rebuilding restore-kill scrub sealing takeover`
+  .split(/\s+/)
+  .map((name) => `test/system/${name}.test.ts`)
+
 export default defineConfig({
   test: {
     pool: 'forks',
@@ -29,10 +34,22 @@ export default defineConfig({
         test: {
           name: 'system',
           include: ['test/system/**/*.test.ts'],
+          exclude: PATIENT,
           testTimeout: 120_000,
           hookTimeout: 120_000,
           maxWorkers: 1,
           sequence: { groupOrder: 1 },
+        },
+      },
+      {
+        extends: true,
+        test: {
+          name: 'system-patient',
+          include: PATIENT,
+          testTimeout: 240_000,
+          hookTimeout: 120_000,
+          maxWorkers: 2,
+          sequence: { groupOrder: 2 },
         },
       },
     ],
