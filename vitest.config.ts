@@ -6,7 +6,7 @@ import { defineConfig } from 'vitest/config'
  */
 const PATIENT =
   `agent-heal agents bucket checkpointing copies copy-care copying damage decay decay-everywhere hostile key-change looking prune
-  rebuilding restore-kill scrub sealing takeover`
+  rebuilding restore-kill scrub sealing`
     .split(/\s+/)
     .map((name) => `test/system/${name}.test.ts`)
 

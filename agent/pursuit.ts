@@ -65,7 +65,7 @@ interface Pursued {
 const TAKE_MAX = 64
 /** While more versions than these are held open, only so many looks are under way beside them: most of those must wait for a version anyway. */
 const PINS_FIRST = 64
-const LOOKS_BESIDE_PINS = 8
+const LOOKS_BESIDE_PINS = 32
 /** With so few left, what was held back is looked at again. */
 const PINS_FEW = 16
 /** A version whose directory moves about is given up, or put into inferred ones, after so many attempts. */

@@ -5,6 +5,7 @@
  * A thread holds one batch at a time, so memory is bounded by their number. Small restores have no thread. Invariant: the first error that
  * ends the restore ends all of it. It prevents a disk that is full from being written to by the others for as long as they can.
  */
+import { once } from 'node:events'
 import { availableParallelism } from 'node:os'
 import { extname } from 'node:path'
 import { Worker } from 'node:worker_threads'
@@ -52,12 +53,14 @@ async function writeInThreads(batches: readonly (readonly FileTask[])[], parts: 
 class WriterThread {
   readonly #parts: WritingParts
   readonly #worker: Worker
+  readonly #exited: Promise<unknown>
   #answer: PromiseWithResolvers<FilesDone> | undefined
 
   constructor(parts: WritingParts) {
     this.#parts = parts
     const url = new URL(`./restore-worker${extname(import.meta.filename)}`, import.meta.url)
     this.#worker = new Worker(url, { workerData: parts.place, execArgv: [] })
+    this.#exited = once(this.#worker, 'exit').catch(() => undefined)
     this.#worker.on('message', (word: WriterWord) => this.#take(word))
     this.#worker.on('error', (error) => this.#fail(error))
     this.#worker.on('exit', () => this.#fail(new PacsimileError('internal', 'A thread that writes files ended')))
@@ -73,10 +76,7 @@ class WriterThread {
   #take(word: WriterWord): void {
     switch (word.kind) {
       case 'want':
-        this.#bring(word.refs).catch((error: unknown) => {
-          this.#fail(error)
-          this.#tell({ kind: 'failed' })
-        })
+        this.#bring(word.refs).catch((error: unknown) => this.#fail(error))
         return
       case 'written':
         this.#parts.onWritten(word.bytes)
@@ -101,7 +101,9 @@ class WriterThread {
     this.#answer?.reject(asPacsimileError(error, 'Restoring'))
   }
 
+  /** Not by `terminate`: native code that is interrupted in a call ends the whole process. */
   async end(): Promise<void> {
-    await this.#worker.terminate()
+    this.#tell({ kind: 'end' })
+    await this.#exited
   }
 }

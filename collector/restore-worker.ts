@@ -12,8 +12,8 @@ export type WriterTask =
   | { readonly kind: 'write'; readonly files: readonly FileTask[] }
   /** One of the results that were wanted. */
   | { readonly kind: 'content'; readonly result: ChunkResult }
-  /** There will be none: the source failed. */
-  | { readonly kind: 'failed' }
+  /** There will be no more of anything: whatever is under way is given up, and the thread ends. */
+  | { readonly kind: 'end' }
 
 export type WriterWord =
   | { readonly kind: 'want'; readonly refs: readonly ChunkRef[] }
@@ -29,14 +29,15 @@ const writer = new FilesWriter(place, (bytes) => say({ kind: 'written', bytes })
 
 const arrived: ChunkResult[] = []
 let wake: (() => void) | undefined
-let isFailed = false
+let isEnding = false
+let writing: Promise<void> = Promise.resolve()
 
 async function* fetched(refs: readonly ChunkRef[]): AsyncGenerator<ChunkResult> {
   if (refs.length === 0) return
   say({ kind: 'want', refs })
   for (let left = refs.length; left > 0; left--) {
     while (arrived.length === 0) {
-      if (isFailed) throw new PacsimileError('internal', 'the source of content failed')
+      if (isEnding) throw new PacsimileError('internal', 'the restore has ended')
       await new Promise<void>((resolve) => {
         wake = resolve
       })
@@ -48,7 +49,7 @@ async function* fetched(refs: readonly ChunkRef[]): AsyncGenerator<ChunkResult> 
 port.on('message', (task: WriterTask) => {
   switch (task.kind) {
     case 'write':
-      writer.write(task.files, fetched).then(
+      writing = writer.write(task.files, fetched).then(
         (done) => say({ kind: 'done', done }),
         (error: unknown) => {
           const { code, message } = asPacsimileError(error, `Writing to ${place.to}`)
@@ -64,8 +65,16 @@ port.on('message', (task: WriterTask) => {
           : task.result,
       )
       break
-    case 'failed':
-      isFailed = true
+    case 'end':
+      isEnding = true
+      void endAfter(writing)
   }
   wake?.()
 })
+
+/** With its port the thread has nothing left to wait for. */
+async function endAfter(batch: Promise<void>): Promise<void> {
+  await batch
+  writer[Symbol.dispose]()
+  port.close()
+}

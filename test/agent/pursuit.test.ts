@@ -120,5 +120,5 @@ it('beside many versions only a few looks are under way, and those for which oth
     pursuit.wake()
     await expect.poll(looks).toContain(`g${count}`)
   }
-  expect(looks().filter((at) => at.startsWith('f'))).toHaveLength(8)
+  expect(looks().filter((at) => at.startsWith('f'))).toHaveLength(32)
 })

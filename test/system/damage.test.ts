@@ -1,4 +1,4 @@
-import { chmodSync, mkdirSync, openSync, readdirSync, readFileSync, statSync, writeFileSync, writeSync } from 'node:fs'
+import { chmodSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { Installation } from '../support/installation.ts'
@@ -52,6 +52,8 @@ describe('one damaged byte of the repository', () => {
       ['online', ['--data', installation.data]],
     ] as const) {
       if (name === 'online') {
+        // Where the replica has the file still, it is brought back from there.
+        rmSync(join(installation.replicaOf('pacs1'), hit?.path ?? ''))
         installation.startCollector()
         await installation.until('status', '--data', installation.data)
       }
