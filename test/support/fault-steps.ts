@@ -28,7 +28,7 @@ const RUN_MS_MAX = 150_000
 /** In the order in which they are tried. */
 const NUMBERS_BESIDE = [0, 1, -1, 0, 2, -2]
 /** Of the steps on files with names made at random, this share may be out of reach: another thread comes to the same number first. */
-const MISSED_SHARE_MAX = IS_LONG ? 0.2 : 0.5
+const MISSED_SHARE_MAX = 0.2
 
 export type Fault = 'kill' | 'EIO' | 'ENOSPC'
 
