@@ -5,8 +5,9 @@ import { z } from 'zod'
 import { digestFromHex } from '../shared/digest.ts'
 import { PacsimileError } from '../shared/errors.ts'
 import { CHUNK_BYTES_MAX, PATH_BYTES_MAX } from '../shared/limits.ts'
-import type { LocalRoutes } from '../shared/local-api.ts'
+import type { LocalRoute, LocalRoutes } from '../shared/local-api.ts'
 import { label, relativePath } from '../shared/path.ts'
+import type { CatchUp } from './catch-up.ts'
 import type { Copies } from './copies.ts'
 import { NAMED } from './copy-definition.ts'
 import type { HistorySource } from './history-source.ts'
@@ -132,6 +133,22 @@ export function adminRoutes(parts: AdminParts): LocalRoutes {
     release: (body) => parts.prune.release(parse(RELEASE, body).name),
     wait: (body, signal) => wait(parts, parse(WAIT, body), signal),
   }
+}
+
+/** Of the collector and its copies themselves: who asks is answered without the catalog. */
+const ANSWERED_ALWAYS = new Set(['status', 'copies', 'copyAdd', 'copyVerify', 'copyRemove'])
+
+/** The same, but what needs the whole catalog is refused while it is made. */
+export function whenFolded(catchUp: CatchUp, routes: LocalRoutes): LocalRoutes {
+  const guarded = Object.entries(routes).map(([asked, route]): [string, LocalRoute] => {
+    if (ANSWERED_ALWAYS.has(asked)) return [asked, route]
+    const guard: LocalRoute = (body, signal) => {
+      catchUp.requireDone()
+      return route(body, signal)
+    }
+    return [asked, guard]
+  })
+  return Object.fromEntries(guarded)
 }
 
 function parse<Schema extends z.ZodType>(schema: Schema, body: unknown): z.output<Schema> {

@@ -11,9 +11,8 @@ import type { Digest } from '../shared/digest.ts'
 import { PacsimileError } from '../shared/errors.ts'
 import { isWithin, type Label, parentOf, type RelativePath, ROOT, showPath } from '../shared/path.ts'
 import {
+  breakAfter,
   type ChainEnd,
-  chainBreak,
-  chainStart,
   comparePositions,
   encodeSummary,
   type JournalRecord,
@@ -106,9 +105,7 @@ export class CatalogBatch {
 
   /** Why the record cannot follow what is known of its agent; undefined when it can. */
   break(agent: Label, record: JournalRecord): string | undefined {
-    const end = this.chainEnd(agent)
-    if (end !== undefined && record.epoch < end.epoch) return `epoch ${record.epoch} is over; epoch ${end.epoch} has begun`
-    return chainBreak(end !== undefined && end.epoch === record.epoch ? end : chainStart(record.epoch), record)
+    return breakAfter(this.chainEnd(agent), record)
   }
 
   /**
@@ -117,12 +114,11 @@ export class CatalogBatch {
    */
   async addRecord(agent: Label, record: JournalRecord, encoded: Uint8Array, salvage = false): Promise<void> {
     const broken = this.break(agent, record)
-    if (broken !== undefined && !salvage)
-      throw new PacsimileError('format-invalid', `A record of ${agent} does not continue its chain: ${broken}`)
+    if (broken !== undefined && !salvage) throw notContinuing(agent, broken)
     const position: Position = { epoch: record.epoch, seq: record.seq }
     if (broken !== undefined) this.#noteInterruption(agent, record, position)
     if (record.kind === 'epoch') {
-      if (record.agent !== agent) throw new PacsimileError('format-invalid', `A record of ${agent} says that it is of ${record.agent}`)
+      requireOwn(agent, record)
       this.#put(keys.epoch(agent, record.epoch), timeValue(record.time))
     } else if (record.kind === 'volume') {
       this.#putVolume(agent, {
@@ -346,6 +342,16 @@ class LoadedTree {
     for (const change of changes) this.#known.add(change.path)
     return changes
   }
+}
+
+export function notContinuing(agent: Label, broken: string): PacsimileError {
+  return new PacsimileError('format-invalid', `A record of ${agent} does not continue its chain: ${broken}`)
+}
+
+/** @throws format-invalid where the first record of an epoch is of another agent */
+export function requireOwn(agent: Label, record: JournalRecord): void {
+  if (record.kind === 'epoch' && record.agent !== agent)
+    throw new PacsimileError('format-invalid', `A record of ${agent} says that it is of ${record.agent}`)
 }
 
 function timeValue(time: HybridTime): Buffer {

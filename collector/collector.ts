@@ -2,7 +2,7 @@
  * The collector: opens its parts in order and runs them under one signal.
  *
  * Order at start: lock (the catalog's), repository (torn tails are cut), fold of what the catalog lacks, then ingest and
- * replica, and only then the port. Order at stop: the port, ingest (commits what it has), replica, catalog.
+ * replica, and only then the port; where the catalog lacks much, the port is opened first, and everything that reads it waits. Order at stop: the port, ingest (commits what it has), replica, catalog.
  */
 import { join } from 'node:path'
 import { HybridClock, millisecondsOf, systemClock } from '../shared/clock.ts'
@@ -11,9 +11,9 @@ import { CHUNK_CACHE_BYTES } from '../shared/limits.ts'
 import { serveLocal } from '../shared/local-api.ts'
 import type { Log } from '../shared/log.ts'
 import type { Label } from '../shared/path.ts'
-import { adminRoutes } from './admin.ts'
-import type { Reflected } from './catalog.ts'
+import { adminRoutes, whenFolded } from './admin.ts'
 import { type MakeFiles, openCatalog } from './catalog-opening.ts'
+import { CatchUp } from './catch-up.ts'
 import { Checkpoints, catalogFromCheckpoint, forgetForeignDamage } from './checkpoint.ts'
 import { ChunkCache } from './chunk-cache.ts'
 import { ChunkHealer } from './chunk-heal.ts'
@@ -29,7 +29,6 @@ import { endOfLedger } from './ledger-view.ts'
 import { Overview } from './overview.ts'
 import { Prune } from './prune.ts'
 import { Receiver } from './receiver.ts'
-import { replay } from './replay.ts'
 import { Replica } from './replica.ts'
 import { DEFAULT_PARITY } from './repository/parity.ts'
 import { Repository } from './repository/repository.ts'
@@ -73,17 +72,9 @@ export async function collect(
     },
   )
   await forgetForeignDamage(catalog, repository)
-  const folded = await replay(repository, catalog)
-  log.info('repository opened', { repository: repository.id, foldedRecords: folded.records, foldedChunks: folded.chunks })
-  for (const damage of folded.damage)
-    log.error('the repository is damaged', { file: damage.file, offset: damage.offset, reason: damage.reason })
+  const catchUp = await CatchUp.begin({ repository, catalog, log })
 
   const clock = new HybridClock(systemClock)
-  for (const agent of await catalog.agents()) {
-    const end = catalog.chainEnd(agent)
-    // One agent's clock far ahead must not drag the collector's with it.
-    if (end !== undefined && millisecondsOf(end.time) <= systemClock.now()) clock.atLeast(end.time)
-  }
   const damages = await Damages.open(catalog)
   const cache = new ChunkCache(CHUNK_CACHE_BYTES)
   const history = new History(catalog, repository, { cache, damage: () => damages.list })
@@ -91,12 +82,12 @@ export async function collect(
     ? new Replica({ directory: join(dataDir, 'replica'), catalog, history, log, special: config.replicaSpecial })
     : undefined
   const age = new RunningTime(endOfLedger(catalog).ageMs)
-  const committed = (): Reflected => catalog.reflected()
+  const taking: { ingest?: Ingest } = {}
   const copies = stack.use(
     Copies.open({
       dataDir,
       repository,
-      committed,
+      committed: () => taking.ingest?.durable ?? catalog.reflected(),
       ackCopies: config.ackCopies,
       dataKey: options.dataKey,
       isDamaged: (path) => damages.list.some(({ file }) => file === path),
@@ -108,7 +99,13 @@ export async function collect(
     copies.hint()
     replica?.hint(agents)
   }
-  const ingest = new Ingest({ repository, catalog, cache, log, age, gate: copies.gate, onCommit })
+  const ingest = new Ingest({ repository, catalog, cache, log, age, unfolded: catchUp.unfolded, gate: copies.gate, onCommit })
+  taking.ingest = ingest
+  for (const agent of catchUp.unfolded?.agents ?? (await catalog.agents())) {
+    const end = ingest.chainEnd(agent)
+    // One agent's clock far ahead must not drag the collector's with it.
+    if (end !== undefined && millisecondsOf(end.time) <= systemClock.now()) clock.atLeast(end.time)
+  }
 
   // Each part is stopped only when what feeds it has ended: the port, then ingest, then the replica.
   const replicaStop = new AbortController()
@@ -126,12 +123,28 @@ export async function collect(
       await work.catch(() => {})
     })
   }
-  if (replica !== undefined) background(replica.run(replicaStop.signal), replicaStop)
+  const foldStop = new AbortController()
+  const folded = catchUp.run(ingest, AbortSignal.any([signal, failed.signal, foldStop.signal])).then(async (isWhole) => {
+    if (!isWhole) return false
+    await damages.reread()
+    age.goOnFrom(endOfLedger(catalog).ageMs)
+    return true
+  })
+  /** Nobody follows a catalog, or writes what builds on it, before it has everything. */
+  const following = (run: (signal: AbortSignal) => Promise<void>, stop: AbortController): void => {
+    stop.signal.addEventListener('abort', () => foldStop.abort())
+    background(
+      folded.then((isWhole) => (isWhole ? run(stop.signal) : undefined)),
+      stop,
+    )
+  }
+  if (replica !== undefined) following((until) => replica.run(until), replicaStop)
   background(ingest.run(ingestStop.signal), ingestStop)
   const policy = policyOf(config.retention)
   const ticks = new Ticks({ catalog, repository, ingest, policy })
-  background(ticks.run(ticksStop.signal), ticksStop)
-  background(new Checkpoints({ directory, catalog, repository, ingest, log }).run(checkpointsStop.signal), checkpointsStop)
+  following((until) => ticks.run(until), ticksStop)
+  const checkpoints = new Checkpoints({ directory, catalog, repository, ingest, log })
+  following((until) => checkpoints.run(until), checkpointsStop)
   const prune = new Prune({
     directory,
     catalog,
@@ -160,16 +173,13 @@ export async function collect(
   const files = new FileHealer({ repository, ingest, chunks, fromCopy: (kind, number) => copies.heal(kind, number), log })
   const onCatalogDamage = (error: PacsimileError): void => failed.abort(error)
   const scrub = scrubbing(options, { repository, catalog, damages, chunks, files, catalogDirectory: directory, onCatalogDamage }, stack)
-  if (scrub !== undefined) background(scrub.run(scrubStop.signal), scrubStop)
+  if (scrub !== undefined) following((until) => scrub.run(until), scrubStop)
 
   const identity = openIdentity(dataDir)
   background(keepSealedIdentity({ dataDir, repository, dataKey: options.dataKey, log }, identityStop.signal), identityStop)
-  const enrollment = new Enrollment(identity, (agent) => catalog.chainEnd(agent)?.epoch ?? 0, log)
+  const enrollment = new Enrollment(identity, (agent) => ingest.chainEnd(agent)?.epoch ?? 0, log)
   const receiver = stack.adopt(
-    await Receiver.listen(
-      { identity, enrollment, ingest, catalog, repository: repository.description, clock, log },
-      parseListen(config.listen),
-    ),
+    await Receiver.listen({ identity, enrollment, ingest, repository: repository.description, clock, log }, parseListen(config.listen)),
     (opened) => opened.close(),
   )
   listening.receiver = receiver
@@ -181,6 +191,7 @@ export async function collect(
     copies,
     scrub,
     catalog,
+    catchUp,
     enrolled: identity.agents,
     ingest,
     receiver,
@@ -189,7 +200,7 @@ export async function collect(
   stack.use(
     await serveLocal(
       join(dataDir, 'admin.sock'),
-      adminRoutes({ overview, copies, history, receiver, catalog, enrolled: identity.agents, replica, prune, scrub }),
+      whenFolded(catchUp, adminRoutes({ overview, copies, history, receiver, catalog, enrolled: identity.agents, replica, prune, scrub })),
     ),
   )
   const { address, port } = receiver.address

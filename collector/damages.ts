@@ -27,6 +27,11 @@ export class Damages {
     return new Damages(catalog, await catalog.damage())
   }
 
+  /** What was met since, while more was folded. */
+  async reread(): Promise<void> {
+    this.#list = await this.#catalog.damage()
+  }
+
   get list(): readonly Damage[] {
     return this.#list
   }

@@ -3,74 +3,54 @@
  *
  *     verify each chunk's hash -> chunks durable -> records durable -> catalog -> ack -> hint to the followers
  *
- * Where the policy asks for copies, the ack alone waits for them; commits go on.
+ * Where the policy asks for copies, the ack alone waits for them; commits go on. Where the catalog is made anew, commits go on as well: of
+ * it only the places of chunks are written then, and what was committed is folded when its turn comes.
  *
  * A crash between any two steps leaves a phantom (chunks without records, records without an ack, a catalog that lags and
  * is folded again at start), never a hole. One loop commits for all sessions: while one commit is on its way to the disk
  * the next gathers, so the cost of an fsync is shared by whatever arrived meanwhile.
  */
-
 import { systemClock, type WallClock } from '../shared/clock.ts'
 import { type Digest, digestHex, digestOf } from '../shared/digest.ts'
 import { asPacsimileError, PacsimileError, reasonOf } from '../shared/errors.ts'
 import { COMMIT_BYTES_TARGET } from '../shared/limits.ts'
 import type { Log } from '../shared/log.ts'
 import type { Label } from '../shared/path.ts'
-import { decodeRecord, type JournalRecord } from '../shared/record.ts'
+import { type ChainEnd, decodeRecord, type JournalRecord } from '../shared/record.ts'
 import { plainOf, storedForm } from '../shared/stored-form.ts'
-import type { ChainHead, Message } from '../shared/wire.ts'
+import type { ChainHead } from '../shared/wire.ts'
 import { AckGate } from './ack-gate.ts'
-import type { Catalog } from './catalog.ts'
+import type { Catalog, Reflected } from './catalog.ts'
 import { CatalogBatch } from './catalog-batch.ts'
 import type { ChunkCache } from './chunk-cache.ts'
 import { ChunkPromises } from './chunk-promises.ts'
 import { shortageOf } from './disk-room.ts'
+import {
+  bytesOf,
+  type ChunkMessage,
+  type Committed,
+  heldBytesOf,
+  type IngestSession,
+  type Item,
+  payloadOf,
+  queuedKey,
+} from './ingest-item.ts'
 import type { Payload } from './repository/frame.ts'
 import { encodeLedgerEntry, type LedgerBody, type LedgerEntry } from './repository/ledger-entry.ts'
 import { addToGroups, type RecordGroup } from './repository/record-group.ts'
 import type { Repository } from './repository/repository.ts'
 import type { RunningTime } from './running-time.ts'
-
-export type ChunkMessage = Extract<Message, { kind: 'chunk' }>
-
-/** What ingest tells a session. */
-export interface IngestSession {
-  readonly agent: Label
-  /** Chunks that the agent declared lost: records may name them. */
-  readonly lost: ReadonlySet<Digest>
-  committed(head: ChainHead): void
-  /** This session broke a rule, or the disk failed: it ends, and the agent sends again from its last ack. */
-  failed(error: PacsimileError): void
-}
-
-type Item =
-  | { readonly session: IngestSession; readonly chunk: ChunkMessage }
-  | { readonly session: IngestSession; readonly records: readonly Uint8Array[] }
-  | Rewrite
-  | LedgerWrite
-
-/** Entries of the ledger, made when everything before them is in the batch; they may change with it what they speak of. */
-interface LedgerWrite {
-  readonly ledger: (batch: CatalogBatch) => readonly LedgerBody[]
-  readonly resolve: () => void
-  readonly reject: (error: PacsimileError) => void
-}
-
-/** A chunk that is stored once more. */
-interface Rewrite {
-  readonly rewrite: ChunkMessage
-  readonly resolve: () => void
-  readonly reject: (error: PacsimileError) => void
-}
+import { endsOf } from './tail.ts'
+import type { Unfolded, UnfoldedBatch } from './unfolded.ts'
 
 /** Received bytes, as they are held, that may wait for a commit before senders are held back. */
 const QUEUE_BYTES_MAX = 8 * COMMIT_BYTES_TARGET
-/** What a chunk or a record that waits takes beside its bytes. */
-const HOLDING_BYTES = 1024
 /** An entry of the ledger that fails costs a restart: none is begun with less. */
 const LEDGER_ROOM_BYTES = 1 << 20
 /** Pause before files are begun anew after the disk failed. */
 const RETRY_MS = 1000
+
+type Batch = CatalogBatch | UnfoldedBatch
 
 export class Ingest {
   readonly #repository: Repository
@@ -91,12 +71,17 @@ export class Ingest {
   readonly #wakeSenders: (() => void)[] = []
   #failure: PacsimileError | undefined
   #isProven = false
+  /** While the catalog is behind what is taken in. */
+  #unfolded: Unfolded | undefined
+  #durable: Reflected
 
   constructor(parts: {
     repository: Repository
     catalog: Catalog
     cache: ChunkCache
     log: Log
+    /** Where the catalog lacks more than was to be waited for. */
+    unfolded?: Unfolded | undefined
     /** Without one, what is durable here is acknowledged. */
     gate?: AckGate | undefined
     onCommit: (agents: ReadonlySet<Label>) => void
@@ -112,6 +97,23 @@ export class Ingest {
     this.#promises = new ChunkPromises(() => parts.age.ms)
     this.#wall = parts.wall ?? systemClock
     this.#gate = parts.gate ?? new AckGate(() => true)
+    this.#unfolded = parts.unfolded
+    this.#durable = endsOf(parts.repository)
+  }
+
+  /** Up to where everything is durable in the repository; the catalog reflects as much, unless it is behind. */
+  get durable(): Reflected {
+    return this.#durable
+  }
+
+  /** Whether the catalog is behind what is taken in: what it says of anything is what was once. */
+  get isUnfolded(): boolean {
+    return this.#unfolded !== undefined
+  }
+
+  /** The end of an agent's chain as it is durable here; undefined for an agent never heard of. */
+  chainEnd(agent: Label): ChainEnd | undefined {
+    return (this.#unfolded ?? this.#catalog).chainEnd(agent)
   }
 
   /** Why nothing can be taken in at the moment; undefined when all is well. */
@@ -126,7 +128,7 @@ export class Ingest {
 
   /** Whether a chunk is durable or on its way to be. */
   hasChunk(agent: Label, name: Digest): boolean {
-    const isThere = this.#queuedChunks.has(`${agent}\0${name}`) || this.#catalog.chunk(name) !== undefined
+    const isThere = this.#queuedChunks.has(`${agent}\0${name}`) || (this.#unfolded ?? this.#catalog).chunk(name) !== undefined
     // Who is told so does not send it, and its record is on its way.
     if (isThere) this.#promises.add(name)
     return isThere
@@ -139,12 +141,12 @@ export class Ingest {
 
   /** Whether all that is durable here may be acknowledged. */
   get isHeld(): boolean {
-    return this.#gate.isHeld(this.#catalog.reflected())
+    return this.#gate.isHeld(this.#durable)
   }
 
   /** Acknowledges what is durable here, when it may be. */
   acknowledge(session: IngestSession, head: ChainHead): void {
-    this.#gate.when(this.#catalog.reflected(), () => session.committed(head))
+    this.#gate.when(this.#durable, () => session.committed(head))
   }
 
   /** Whether senders should hold back. */
@@ -178,14 +180,26 @@ export class Ingest {
     })
   }
 
-  /** Entries of the ledger, durable when this resolves. `make` is called in the order of commits. @throws io, space */
+  /** Entries of the ledger, durable when this resolves. `make` is called in the order of commits. @throws io, space, rebuilding */
   note(make: (batch: CatalogBatch) => readonly LedgerBody[]): Promise<void> {
     if (this.#failure !== undefined) return Promise.reject(this.#failure)
+    if (this.isUnfolded) return Promise.reject(new PacsimileError('rebuilding', 'The ledger is not folded yet, and cannot be continued'))
     const shortage = shortageOf(this.#repository.directory, LEDGER_ROOM_BYTES)
     if (shortage !== undefined) return Promise.reject(shortage)
     return new Promise((resolve, reject) => {
       // Who writes the ledger waits for it, and is told by the commit.
       void this.submit({ ledger: make, resolve, reject })
+    })
+  }
+
+  /** Everything that is durable is in the catalog when `fold` ends; nothing is committed while it runs. @throws what it throws */
+  endUnfolded(fold: () => Promise<void>): Promise<void> {
+    const still = async (): Promise<void> => {
+      await fold()
+      this.#unfolded = undefined
+    }
+    return new Promise((resolve, reject) => {
+      void this.submit({ still, resolve, reject })
     })
   }
 
@@ -209,6 +223,12 @@ export class Ingest {
           this.#wakeLoop = undefined
           continue
         }
+        const next = this.#queue[0]
+        if (next !== undefined && 'still' in next) {
+          this.#dropFirst(1)
+          await next.still().then(next.resolve, (error: unknown) => next.reject(asPacsimileError(error, 'Folding the repository')))
+          continue
+        }
         const items = this.#take()
         const words = await this.#commit(items)
         for (const item of items) if ('chunk' in item) this.#release(queuedKey(item.session, item.chunk))
@@ -220,20 +240,23 @@ export class Ingest {
     }
   }
 
-  #take(): Item[] {
+  #take(): Committed[] {
+    const items: Committed[] = []
     let bytes = 0
-    let count = 0
     for (const item of this.#queue) {
-      if (count > 0 && bytes >= COMMIT_BYTES_TARGET) break
+      if ('still' in item || (items.length > 0 && bytes >= COMMIT_BYTES_TARGET)) break
       bytes += bytesOf(item)
-      count += 1
+      items.push(item)
       // What an entry of the ledger speaks of stands before it, and nothing else.
       if ('ledger' in item) break
     }
-    const items = this.#queue.slice(0, count)
-    this.#queue = this.#queue.slice(count)
-    for (const item of items) this.#queuedBytes -= heldBytesOf(item)
+    this.#dropFirst(items.length)
     return items
+  }
+
+  #dropFirst(count: number): void {
+    for (const item of this.#queue.slice(0, count)) this.#queuedBytes -= heldBytesOf(item)
+    this.#queue = this.#queue.slice(count)
   }
 
   #release(key: string): void {
@@ -243,8 +266,8 @@ export class Ingest {
   }
 
   /** @returns what is to be said to the sessions and followers, now that it is true */
-  async #commit(items: readonly Item[]): Promise<(() => void)[]> {
-    const batch = new CatalogBatch(this.#catalog)
+  async #commit(items: readonly Committed[]): Promise<(() => void)[]> {
+    const batch = this.#unfolded?.batch() ?? new CatalogBatch(this.#catalog)
     const groups: RecordGroup[] = []
     const heads = new Map<IngestSession, ChainHead>()
     const broken = new Map<IngestSession, PacsimileError>()
@@ -252,6 +275,7 @@ export class Ingest {
     try {
       for (const item of items) {
         if ('ledger' in item) {
+          if (!(batch instanceof CatalogBatch)) throw new Error('no entry of the ledger is taken while it is not folded')
           for (const body of item.ledger(batch)) ledger.push(await this.#addToLedger(body, batch))
           continue
         }
@@ -274,7 +298,7 @@ export class Ingest {
       if (ledger.length > 0) throw asPacsimileError(error, 'Committing to the ledger')
       return this.#fail(asPacsimileError(error, 'Committing to the repository'), items)
     }
-    const reflected = { packs: this.#repository.end('pack'), segments: this.#repository.end('segment') }
+    const reflected = endsOf(this.#repository)
     try {
       await batch.write(reflected)
     } catch (error) {
@@ -283,6 +307,7 @@ export class Ingest {
       throw asPacsimileError(error, 'Writing the catalog')
     }
     this.#isProven = true
+    this.#durable = reflected
     if (this.#failure !== undefined) {
       this.#failure = undefined
       this.#log.info('the repository takes data again')
@@ -307,11 +332,11 @@ export class Ingest {
     return encoded
   }
 
-  #takeChunk(chunk: ChunkMessage, batch: CatalogBatch): void {
+  #takeChunk(chunk: ChunkMessage, batch: Batch): void {
     if (batch.chunk(chunk.digest) === undefined) this.#storeChunk(chunk, batch)
   }
 
-  #storeChunk(chunk: ChunkMessage, batch: CatalogBatch): void {
+  #storeChunk(chunk: ChunkMessage, batch: Batch): void {
     const plain = plainOf(chunk, chunk.length)
     if (digestOf(plain) !== chunk.digest)
       throw new PacsimileError('damage', `chunk ${digestHex(chunk.digest)} does not have the content that its digest names`)
@@ -321,12 +346,7 @@ export class Ingest {
     this.#cache.set(chunk.digest, chunk.compressed ? plain : Buffer.from(plain))
   }
 
-  async #takeRecords(
-    session: IngestSession,
-    encoded: readonly Uint8Array[],
-    batch: CatalogBatch,
-    groups: RecordGroup[],
-  ): Promise<ChainHead> {
+  async #takeRecords(session: IngestSession, encoded: readonly Uint8Array[], batch: Batch, groups: RecordGroup[]): Promise<ChainHead> {
     const taken: Uint8Array[] = []
     try {
       for (const bytes of encoded) {
@@ -347,7 +367,7 @@ export class Ingest {
     return { epoch: end.epoch, seq: end.seq, hash: end.hash }
   }
 
-  #requireChunks(session: IngestSession, record: JournalRecord, batch: CatalogBatch): void {
+  #requireChunks(session: IngestSession, record: JournalRecord, batch: Batch): void {
     if (record.kind !== 'put' || record.version.kind !== 'file') return
     for (const chunk of record.version.chunks) {
       for (const listen of this.#naming) listen(chunk.digest)
@@ -361,7 +381,7 @@ export class Ingest {
   }
 
   /** The disk failed: nothing of this batch is acknowledged, every session sends again from its last ack. */
-  async #fail(error: PacsimileError, items: readonly Item[]): Promise<(() => void)[]> {
+  async #fail(error: PacsimileError, items: readonly Committed[]): Promise<(() => void)[]> {
     if (this.#failure === undefined) this.#log.error('the repository cannot take data', { code: error.code, reason: reasonOf(error) })
     this.#failure = error
     this.#isProven = false
@@ -377,24 +397,4 @@ export class Ingest {
 
 function isPeersFault(error: unknown): error is PacsimileError {
   return error instanceof PacsimileError && (error.code === 'damage' || error.code === 'format-invalid' || error.code === 'format-unknown')
-}
-
-/** As it came, unless that takes more room than it needs to. */
-function payloadOf({ digest, length, filtered, compressed, bytes }: ChunkMessage, plain: Buffer): Payload {
-  const isAsSmall = compressed ? bytes.length < length : !filtered
-  const form = isAsSmall ? { filtered, compressed, bytes } : storedForm(plain, undefined)
-  return { digest, plainLength: length, ...form }
-}
-
-function bytesOf(item: Item): number {
-  if ('ledger' in item) return 0
-  if ('rewrite' in item) return item.rewrite.bytes.length
-  return 'chunk' in item ? item.chunk.bytes.length : item.records.reduce((sum, record) => sum + record.length, 0)
-}
-
-/** In memory: of small files, what it takes to hold them is the most. */
-const heldBytesOf = (item: Item): number => bytesOf(item) + HOLDING_BYTES * ('records' in item ? item.records.length : 1)
-
-function queuedKey(session: IngestSession, chunk: ChunkMessage): string {
-  return `${session.agent}\0${chunk.digest}`
 }

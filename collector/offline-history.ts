@@ -39,7 +39,7 @@ export class OfflineHistory extends History {
     let scratch: ScratchCatalog | undefined
     try {
       scratch = await ScratchCatalog.open((directory) => isFromCheckpoint && catalogFromCheckpoint(repository, directory))
-      const { damage } = await replay(repository, scratch.catalog, onProgress)
+      const { damage } = await replay(repository, scratch.catalog, { onProgress })
       const superseded = await supersededBy(scratch.catalog, repository, damage)
       return new OfflineHistory(
         scratch,

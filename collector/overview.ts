@@ -7,6 +7,7 @@ import { millisecondsOf } from '../shared/clock.ts'
 import type { Label } from '../shared/path.ts'
 import { comparePositions, type Position } from '../shared/record.ts'
 import type { Catalog, VolumeFacts } from './catalog.ts'
+import type { CatchUp } from './catch-up.ts'
 import type { Copies } from './copies.ts'
 import type { Damages } from './damages.ts'
 import type { EnrolledAgents } from './enrolled-agents.ts'
@@ -25,6 +26,7 @@ export interface OverviewParts {
   readonly copies: Copies
   readonly scrub: ScrubRounds | undefined
   readonly catalog: Catalog
+  readonly catchUp: CatchUp
   readonly enrolled: EnrolledAgents
   readonly ingest: Ingest
   readonly receiver: Receiver
@@ -50,6 +52,7 @@ export class Overview {
       listen,
       startedMs: this.#startedMs,
       failure: ingest.failure?.message,
+      rebuilding: this.#parts.catchUp.progress,
       damage: damages.list.length,
       scrub: scrub?.status,
       copies: copies.status,
@@ -58,10 +61,10 @@ export class Overview {
   }
 
   async #agent(agent: Label): Promise<AgentReport> {
-    const { catalog, receiver, replica } = this.#parts
+    const { catalog, ingest, receiver, replica } = this.#parts
     const session = receiver.session(agent)
     const connected = session?.isReady === true
-    const end = catalog.chainEnd(agent) ?? { epoch: 0, seq: 0 }
+    const end = ingest.chainEnd(agent) ?? { epoch: 0, seq: 0 }
     const applied = replica?.applied(agent) ?? { epoch: 0, seq: 0 }
     const volumes: VolumeStatus[] = []
     for (const facts of await catalog.volumes(agent)) volumes.push(await this.#volume(agent, facts, connected ? session : undefined))

@@ -55,7 +55,7 @@ export async function rebuildCatalog(request: RebuildRequest): Promise<RebuildRe
     fresh = await Catalog.open(partial)
     const startedMs = performance.now()
     const repository = Repository.open(repositoryDirectory, dataKey)
-    const { records, chunks, damage } = await replay(repository, fresh, onProgress).finally(() => repository.close())
+    const { records, chunks, damage } = await replay(repository, fresh, { onProgress }).finally(() => repository.close())
     const seconds = (performance.now() - startedMs) / 1000
     const facts = await digestOfFacts(fresh)
     await fresh.close()

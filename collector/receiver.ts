@@ -18,7 +18,6 @@ import type { Log } from '../shared/log.ts'
 import type { Label } from '../shared/path.ts'
 import type { ChunkRef } from '../shared/version.ts'
 import { type AskedSpot, ENROLL_PATH, JOURNAL_PATH, SUBPROTOCOL } from '../shared/wire.ts'
-import type { Catalog } from './catalog.ts'
 import type { Enrollment } from './enrollment.ts'
 import type { Identity } from './identity.ts'
 import type { Ingest } from './ingest.ts'
@@ -31,7 +30,6 @@ export interface ReceiverParts {
   readonly identity: Identity
   readonly enrollment: Enrollment
   readonly ingest: Ingest
-  readonly catalog: Catalog
   readonly repository: RepositoryDescription
   readonly clock: HybridClock
   readonly log: Log
@@ -111,8 +109,8 @@ export class Receiver {
   }
 
   #begin(agent: Label, link: Link): void {
-    const { ingest, catalog, clock, repository, log } = this.#parts
-    const session = new Session({ agent, link, ingest, catalog, clock, repository, log })
+    const { ingest, clock, repository, log } = this.#parts
+    const session = new Session({ agent, link, ingest, clock, repository, log })
     this.#sessions.get(agent)?.supersede()
     this.#sessions.set(agent, session)
     const running = session.run().finally(() => {

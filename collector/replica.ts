@@ -134,19 +134,19 @@ export class Replica {
 
   async #settleCursors(): Promise<void> {
     for (const [name, agent] of this.#agents) {
-      const isDone = await this.#attempt(name, () => {
-        this.#makeDurable(name, agent)
-        return Promise.resolve(true)
+      const isDone = await this.#attempt(name, async () => {
+        await this.#makeDurable(name, agent)
+        return true
       })
       if (!isDone) this.#dirty.add(name)
     }
   }
 
-  #makeDurable(name: Label, agent: AgentReplica): void {
+  async #makeDurable(name: Label, agent: AgentReplica): Promise<void> {
     // What is on disk is not known before the comparison is done: no cursor may say otherwise.
     if (agent.needsWhole) return
     if (comparePositions(agent.applied, agent.durable) === 0 && agent.durableWhole === !this.#problems.has(name)) return
-    this.#sync(agent)
+    await this.#sync(agent)
     const whole = !this.#problems.has(name)
     this.#cursor.write(name, agent.applied, whole)
     agent.durable = agent.applied
@@ -154,12 +154,13 @@ export class Replica {
     agent.durableAt = Date.now()
   }
 
-  #sync(agent: AgentReplica): void {
+  async #sync(agent: AgentReplica): Promise<void> {
     // One filesystem holds the whole replica.
     const [volume] = agent.volumes.values()
     if (volume === undefined) return
     try {
-      libc?.syncFilesystem(volume.rootDescriptor)
+      // Whoever sends is answered meanwhile: behind what others write to the disk this may take minutes.
+      await libc?.filesystemSynced(volume.rootDescriptor)
     } catch (error) {
       // The kernel reports a lost write once, and then success: what is on disk has to be looked at anew.
       for (const [name, other] of this.#agents) {
@@ -203,7 +204,7 @@ export class Replica {
     for (const [volume, ofVolume] of records) await this.#volumeOf(name, agent, volume).apply(ofVolume, basis)
     agent.applied = last
     this.progress.signal()
-    if (Date.now() - agent.durableAt > CURSOR_MS) this.#makeDurable(name, agent)
+    if (Date.now() - agent.durableAt > CURSOR_MS) await this.#makeDurable(name, agent)
     const more = comparePositions(last, this.#catalog.chainEnd(name) ?? last) < 0
     if (!more) agent.trusted = true
     return more

@@ -6,7 +6,7 @@
  * It prevents a clock that jumps years ahead from making everything old enough to go.
  */
 export class RunningTime {
-  readonly #baseMs: number
+  #baseMs: number
   readonly #now: () => number
   readonly #startedMs: number
 
@@ -19,5 +19,10 @@ export class RunningTime {
   /** Whole milliseconds. */
   get ms(): number {
     return this.#baseMs + Math.max(0, Math.floor(this.#now() - this.#startedMs))
+  }
+
+  /** What the ledger says turned out to be more than was known at the start. */
+  goOnFrom(baseMs: number): void {
+    this.#baseMs = Math.max(this.#baseMs, baseMs)
   }
 }

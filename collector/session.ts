@@ -15,8 +15,8 @@ import type { Position } from '../shared/record.ts'
 import type { ChunkRef } from '../shared/version.ts'
 import { type AskedSpot, type ChainHead, type Message, MINOR_WITH_ASK, PROTOCOL_MAJOR, PROTOCOL_MINOR } from '../shared/wire.ts'
 import { AskedChunks } from './asked-chunks.ts'
-import type { Catalog } from './catalog.ts'
-import type { Ingest, IngestSession } from './ingest.ts'
+import type { Ingest } from './ingest.ts'
+import type { IngestSession } from './ingest-item.ts'
 import type { RepositoryDescription } from './repository/repository.ts'
 
 const HELLO_MS_MAX = 10_000
@@ -35,7 +35,6 @@ export interface SessionParts {
   readonly agent: Label
   readonly link: Link
   readonly ingest: Ingest
-  readonly catalog: Catalog
   readonly clock: HybridClock
   readonly repository: RepositoryDescription
   readonly log: Log
@@ -96,14 +95,14 @@ export class Session implements IngestSession {
   }
 
   async #refuse(error: PacsimileError): Promise<void> {
-    const { link, catalog } = this.#parts
+    const { link, ingest } = this.#parts
     if (!link.isOpen) return
     try {
       await link.send({
         kind: 'refuse',
         code: error.code,
         message: error.message.slice(0, 500),
-        lastEpoch: catalog.chainEnd(this.agent)?.epoch ?? 0,
+        lastEpoch: ingest.chainEnd(this.agent)?.epoch ?? 0,
       })
     } catch {
       // The link went away while it was being told so; there is nobody left to tell.
@@ -132,7 +131,7 @@ export class Session implements IngestSession {
       kind: 'welcome',
       minor: PROTOCOL_MINOR,
       acked,
-      lastEpoch: this.#parts.catalog.chainEnd(this.agent)?.epoch ?? 0,
+      lastEpoch: ingest.chainEnd(this.agent)?.epoch ?? 0,
       repository: repository.id,
       chunkSizes: repository.chunkSizes,
       windowBytes: WINDOW_BYTES,
@@ -153,7 +152,7 @@ export class Session implements IngestSession {
   /** What is durable here of the agent's epoch. @throws forked when its journal cannot go on from there */
   #ackedFor(hello: HelloMessage): ChainHead {
     const { epoch } = hello.head
-    const end = this.#parts.catalog.chainEnd(this.agent)
+    const end = this.#parts.ingest.chainEnd(this.agent)
     if (end !== undefined && end.epoch > epoch)
       throw new PacsimileError('forked', `Epoch ${epoch} of ${this.agent} is over; the repository holds epoch ${end.epoch}`)
     const acked = end !== undefined && end.epoch === epoch ? { epoch, seq: end.seq, hash: end.hash } : { epoch, seq: 0, hash: NO_DIGEST }

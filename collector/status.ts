@@ -1,4 +1,5 @@
 /** What `pacsimile status` shows: one document, made by the running collector. */
+import type { FoldProgress } from './catch-up.ts'
 import type { CopyReport } from './copier.ts'
 import type { ScrubStatus } from './scrub-rounds.ts'
 
@@ -46,6 +47,8 @@ export interface CollectorStatus {
   readonly startedMs: number
   /** Why nothing can be taken in; undefined when all is well. */
   readonly failure: string | undefined
+  /** How far the catalog is made anew; undefined when it has everything. */
+  readonly rebuilding: FoldProgress | undefined
   /** Places in the repository that did not read as written when the collector started. */
   readonly damage: number
   /** Undefined where it is switched off. */

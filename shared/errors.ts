@@ -49,6 +49,12 @@ export const ERRORS = {
     retryable: true,
     advice: 'Look at `pacsimile status` for what is behind, then try again or with a longer --timeout.',
   },
+  'rebuilding': {
+    exit: 7,
+    retryable: true,
+    advice:
+      'Nothing is lost. Try again when `pacsimile status` says no more that the catalog is being made; for a restore that cannot wait, read the repository itself with --repository.',
+  },
   'incomplete': {
     exit: 8,
     retryable: false,

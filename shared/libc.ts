@@ -36,6 +36,8 @@ export interface Libc {
   releaseLease(fd: number): void
   /** Everything of the filesystem that holds `fd` is durable (syncfs(2); reports write-back errors since Linux 5.8). */
   syncFilesystem(fd: number): void
+  /** The same while the thread does other things: behind what others write it may take minutes. Rejects with EIO, whichever error it was. */
+  filesystemSynced(fd: number): Promise<void>
   /** What is read of the file next comes from the disk, so far as its pages are clean (posix_fadvise(2)). */
   forgetCached(fd: number): void
   /** Names and values, sorted by name; of the link itself, never of its target. */
@@ -115,6 +117,14 @@ function open(): Libc | undefined {
     syncFilesystem(fd) {
       if (syncfs(fd) !== 0) fail('syncfs')
     },
+    filesystemSynced: (fd) =>
+      new Promise((resolve, reject) => {
+        syncfs.async(fd, (error: unknown, result: number) => {
+          if (error === null && result === 0) resolve()
+          // What the system says is left in another thread.
+          else reject(error ?? Object.assign(new Error('EIO: syncfs'), { code: 'EIO', errno: -constants.errno.EIO, syscall: 'syncfs' }))
+        })
+      }),
     forgetCached(fd) {
       // Advice: what cannot be followed is none.
       fadvise(fd, 0, 0, POSIX_FADV_DONTNEED)

@@ -269,3 +269,9 @@ export function chainBreak(end: ChainEnd, record: JournalRecord): string | undef
   if (record.time < end.time) return `seq ${record.seq} is earlier than seq ${end.seq}`
   return undefined
 }
+
+/** The same for an agent's next record, which may begin an epoch; `end` undefined for an agent never heard of. */
+export function breakAfter(end: ChainEnd | undefined, record: JournalRecord): string | undefined {
+  if (end !== undefined && record.epoch < end.epoch) return `epoch ${record.epoch} is over; epoch ${end.epoch} has begun`
+  return chainBreak(end !== undefined && end.epoch === record.epoch ? end : chainStart(record.epoch), record)
+}

@@ -59,6 +59,13 @@ function saySummary(status: CollectorStatus): void {
   const up = showDuration(Date.now() - status.startedMs)
   say(`Collector on ${status.listen}, up ${up}, repository ${status.repository.slice(0, 8)} in ${status.dataDir}`)
   if (status.failure !== undefined) say(paint('red', `Nothing can be taken in: ${status.failure}`))
+  if (status.rebuilding !== undefined)
+    say(
+      paint(
+        'yellow',
+        `The catalog is being made anew from the repository, ${status.rebuilding.percent} % by now: agents are taken in, and the replica, history and restores wait for it`,
+      ),
+    )
   if (status.damage > 0) say(paint('red', `The repository is damaged in ${showCount(status.damage, 'place')}: run \`pacsimile check\``))
   if (status.scrub !== undefined) say(paint('dim', scrubLine(status.scrub)))
   if (status.copies.length > 0) {

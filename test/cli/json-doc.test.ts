@@ -208,6 +208,7 @@ describe('docs/json.md names exactly the fields of', () => {
       listen: 'h:1',
       startedMs: 1,
       failure: 'full',
+      rebuilding: { records: 1, percent: 1 },
       damage: 0,
       scrub: { startedMs: 1, verifiedBytes: 1, totalBytes: 1, allVerifiedSinceMs: 1, repaired: 1 },
       copies: [COPY],

@@ -200,9 +200,9 @@ describe('the replica', () => {
     const first = new RunningReplica(store, directory)
     for (const writer of writers) await first.reach(writer)
     // The kernel tells of a write that it lost once; the next call succeeds.
-    const failing = vi.spyOn(libc ?? { syncFilesystem: () => {} }, 'syncFilesystem').mockImplementationOnce(() => {
-      throw Object.assign(new Error('EIO: syncfs'), { code: 'EIO' })
-    })
+    const failing = vi
+      .spyOn(libc ?? { filesystemSynced: () => Promise.resolve() }, 'filesystemSynced')
+      .mockRejectedValueOnce(Object.assign(new Error('EIO: syncfs'), { code: 'EIO' }))
     await first.stop()
     expect(failing).toHaveBeenCalled()
     for (const writer of writers) expect(new ReplicaCursor(directory).read(writer.agent)).toBeUndefined()

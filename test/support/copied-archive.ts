@@ -62,11 +62,11 @@ export class CopiedArchive extends Archive {
 
   override begin(): void {
     super.begin()
-    const { directory, repository, catalog, dataKey } = this.store
+    const { directory, repository, ingest, dataKey } = this.store
     this.#kept = Copies.open({
       dataDir: directory,
       repository,
-      committed: () => catalog.reflected(),
+      committed: () => ingest.durable,
       ackCopies: 1,
       dataKey,
       isDamaged: () => false,

@@ -23,7 +23,7 @@ export function startCopier(store: Store, parts: Pick<CopierParts, 'open' | 'wri
     name: 'copy',
     url: 'fs:/copy',
     repository: store.repository,
-    committed: () => store.catalog.reflected(),
+    committed: () => store.ingest.durable,
     removals: { pending: [], done: () => {} },
     log: silentLog,
     lingerMs: 0,

@@ -133,8 +133,8 @@ export class Installation {
     return existsSync(file) ? readFileSync(file, 'utf8') : ''
   }
 
-  startCollector(data = this.data, name = 'collector'): void {
-    this.#start(name, ['collector', 'run', '--data', data])
+  startCollector(data = this.data, name = 'collector', environment: Readonly<Record<string, string>> = {}): void {
+    this.#start(name, ['collector', 'run', '--data', data], environment)
   }
 
   startAgent(agent: string, options: readonly string[] = [], environment: Readonly<Record<string, string>> = {}): void {

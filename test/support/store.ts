@@ -4,11 +4,12 @@ import { join } from 'node:path'
 import { onTestFinished } from 'vitest'
 import { Catalog } from '../../collector/catalog.ts'
 import { CatalogBatch } from '../../collector/catalog-batch.ts'
+import { CatchUp } from '../../collector/catch-up.ts'
 import { ChunkCache } from '../../collector/chunk-cache.ts'
 import { History } from '../../collector/history.ts'
-import { Ingest, type IngestSession } from '../../collector/ingest.ts'
+import { Ingest } from '../../collector/ingest.ts'
+import type { IngestSession } from '../../collector/ingest-item.ts'
 import { endOfLedger } from '../../collector/ledger-view.ts'
-import { replay } from '../../collector/replay.ts'
 import { Repository, type Sealing } from '../../collector/repository/repository.ts'
 import { RunningTime } from '../../collector/running-time.ts'
 import { DEFAULT_CHUNK_SIZES } from '../../shared/chunker.ts'
@@ -56,6 +57,7 @@ export class Store {
   readonly dataKey = randomBytes(32)
   repository!: Repository
   catalog!: Catalog
+  catchUp!: CatchUp
   ingest!: Ingest
   history!: History
   readonly committed: ReadonlySet<Label>[] = []
@@ -87,11 +89,11 @@ export class Store {
     return store
   }
 
-  async start(): Promise<void> {
+  /** As a collector begins; what of segments is behind the catalog is folded at once up to `soonBytes`. */
+  async start(soonBytes = Number.POSITIVE_INFINITY): Promise<void> {
     this.catalog = await Catalog.open(join(this.directory, 'catalog'))
-    // As a collector begins.
     this.repository = Repository.openForAppending(this.repositoryDirectory, this.dataKey, this.catalog.reflected(), this.#sealAs)
-    await replay(this.repository, this.catalog)
+    this.catchUp = await CatchUp.begin({ repository: this.repository, catalog: this.catalog, log: silentLog, soonBytes })
     const cache = new ChunkCache(1 << 20)
     this.history = new History(this.catalog, this.repository, { cache })
     this.age = new RunningTime(endOfLedger(this.catalog).ageMs, () => this.nowMs)
@@ -100,6 +102,7 @@ export class Store {
       wall: { now: () => this.wallMs ?? Date.now() },
       repository: this.repository,
       catalog: this.catalog,
+      unfolded: this.catchUp.unfolded,
       cache,
       log: silentLog,
       onCommit: (agents) => this.committed.push(agents),
