@@ -4,6 +4,7 @@
  * Invariant: a look carries all that the thread needs to know of the past. It prevents a thread from asking back.
  */
 import type { ByteString } from '../shared/bytes.ts'
+import type { Digest } from '../shared/digest.ts'
 import type { Label, RelativePath } from '../shared/path.ts'
 import type { CaptureRequest } from './capture.ts'
 import type { Outcome, Side } from './capture-job.ts'
@@ -11,16 +12,41 @@ import { identityOf } from './file-stat.ts'
 import type { Held } from './held.ts'
 import type { Pin } from './pins.ts'
 import type { Place } from './place.ts'
-import type { Recorded } from './recorder.ts'
+import type { Finding, Recorded } from './recorder.ts'
 import type { Due, Origin, Settled } from './settle-entry.ts'
 import type { Known } from './state.ts'
+
+/** What a look rests on and what it has brought so far. */
+export interface Basis extends Place {
+  readonly known: Known | undefined
+  readonly begun: Finding['begun']
+  readonly pinned: Set<Digest>
+  readonly takings: Promise<void>[]
+}
+
+export interface Found {
+  readonly basis: Basis
+  readonly outcome: Finding['outcome']
+}
 
 /** What SQLite appends to a database's name for its write-ahead log. */
 const WAL_SUFFIX = '-wal'
 
+export function basisOf({ volume, path }: Place, known: Known | undefined, begun: Finding['begun']): Basis {
+  return { volume, path, known, begun, pinned: new Set(), takings: [] }
+}
+
+/** What a look has found, for the recorder; `isLast`: the version that is held open is not tried again. */
+export function findingOf(look: Due, { basis, outcome }: Found, pin: { readonly isLast: boolean } | undefined): Finding {
+  const { volume, path, known, begun, pinned } = basis
+  const { writer, retries, origin } = look
+  const base = { volume, path, outcome, knownSeq: known?.seq, knownInode: known?.version.inode, begun, pinned, hasWaited: false }
+  return { ...base, pin, writer, retries, origin }
+}
+
 /** For a version that is held open. */
 export function pinLook({ volume, path, writer }: Pin): Due {
-  return { volume, path, origin: 'event', isUrgent: false, asIs: false, isDeep: false, retries: 0, writer }
+  return { volume, path, origin: 'event', isUrgent: false, asIs: false, isDeep: false, retries: 0, waitedFor: undefined, writer }
 }
 
 export function examineRequest(look: Due, known: Known | undefined, held: Held, pin: number | undefined): CaptureRequest {

@@ -14,14 +14,15 @@ import type { Outcome } from './capture-job.ts'
 import type { CaptureClient } from './capture-thread.ts'
 import { currentNames } from './current-names.ts'
 import type { Held } from './held.ts'
-import { examineRequest, pairRequest, pairSides, pinLook, settledBy } from './looks.ts'
+import { type Basis, basisOf, examineRequest, type Found, findingOf, pairRequest, pairSides, pinLook, settledBy } from './looks.ts'
+import { OpenDatabases } from './open-databases.ts'
 import type { Pin, Pins } from './pins.ts'
-import { type Place, placeKey } from './place.ts'
+import type { Place } from './place.ts'
 import type { Finding, Recorded, Recorder } from './recorder.ts'
 import type { Renames } from './renames.ts'
 import type { Settle } from './settle.ts'
 import type { Due, Settled } from './settle-entry.ts'
-import type { Known, State } from './state.ts'
+import type { State } from './state.ts'
 import type { Volume } from './volume.ts'
 import { Alarm, Waiters } from './waiting.ts'
 import { resolvePin } from './watch/pin-path.ts'
@@ -43,14 +44,6 @@ export interface PursuitParts {
   readonly onRotten: (place: Place) => void
   /** The journal is damaged or closed: nothing can be recorded any more. */
   readonly onFailure: (error: unknown) => void
-}
-
-/** What a look rests on and what it has brought so far. */
-interface Basis extends Place {
-  readonly known: Known | undefined
-  readonly begun: Finding['begun']
-  readonly pinned: Set<Digest>
-  readonly takings: Promise<void>[]
 }
 
 /** A look under way. */
@@ -80,8 +73,7 @@ export class Pursuit {
   readonly #parts: PursuitParts
   readonly #alarm = new Alarm()
   readonly #progressed = new Waiters()
-  /** Databases of which both files are being looked at. */
-  readonly #pairs = new Set<string>()
+  readonly #databases: OpenDatabases
   /** Looks taken and not yet finished. */
   #underWay = 0
   /** Those among them for which nobody waits. */
@@ -89,6 +81,7 @@ export class Pursuit {
 
   constructor(parts: PursuitParts) {
     this.#parts = parts
+    this.#databases = new OpenDatabases(parts)
   }
 
   /** Something became due, or there is room for more. */
@@ -213,6 +206,10 @@ export class Pursuit {
         volume.noteReadable(look.path)
         if (outcome.kind !== 'same' || look.isDeep) volume.noteSound(look.path)
         if (isIgnored(pursued, outcome)) break
+        if (outcome.kind === 'gone' && this.#mustWait(pursued, outcome.topmost)) {
+          await this.#waitForDatabases(pursued, outcome.topmost)
+          return
+        }
         await this.#record(pursued, [{ basis, outcome }], outcome)
         return
       case 'paired':
@@ -248,11 +245,26 @@ export class Pursuit {
     this.#finish(pursued, outcome.kind === 'busy' ? { kind: 'busy', isWritten: true } : { kind: 'done' }, false)
   }
 
+  #mustWait({ look, pin }: Pursued, topmost: RelativePath): boolean {
+    const isOwn = pin === undefined && !look.isUrgent && look.origin === 'event' && look.waitedFor !== topmost
+    return isOwn && this.#databases.isAhead(look)
+  }
+
+  /** What was found gone is looked at again then: it may have come back. Until then it is under way, but in no other look's place. */
+  async #waitForDatabases(pursued: Pursued, topmost: RelativePath): Promise<void> {
+    this.#ordinary -= 1
+    this.wake()
+    await this.#databases.captured(pursued.look)
+    this.#ordinary += 1
+    this.#finish(pursued, { kind: 'busy', waitedFor: topmost }, false)
+  }
+
   /** The version that was held open is not to be captured through it: its path is looked at as any other. */
   #lookInstead(pursued: Pursued): void {
     const { volume, path } = pursued.look
     this.#parts.held.unpin(pursued.basis.pinned)
     this.#parts.settle.changed({ volume, path }, performance.now(), { isSure: true, writer: pursued.look.writer })
+    this.#databases.noteClosed({ volume, path })
     this.#finish(pursued, { kind: 'done' }, false)
   }
 
@@ -261,13 +273,12 @@ export class Pursuit {
     const { state, capture, held } = this.#parts
     const { look, volume, basis } = pursued
     const sizes = this.#parts.chunkSizes()
-    const key = placeKey({ volume: volume.name, path: base })
+    const place = { volume: volume.name, path: base }
     held.unpin(basis.pinned)
-    if (volume.root === undefined || sizes === undefined || this.#pairs.has(key)) {
+    if (volume.root === undefined || sizes === undefined || !this.#databases.begin(place)) {
       this.#finish(pursued, { kind: volume.root === undefined ? 'done' : 'busy' }, false)
       return
     }
-    this.#pairs.add(key)
     const { removals, applied } = state
     const places = pairSides(volume.name, base)
     const known = await state.atMany(places)
@@ -276,7 +287,9 @@ export class Pursuit {
     const client: CaptureClient = {
       ...this.#client({ ...pursued, basis: baseBasis }),
       ended: (outcome) => {
-        const ended = this.#endPair(pursued, [baseBasis, walBasis], outcome).finally(() => this.#pairs.delete(key))
+        const ended = this.#endPair(pursued, [baseBasis, walBasis], outcome).finally(() =>
+          this.#databases.end(place, outcome.kind === 'pair'),
+        )
         ended.catch((error: unknown) => this.#parts.onFailure(error))
       },
     }
@@ -289,6 +302,8 @@ export class Pursuit {
       return
     }
     pursued.volume.noteReadable(pursued.look.path)
+    // Whatever it names was written, and closed, before it was read.
+    await this.#databases.filesRecorded()
     // What was shipped for either side is let go with the second one, when both are recorded.
     const parts = [
       { basis: { ...base, pinned: new Set<Digest>() }, outcome: outcome.base },
@@ -297,27 +312,11 @@ export class Pursuit {
     await this.#record(pursued, parts, outcome)
   }
 
-  async #record(pursued: Pursued, parts: readonly { basis: Basis; outcome: Finding['outcome'] }[], outcome: Outcome): Promise<void> {
+  async #record(pursued: Pursued, parts: readonly Found[], outcome: Outcome): Promise<void> {
     const { held, recorder } = this.#parts
     const { look, pin } = pursued
     const isLast = pin !== undefined && pin.attempts >= PIN_ATTEMPTS_MAX
-    const findings = parts.map(({ basis, outcome: found }): Finding => {
-      const { volume, path, known, begun, pinned } = basis
-      return {
-        volume,
-        path,
-        outcome: found,
-        knownSeq: known?.seq,
-        knownInode: known?.version.inode,
-        begun,
-        pinned,
-        hasWaited: false,
-        pin: pin === undefined ? undefined : { isLast },
-        writer: look.writer,
-        retries: look.retries,
-        origin: look.origin,
-      }
-    })
+    const findings = parts.map((part) => findingOf(look, part, pin === undefined ? undefined : { isLast }))
     const unpin = (): void => {
       for (const { basis } of parts) held.unpin(basis.pinned)
     }
@@ -387,10 +386,6 @@ export class Pursuit {
     }
     if (recorded.some(({ touched, inodes }) => touched !== undefined || inodes.length > 0)) this.wake()
   }
-}
-
-function basisOf({ volume, path }: Place, known: Known | undefined, begun: Finding['begun']): Basis {
-  return { volume, path, known, begun, pinned: new Set(), takings: [] }
 }
 
 /** What a path is shows only now: a rule may concern directories, or spare them. What went away is what it was. */

@@ -4,6 +4,7 @@
  * Invariant: events during a look do not move the time of the first one, unless that look captured the file. It prevents a
  * file that is written without a pause from putting off its own capture for ever.
  */
+import type { RelativePath } from '../shared/path.ts'
 import type { Writer } from '../shared/version-extensions.ts'
 import { type Place } from './place.ts'
 
@@ -25,6 +26,8 @@ export interface Due extends Place {
   readonly isDeep: boolean
   /** Looks since the last change that had to be repeated. */
   readonly retries: number
+  /** The look before this one found this to be gone, and waited for the databases that were written before. */
+  readonly waitedFor: RelativePath | undefined
   /** Who wrote it last, as far as events told. */
   readonly writer: Writer | undefined
 }
@@ -46,8 +49,8 @@ export type Settled =
   | { readonly kind: 'captured-open'; readonly durationMs: number }
   /** As it was captured, but still open for writing. */
   | { readonly kind: 'still-open' }
-  /** A writer has it open, or it changed while being read. */
-  | { readonly kind: 'busy'; readonly isWritten?: boolean }
+  /** A writer has it open, or it changed while being read, or it has waited for what was written before. */
+  | { readonly kind: 'busy'; readonly isWritten?: boolean; readonly waitedFor?: RelativePath }
   /** Older versions, of which it cannot be known whether they are of this path, are still to be recorded before it. */
   | { readonly kind: 'held' }
   /** Nothing to do, or nothing that can be done now. */
@@ -89,6 +92,8 @@ export interface SettleEntry {
   lastMs: number
   /** Looks since then that found it busy. */
   retries: number
+  /** What the last look found to be gone, and waited for databases before that is recorded. */
+  waitedFor: RelativePath | undefined
   /** Captured while open: no capture as it is before this time. */
   paceMs: number
   /** Captured while open: how long to the next look that hopes to find it closed. */
@@ -120,6 +125,7 @@ export function newEntry({ volume, path }: Place, origin: Origin, nowMs: number)
     firstMs: nowMs,
     lastMs: nowMs,
     retries: 0,
+    waitedFor: undefined,
     paceMs: 0,
     reopenMs: 0,
     isDeep: false,
@@ -134,6 +140,20 @@ export function noteDuringLook(entry: SettleEntry, nowMs: number): void {
   if (entry.again !== 'change') entry.againMs = nowMs
   entry.again = 'change'
   entry.lastMs = nowMs
+}
+
+/** Whether a look is to come because something happened, or is under way. */
+export function isLookExpected({ reason, isLooking }: SettleEntry): boolean {
+  return reason !== 'certainty' || isLooking
+}
+
+/** The ticket is given back by the look that will have seen all that was told by now. @returns false where there is none to come */
+export function expectLook(entry: SettleEntry, ticket: Ticket): boolean {
+  if (!isLookExpected(entry)) return false
+  // A look that was not overtaken by an event has seen all that happened before now.
+  if (entry.isLooking && entry.again === undefined) entry.looking.push(ticket)
+  else entry.tickets.push(ticket)
+  return true
 }
 
 /** From when on the file is captured although it is open for writing. */

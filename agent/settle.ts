@@ -20,7 +20,9 @@ import {
   DIRECTORY_LAG_MAX_MS,
   DIRECTORY_QUIET_MS,
   type Due,
+  expectLook,
   type Hint,
+  isLookExpected,
   LAG_MAX_MS,
   NOT_QUEUED,
   newEntry,
@@ -134,16 +136,22 @@ export class Settle {
     return this.#moves
   }
 
+  /** Whether a look at the path is to come, or under way. */
+  isExpected(place: Place): boolean {
+    const entry = this.#entries.get(placeKey(place))
+    return entry !== undefined && isLookExpected(entry)
+  }
+
+  /** The ticket is given back when the path has been looked at after all that was told of it by now. @returns false where it does not wait */
+  expect(place: Place, ticket: Ticket): boolean {
+    const entry = this.#entries.get(placeKey(place))
+    return entry !== undefined && expectLook(entry, ticket)
+  }
+
   /** The ticket is given back once for each path of the volume that waits now, when it has been looked at. @returns how many there are */
   expectAll(volume: Label, ticket: Ticket): number {
     let count = 0
-    for (const entry of this.#entries.values()) {
-      if (entry.place.volume !== volume || (entry.reason === 'certainty' && !entry.isLooking)) continue
-      count += 1
-      // A look that was not overtaken by an event has seen all that happened before now.
-      if (entry.isLooking && entry.again === undefined) entry.looking.push(ticket)
-      else entry.tickets.push(ticket)
-    }
+    for (const entry of this.#entries.values()) if (entry.place.volume === volume && expectLook(entry, ticket)) count += 1
     return count
   }
 
@@ -229,8 +237,8 @@ export class Settle {
       entry.tickets = []
       entry.isDeepLook = entry.isDeep
       entry.isDeep = false
-      const { place, origin, isUrgent, isDeepLook, retries, writer } = entry
-      due.push({ ...place, origin, isUrgent, asIs: this.#mayBeAsIs(entry, nowMs), isDeep: isDeepLook, retries, writer })
+      const { place, origin, isUrgent, isDeepLook, retries, waitedFor, writer } = entry
+      due.push({ ...place, origin, isUrgent, asIs: this.#mayBeAsIs(entry, nowMs), isDeep: isDeepLook, retries, waitedFor, writer })
     }
     return due
   }
@@ -277,6 +285,7 @@ export class Settle {
     entry.isLooking = false
     const { again } = entry
     entry.again = undefined
+    entry.waitedFor = settled.kind === 'busy' ? settled.waitedFor : undefined
     if (again === undefined && settled.kind !== 'busy' && settled.kind !== 'held') entry.writer = undefined
     if (settled.kind === 'busy' || settled.kind === 'held') {
       entry.tickets = [...entry.looking, ...entry.tickets]

@@ -8,7 +8,17 @@ function pin(name: string, released: string[] = [], id = name): Pin {
 }
 
 function look(name: string): Due {
-  return { volume: VOLUME, path: path(name), origin: 'event', isUrgent: false, asIs: false, isDeep: false, retries: 0, writer: undefined }
+  return {
+    volume: VOLUME,
+    path: path(name),
+    origin: 'event',
+    isUrgent: false,
+    asIs: false,
+    isDeep: false,
+    retries: 0,
+    waitedFor: undefined,
+    writer: undefined,
+  }
 }
 
 describe('versions that are held open', () => {

@@ -1,0 +1,133 @@
+import { describe, expect, it } from 'vitest'
+import { OpenDatabases } from '../../agent/open-databases.ts'
+import { type Pin, Pins } from '../../agent/pins.ts'
+import { RottenFiles } from '../../agent/rotten-files.ts'
+import { Settle } from '../../agent/settle.ts'
+import type { Settled } from '../../agent/settle-entry.ts'
+import { Volume } from '../../agent/volume.ts'
+import { IgnoreRules } from '../../agent/watch/ignore.ts'
+import type { Watcher } from '../../agent/watch/watcher.ts'
+import { path, VOLUME } from '../support/agent-parts.ts'
+import { scratchDirectory } from '../support/scratch.ts'
+
+const INDEX = { volume: VOLUME, path: path('index') }
+const LOG = { volume: VOLUME, path: path('index-wal') }
+const IMAGE = { volume: VOLUME, path: path('AB/image') }
+const CAPTURED: Settled = { kind: 'captured-open', durationMs: 1 }
+
+/** A volume with an open database that was captured once. */
+function opened() {
+  const [settle, pins] = [new Settle(() => {}), new Pins()]
+  const rules = new IgnoreRules({ paths: [], patterns: [] })
+  const volume = new Volume(VOLUME, '/nowhere', rules, new RottenFiles(`${scratchDirectory()}/rotten.json`))
+  const told = Promise.withResolvers<void>()
+  volume.watcher = { fence: () => told.promise.then(() => ({ isBehind: false, closedBeforeNs: 0n })) } as unknown as Watcher
+  const databases = new OpenDatabases({ settle, pins, volumes: new Map([[VOLUME, volume]]) })
+  databases.begin(INDEX)
+  databases.end(INDEX, true)
+  /** What a wait has come to, once all that can go on has gone on. */
+  const has = async (wait: Promise<void>): Promise<boolean> => {
+    let isOver = false
+    const over = async (): Promise<void> => {
+      await wait
+      isOver = true
+    }
+    void over()
+    await new Promise(setImmediate)
+    return isOver
+  }
+  return { settle, pins, databases, told: told.resolve, has }
+}
+
+function pin(name: string): Pin {
+  return { volume: VOLUME, path: path(name), fd: 0, writer: undefined, attempts: 0, release: () => {} }
+}
+
+describe('a database in WAL mode and the files beside it', () => {
+  it('has one look at both its files at a time', () => {
+    const { databases } = opened()
+    expect([databases.begin(INDEX), databases.begin(INDEX)]).toEqual([true, false])
+    databases.end(INDEX, true)
+    expect(databases.begin(INDEX)).toBe(true)
+  })
+
+  it('is recorded after what was closed before, and not after what is closed later', async () => {
+    const { databases, pins, told, has } = opened()
+    const [first, later] = [pin('AB/image'), pin('AB/later')]
+    const wait = databases.filesRecorded()
+    // What the kernel still holds is told before the fence.
+    pins.add(first)
+    told()
+    expect(await has(wait)).toBe(false)
+    pins.add(later)
+    for (const one of pins.take(2)) if (one === first) pins.finished(one)
+    expect(await has(wait)).toBe(true)
+  })
+
+  it('is recorded after what was closed and is looked at by its path', async () => {
+    const { databases, settle, told, has } = opened()
+    told()
+    settle.changed(IMAGE, 0, { isSure: true })
+    databases.noteClosed(IMAGE)
+    const wait = databases.filesRecorded()
+    expect(await has(wait)).toBe(false)
+    settle.take(1, 1, 'all')
+    settle.finished(IMAGE, { kind: 'captured' }, 2).forEach((ticket) => ticket.answered(true))
+    expect(await has(wait)).toBe(true)
+  })
+
+  it('is waited for by a removal only where it was written and is not captured since', () => {
+    const { databases, settle } = opened()
+    expect(databases.isAhead(IMAGE)).toBe(false)
+    settle.changed(LOG, 0, { isOpen: true, isSure: true })
+    expect(databases.isAhead(IMAGE)).toBe(true)
+    for (const own of [INDEX, LOG]) expect(databases.isAhead(own)).toBe(false)
+  })
+
+  it('lets a removal go with the look that began after it was written, not with the one before', async () => {
+    const { databases, settle, has } = opened()
+    settle.changed(LOG, 0, { isOpen: true, isSure: true })
+    const [look] = settle.take(5000, 1, 'all')
+    expect(look?.path).toBe(LOG.path)
+    // The commit that removed the image may be behind what this look reads.
+    settle.changed(LOG, 5001, { isOpen: true, isSure: true })
+    const wait = databases.captured(IMAGE)
+    settle.finished(LOG, CAPTURED, 5002).forEach((ticket) => ticket.answered(true))
+    expect(await has(wait)).toBe(false)
+    expect(settle.take(9000, 1, 'all')).toHaveLength(1)
+    settle.finished(LOG, CAPTURED, 9001).forEach((ticket) => ticket.answered(true))
+    expect(await has(wait)).toBe(true)
+  })
+
+  it('lets a removal go with the look under way where nothing was written since it began', async () => {
+    const { databases, settle, has } = opened()
+    settle.changed(LOG, 0, { isOpen: true, isSure: true })
+    settle.take(5000, 1, 'all')
+    const wait = databases.captured(IMAGE)
+    expect(await has(wait)).toBe(false)
+    settle.finished(LOG, CAPTURED, 5002).forEach((ticket) => ticket.answered(true))
+    expect(await has(wait)).toBe(true)
+  })
+
+  it('is waited for also while the look under way is one that only makes sure', async () => {
+    const { databases, settle, has } = opened()
+    settle.changed(LOG, 0, { isOpen: true, isSure: true })
+    settle.take(5000, 1, 'all')
+    settle.finished(LOG, CAPTURED, 5001)
+    const [again] = settle.take(9000, 1, 'all')
+    expect(again?.path).toBe(LOG.path)
+    settle.changed(LOG, 9001, { isOpen: true, isSure: true })
+    expect(databases.isAhead(IMAGE)).toBe(true)
+    const wait = databases.captured(IMAGE)
+    settle.finished(LOG, CAPTURED, 9002).forEach((ticket) => ticket.answered(true))
+    expect(await has(wait)).toBe(false)
+  })
+
+  it('is waited for by nobody when it is a database no more', () => {
+    const { databases, settle } = opened()
+    settle.changed(LOG, 0, { isOpen: true, isSure: true })
+    databases.begin(INDEX)
+    databases.end(INDEX, false)
+    expect(databases.isAhead(IMAGE)).toBe(false)
+  })
+})
