@@ -5,7 +5,6 @@
  * and reported as unreadable after that. It prevents one file that crashes a decoder from being retried for ever, and any
  * path from being waited for in vain.
  */
-import { once } from 'node:events'
 import type { Worker } from 'node:worker_threads'
 import type { ChunkSizes } from '../shared/chunker.ts'
 import { reasonOf } from '../shared/errors.ts'
@@ -15,7 +14,7 @@ import type { CapturedMessage, CaptureJob, CaptureMessage, CaptureThreadData, Jo
 import type { VolumeRoot } from './file-stat.ts'
 import type { LeaseMemory } from './lease.ts'
 import type { LeaseWarden } from './lease-warden.ts'
-import { startThread } from './threads.ts'
+import { endThread, startThread } from './threads.ts'
 
 /** A captured chunk as it is shipped and kept. */
 export interface StoredChunk extends Stored {
@@ -45,8 +44,6 @@ interface Started {
 
 /** Pause before a thread that ended soon after its start is started again. */
 const RESTART_MS = 1000
-/** How long a thread may go on with what it is doing when it is asked to end. */
-const END_MS_MAX = 2000
 
 export class CaptureThread {
   readonly #log: Log
@@ -145,19 +142,7 @@ export class CaptureThread {
   async close(): Promise<void> {
     this.#isClosed = true
     clearTimeout(this.#restart)
-    if (this.#started !== undefined) await end(this.#started.worker)
-  }
-}
-
-/** To terminate a thread while it loads a native library ends the process: it is asked, and terminated only if it does not end. */
-async function end(worker: Worker): Promise<void> {
-  const message: CaptureMessage = 'end'
-  worker.postMessage(message, [])
-  const patience = AbortSignal.timeout(END_MS_MAX)
-  try {
-    await once(worker, 'exit', { signal: patience })
-  } catch {
-    await worker.terminate()
+    if (this.#started !== undefined) await endThread(this.#started.worker, 'end' satisfies CaptureMessage)
   }
 }
 

@@ -7,14 +7,13 @@
  * scan that is waited for in vain.
  */
 
-import { once } from 'node:events'
 import { availableParallelism } from 'node:os'
 import type { Worker } from 'node:worker_threads'
 import { PacsimileError, reasonOf } from '../shared/errors.ts'
 import { SCAN_THREADS_MAX } from '../shared/limits.ts'
 import { CONTROL, type ScanMessage, type ScanOrder, type ScanRequest, type ScanTask, type ScanThreadData } from './scan-task.ts'
 import { systemCalls } from './system-calls.ts'
-import { startThread } from './threads.ts'
+import { endThread, startThread } from './threads.ts'
 
 /** The volume's directory is missing or another one: nothing that the scan said may be believed. */
 export class RootLost extends Error {}
@@ -44,8 +43,6 @@ const LONG_FACTOR = 4
 const IDLE_MS = 5000
 /** Pages of the state lie outside of the heap, and go only when their small objects in it do: these are cleared away often. */
 const YOUNG_MB = 2
-/** How long a thread may go on with what it is doing when it is asked to end. */
-const END_MS_MAX = 2000
 
 export class ScanThread {
   readonly #control = new Int32Array(new SharedArrayBuffer(CONTROL.count * Int32Array.BYTES_PER_ELEMENT))
@@ -141,7 +138,7 @@ export class ScanThread {
   }
 
   #end(worker: Worker): void {
-    const ending = endThread(worker).finally(() => {
+    const ending = endThread(worker, 'end' satisfies ScanOrder).finally(() => {
       this.#ending.delete(ending)
       // The C library keeps what was freed for threads to come.
       systemCalls?.trimMemory()
@@ -196,16 +193,6 @@ export class ScanThread {
     }
     for (const { worker } of threads) this.#end(worker)
     await Promise.all(this.#ending)
-  }
-}
-
-/** To terminate a thread while it loads a native library ends the process: it is asked, and terminated only if it does not end. */
-async function endThread(worker: Worker): Promise<void> {
-  worker.postMessage('end' satisfies ScanOrder, [])
-  try {
-    await once(worker, 'exit', { signal: AbortSignal.timeout(END_MS_MAX) })
-  } catch {
-    await worker.terminate()
   }
 }
 

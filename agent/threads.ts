@@ -1,12 +1,16 @@
 /**
- * Starting of worker threads: the same from the sources (.ts) and from the built program (.js).
+ * Starting and ending of worker threads: the same from the sources (.ts) and from the built program (.js).
  *
  * Invariant: a thread's module stands beside this one and carries the same ending. It prevents a package that works in
  * its tests and cannot start a single thread once it is built. Options that the main program was started with, such as
  * `--eval`, are not a thread's.
  */
+import { once } from 'node:events'
 import { extname } from 'node:path'
 import { Worker } from 'node:worker_threads'
+
+/** How long a thread may go on with what it is doing when it is asked to end. */
+const END_MS_MAX = 2000
 
 /** A thread's short-lived objects are few: the default would keep tens of MB for them in each. */
 const YOUNG_MB = 8
@@ -19,4 +23,16 @@ export function startThread(name: string, workerData: unknown, youngMb = YOUNG_M
     trackUnmanagedFds: false,
     resourceLimits: { maxYoungGenerationSizeMb: youngMb },
   })
+}
+
+/** To terminate a thread in a native call ends the process: it is asked by `order`, and terminated only where it does not end. */
+export async function endThread(worker: Worker, order: string): Promise<void> {
+  // It may have ended already.
+  if (worker.threadId < 0) return
+  worker.postMessage(order, [])
+  try {
+    await once(worker, 'exit', { signal: AbortSignal.timeout(END_MS_MAX) })
+  } catch {
+    await worker.terminate()
+  }
 }

@@ -5,7 +5,7 @@ import { Worker } from 'node:worker_threads'
 import { PacsimileError } from '../shared/errors.ts'
 import type { FrameFileIdentity } from './repository/file-header.ts'
 import type { ScrubbedFile, ScrubOptions } from './scrub-file.ts'
-import type { ScrubAnswer, ScrubTask, ScrubThreadData } from './scrub-worker.ts'
+import type { ScrubAnswer, ScrubOrder, ScrubThreadData } from './scrub-worker.ts'
 
 export class ScrubThread implements AsyncDisposable {
   readonly #data: ScrubThreadData
@@ -22,7 +22,7 @@ export class ScrubThread implements AsyncDisposable {
     const ended = once(worker, 'exit', over)
     // Told by the race, or of no interest any more.
     ended.catch(() => {})
-    worker.postMessage({ path, identity, repairs } satisfies ScrubTask, [])
+    worker.postMessage({ path, identity, repairs } satisfies ScrubOrder, [])
     let answer: ScrubAnswer | undefined
     try {
       const answered = once(worker, 'message', over)
@@ -47,7 +47,12 @@ export class ScrubThread implements AsyncDisposable {
     return worker
   }
 
+  /** Not by `terminate`: native code that is interrupted in a call ends the whole process. */
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#worker?.terminate()
+    const worker = this.#worker
+    if (worker === undefined) return
+    const ended = once(worker, 'exit').catch(() => undefined)
+    worker.postMessage('end' satisfies ScrubOrder, [])
+    await ended
   }
 }

@@ -19,6 +19,9 @@ export interface ScrubTask {
   readonly repairs: boolean
 }
 
+/** `end` asks the thread to end, whatever it is at. */
+export type ScrubOrder = ScrubTask | 'end'
+
 export type ScrubAnswer = { readonly scrubbed: ScrubbedFile } | { readonly code: ErrorCode; readonly message: string }
 
 if (parentPort === null) throw new TypeError('this module runs in a worker thread')
@@ -26,7 +29,10 @@ const port = parentPort
 const { dataKey, ...options } = workerData as ScrubThreadData
 const key = createSecretKey(dataKey)
 
-port.on('message', ({ path, identity, repairs }: ScrubTask) => {
+port.on('message', (order: ScrubOrder) => {
+  // Of this thread, and between two calls of native code: what is cut short is as after kill -9.
+  if (order === 'end') process.exit()
+  const { path, identity, repairs } = order
   const answer = (word: ScrubAnswer): void => port.postMessage(word, [])
   scrubFile(path, identity, key, options, repairs).then(
     (scrubbed) => answer({ scrubbed }),

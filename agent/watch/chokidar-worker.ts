@@ -26,6 +26,9 @@ export type ChokidarMessage =
   | { readonly kind: 'events'; readonly events: readonly Hint[] }
   | { readonly kind: 'problem'; readonly problem: string }
 
+/** Asks the thread to end. */
+export type ChokidarOrder = 'end'
+
 /** How long after a new directory was seen it is scanned again. */
 const SECOND_SCAN_MS = 300
 const NOT_UTF8 = '\ufffd'
@@ -124,4 +127,8 @@ function start(): FSWatcher {
     .on('ready', () => post({ kind: 'ready', problem }))
 }
 
+port.on('message', (order: ChokidarOrder) => {
+  // Of this thread alone; nothing that it knows is needed any more.
+  if (order === 'end') process.exit()
+})
 start()

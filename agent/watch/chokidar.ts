@@ -9,8 +9,8 @@ import type { Worker } from 'node:worker_threads'
 import { PacsimileError, reasonOf } from '../../shared/errors.ts'
 import { EVENTS_QUEUED_MAX } from '../../shared/limits.ts'
 import { ROOT } from '../../shared/path.ts'
-import { startThread } from '../threads.ts'
-import type { ChokidarMessage } from './chokidar-worker.ts'
+import { endThread, startThread } from '../threads.ts'
+import type { ChokidarMessage, ChokidarOrder } from './chokidar-worker.ts'
 import type { Fence, WatchEvent, Watcher, WatchRequest } from './watcher.ts'
 
 const REASON = 'inotify can lose events; a scheduled scan finds what it lost'
@@ -120,7 +120,7 @@ export class ChokidarWatcher implements Watcher {
     if (this.#isClosed) return
     this.#isClosed = true
     this.#wake?.()
-    await this.#worker.terminate()
+    await endThread(this.#worker, 'end' satisfies ChokidarOrder)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
