@@ -12,7 +12,7 @@ import { pathMatcher } from './path-pattern.ts'
 import type { Hold, LedgerEntry } from './repository/ledger-entry.ts'
 import type { Retention } from './retention.ts'
 
-export const KEEP_REASONS = ['current', 'recent', 'worm', 'hourly', 'daily', 'monthly', 'held'] as const
+export const KEEP_REASONS = ['current', 'recent', 'worm', 'hourly', 'daily', 'monthly', 'marked', 'held'] as const
 export type KeepReason = (typeof KEEP_REASONS)[number]
 
 /** What one path was, from a record to the next one that changed it. */
@@ -31,9 +31,12 @@ export interface BindingRetention {
   readonly earlier: readonly { readonly worm: number; readonly until: Position }[]
 }
 
-interface Tick {
-  readonly ageMs: number
+interface At {
   readonly head: Position
+}
+
+interface Tick extends At {
+  readonly ageMs: number
 }
 
 const GRIDS = ['hourly', 'daily', 'monthly'] as const
@@ -95,8 +98,8 @@ function cellOf(grid: Grid, wallMs: number): number {
   return date.getUTCFullYear() * 12 + date.getUTCMonth()
 }
 
-/** The index of the first tick whose head is at or behind the position. */
-function lowerBound(ticks: readonly Tick[], position: Position): number {
+/** The index of the first whose head is at or behind the position. */
+function lowerBound(ticks: readonly At[], position: Position): number {
   let [low, high] = [0, ticks.length]
   while (low < high) {
     const middle = (low + high) >>> 1
@@ -110,18 +113,22 @@ function lowerBound(ticks: readonly Tick[], position: Position): number {
 /** Of one volume. */
 export class Keeping {
   readonly #timeline: Timeline
+  /** In their order. */
+  readonly #marks: readonly At[]
   readonly #retention: BindingRetention
   readonly #holds: readonly { readonly hold: Hold; readonly matches: (path: RelativePath) => boolean }[]
   readonly #timeOf: (position: Position) => number | undefined
 
-  /** `timeOf`: when a record was made, in ms since 1970, as its agent said. */
+  /** `marks`: the points that have a name; `timeOf`: when a record was made, in ms since 1970, as its agent said. */
   constructor(parts: {
     timeline: Timeline
+    marks: readonly Position[]
     retention: BindingRetention
     holds: readonly Hold[]
     timeOf: (position: Position) => number | undefined
   }) {
     this.#timeline = parts.timeline
+    this.#marks = parts.marks.toSorted(comparePositions).map((head) => ({ head }))
     this.#retention = parts.retention
     this.#holds = parts.holds.map((hold) => ({ hold, matches: pathMatcher(hold.pattern) }))
     this.#timeOf = parts.timeOf
@@ -138,8 +145,14 @@ export class Keeping {
     if (isBound || sinceMs < now.worm) return 'worm'
     return (
       GRIDS.find((grid) => now[grid] > 0 && this.#timeline.hasPoint(grid, from, until, now[grid])) ??
+      (this.#isMarked(from, until) ? 'marked' : undefined) ??
       (this.#isHeld(life, until) ? 'held' : undefined)
     )
+  }
+
+  #isMarked(from: Position, until: Position): boolean {
+    const mark = this.#marks[lowerBound(this.#marks, from)]
+    return mark !== undefined && comparePositions(mark.head, until) < 0
   }
 
   #isHeld({ path, from }: Life, until: Position): boolean {

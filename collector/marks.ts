@@ -27,6 +27,12 @@ export async function marksOf(catalog: Catalog, agent: Label, volume: Label): Pr
   return found
 }
 
+/** Of each name the newest: the others name nothing any more. */
+export async function standingMarks(catalog: Catalog, agent: Label, volume: Label): Promise<Mark[]> {
+  const newest = new Map((await marksOf(catalog, agent, volume)).map((mark) => [mark.name, mark]))
+  return [...newest.values()]
+}
+
 /** The newest of that name. @throws not-found */
 export async function markNamed(catalog: Catalog, agent: Label, volume: Label, name: string): Promise<Mark> {
   const marks = await marksOf(catalog, agent, volume)

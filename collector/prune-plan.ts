@@ -18,6 +18,7 @@ import { CHUNKS_AT_ONCE, chunkPlaces } from './chunk-places.ts'
 import { DigestSet } from './digest-set.ts'
 import { type BindingRetention, KEEP_REASONS, Keeping, type KeepReason, Timeline } from './keeping.ts'
 import { checkpointsOf, endOfLedger, gapsInCatalog, headsAt, holdsOf, ledgerEntries, type Retirement, retiredPacks } from './ledger-view.ts'
+import { standingMarks } from './marks.ts'
 import { PositionSet } from './position-set.ts'
 import { RecordMarks } from './record-marks.ts'
 import { FRAME_OVERHEAD_BYTES } from './repository/frame.ts'
@@ -165,6 +166,7 @@ async function keepings({ catalog, policy, nowMs }: PlanParts, entries: readonly
       })
       const keeping = new Keeping({
         timeline,
+        marks: (await standingMarks(catalog, agent, volume)).map(({ position }) => position),
         retention: { now, earlier },
         holds: holds.filter((hold) => hold.agent === agent && hold.volume === volume),
         timeOf(position) {
@@ -235,7 +237,7 @@ function chunksOf(catalog: Catalog, agent: Label, volume: Label, path: RelativeP
 }
 
 function noCounts(): Record<KeepReason, number> {
-  return { current: 0, recent: 0, worm: 0, hourly: 0, daily: 0, monthly: 0, held: 0 }
+  return { current: 0, recent: 0, worm: 0, hourly: 0, daily: 0, monthly: 0, marked: 0, held: 0 }
 }
 
 async function gatherNeeded(

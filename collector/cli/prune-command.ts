@@ -24,6 +24,7 @@ const COLUMNS: readonly Column[] = [
   { title: 'RECENT', align: 'right' },
   { title: 'THINNED', align: 'right' },
   { title: 'WORM', align: 'right' },
+  { title: 'MARKED', align: 'right' },
   { title: 'HELD', align: 'right' },
   { title: 'SHARED', align: 'right' },
   { title: 'EXPIRE', align: 'right' },
@@ -129,7 +130,7 @@ function sayPlan(plan: PrunePlan): void {
 function volumeRow({ agent, volume, isLimited, versions, kept, expiring, shared }: VolumePlan): string[] {
   const thinned = kept.hourly + kept.daily + kept.monthly
   const name = `${agent}:${volume}${isLimited ? '' : ' (all kept)'}`
-  return [name, versions, kept.current, kept.recent, thinned, kept.worm, kept.held, shared, expiring].map((cell) =>
+  return [name, versions, kept.current, kept.recent, thinned, kept.worm, kept.marked, kept.held, shared, expiring].map((cell) =>
     cell.toLocaleString('en'),
   )
 }

@@ -333,7 +333,7 @@ describe('docs/json.md names exactly the fields of', () => {
   })
 
   it('prune', () => {
-    const kept = { current: 1, recent: 1, worm: 1, hourly: 1, daily: 1, monthly: 1, held: 1 }
+    const kept = { current: 1, recent: 1, worm: 1, hourly: 1, daily: 1, monthly: 1, marked: 1, held: 1 }
     const volumes = [{ agent: PACS, volume: IMAGES, isLimited: true, versions: 8, kept, expiring: 1, shared: 0 }]
     const pack = { number: 1, bytes: 1 }
     const plan = { volumes, packs: [{ ...pack, liveBytes: 1 }], deletable: [pack], quarantined: [pack], deadBytes: 1, doubts: ['d'] }

@@ -32,12 +32,13 @@ function why(
   from: number,
   until: number | undefined,
   retention: Partial<Retention>,
-  more: Partial<BindingRetention> & { holds?: Hold[] } = {},
+  more: Partial<BindingRetention> & { holds?: Hold[]; marks?: number[] } = {},
 ): KeepReason | undefined {
-  const { holds = [], earlier = [] } = more
+  const { holds = [], earlier = [], marks = [] } = more
   const keeping = new Keeping({
     timeline: timeline(),
     retention: { now: { ...NONE, ...retention }, earlier },
+    marks: marks.map(at),
     holds,
     // A record a minute.
     timeOf: ({ seq }) => START_MS + seq * 60_000,
@@ -51,7 +52,7 @@ const hoursAgo = (hours: number): number => (HOURS - hours) * 10 - 5
 describe('what is kept', () => {
   it('is what is there now, and everything where nothing says otherwise', () => {
     expect(why(1, undefined, {})).toBe('current')
-    const keeping = new Keeping({ timeline: timeline(), retention: { now: undefined, earlier: [] }, holds: [], timeOf: () => 0 })
+    const keeping = new Keeping({ timeline: timeline(), retention: { now: undefined, earlier: [] }, marks: [], holds: [], timeOf: () => 0 })
     expect(keeping.why({ path: relativePath('a'), from: at(1), until: at(2) })).toBe('recent')
   })
 
@@ -86,6 +87,12 @@ describe('what is kept', () => {
     expect(why(1, hoursAgo(24 * 51), {}, { earlier })).toBeUndefined()
   })
 
+  it('is what was there at a mark', () => {
+    for (const mark of [100, 199]) expect(why(100, 200, {}, { marks: [300, mark, 50] })).toBe('marked')
+    expect(why(100, 200, {}, { marks: [200, 99] })).toBeUndefined()
+    expect(why(100, 200, {}, { marks: [] })).toBeUndefined()
+  })
+
   it('is what is held, by path and span', () => {
     const [agent, volume, name] = [label('pacs1', 'a'), label('images', 'v'), label('h', 'n')]
     const hold = (pattern: string, from?: number, until?: number): { holds: Hold[] } => {
@@ -107,6 +114,7 @@ describe('a clock that is wrong', () => {
     const keeping = new Keeping({
       timeline: timeline(jump),
       retention: { now: { ...NONE, all: DAY_MS, daily: 90 * DAY_MS }, earlier: [] },
+      marks: [],
       holds: [],
       timeOf: () => undefined,
     })

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import type { RelativePath } from '../../shared/path.ts'
 import type { Position } from '../../shared/record.ts'
-import { directoryVersion } from '../support/journal-writer.ts'
+import { directoryVersion, VOLUME } from '../support/journal-writer.ts'
 import { Archive, DAY_MS, HOUR_MS, hold } from '../support/pruned-archive.ts'
 import { Random } from '../support/workload.ts'
 
@@ -19,6 +19,7 @@ describe('a random history under a retention', () => {
       const pool = Array.from({ length: 40 }, () => random.bytes(1000))
       for (let d = 0; d < 4; d++) writer.put(`d${d}`, directoryVersion())
       const heldVersions: [Position, RelativePath][] = []
+      const marks = new Map<string, Position>()
       let pruned = 0
       for (let hour = 0; hour < 24 * 6; hour++) {
         for (let step = random.below(6); step > 0; step--) {
@@ -35,6 +36,11 @@ describe('a random history under a retention', () => {
             writer.file(path, Buffer.concat(parts))
             if (path === held) heldVersions.push([writer.end, path])
           }
+        }
+        if (hour % 5 === 0) {
+          const name = `mark ${random.below(6)}`
+          writer.append({ kind: 'mark', volume: VOLUME, name })
+          marks.set(name, writer.end)
         }
         await archive.hour()
         if (hour % 20 === 19) {
@@ -69,6 +75,8 @@ describe('a random history under a retention', () => {
       const recent = archive.points.find(({ wallMs }) => nowMs - wallMs <= retention.all)?.position ?? writer.end
       for (let { seq } = recent; seq <= writer.end.seq; seq++) expect(await archive.absent({ epoch: 1, seq })).toEqual(new Map())
       for (const [position, path] of heldVersions) expect((await archive.absent(position)).has(path)).toBe(false)
+      // What was there when a name was given last.
+      for (const [name, position] of marks) expect(await archive.absent(position), name).toEqual(new Map())
       expect(found.promised).toBeGreaterThanOrEqual(48)
       expect(found.expired).toBeGreaterThan(100)
       await archive.expectWhole()
