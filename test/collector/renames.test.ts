@@ -1,44 +1,14 @@
 /** Renamed directories: the replica renames them too, whatever else a round does to them, and ends where a restore does. */
 import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
-import fc from 'fast-check'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { Materializer } from '../../collector/materialize.ts'
 import { PacsimileError } from '../../shared/errors.ts'
-import { childOf, type RelativePath, ROOT } from '../../shared/path.ts'
+import { type RelativePath, ROOT } from '../../shared/path.ts'
+import { expectEqual, follow, followedStore } from '../support/followed-store.ts'
 import { directoryVersion, JournalWriter, symlinkVersion, VOLUME } from '../support/journal-writer.ts'
-import { RunningReplica, restoredHead } from '../support/running-replica.ts'
-import { scratchDirectory } from '../support/scratch.ts'
+import { RunningReplica } from '../support/running-replica.ts'
 import { Store } from '../support/store.ts'
-import { walkTree } from '../support/tree-walk.ts'
-
-interface Site {
-  readonly store: Store
-  readonly writer: JournalWriter
-  readonly running: RunningReplica
-  readonly root: string
-}
-
-/** A replica that holds what `fill` writes. */
-async function siteWith(fill: (writer: JournalWriter) => void): Promise<Site> {
-  const store = await Store.open()
-  const directory = join(scratchDirectory(), 'replica')
-  const writer = new JournalWriter()
-  fill(writer)
-  await store.send(writer)
-  const running = new RunningReplica(store, directory)
-  await running.reach(writer)
-  return { store, writer, running, root: join(directory, writer.agent, VOLUME) }
-}
-
-async function follow({ store, writer, running }: Site): Promise<void> {
-  await store.send(writer)
-  await running.reach(writer)
-}
-
-async function expectEqual({ store, writer, root }: Site): Promise<void> {
-  expect(walkTree(root)).toEqual(await restoredHead(store, writer))
-}
 
 function countingReads(store: Store): { reads: number } {
   const count = { reads: 0 }
@@ -56,12 +26,9 @@ function study(writer: JournalWriter, path: string): void {
   for (const name of ['1', '2']) writer.file(`${path}/series/${name}`, Buffer.from(`${path} ${name}`))
 }
 
-/** Random histories; more of them on demand. */
-const RUNS = Number(process.env['PACSIMILE_RUNS'] ?? 20)
-
 describe('a directory that is renamed', () => {
   it('is renamed in the replica: no content is read, no file is written anew', async () => {
-    const site = await siteWith((writer) => study(writer, 'incoming'))
+    const site = await followedStore((writer) => study(writer, 'incoming'))
     const inode = statSync(join(site.root, 'incoming/series/1')).ino
     const count = countingReads(site.store)
     site.writer.rename('incoming', 'done')
@@ -73,7 +40,7 @@ describe('a directory that is renamed', () => {
   })
 
   it('takes the place of a directory that was there, with nothing left of it', async () => {
-    const site = await siteWith((writer) => {
+    const site = await followedStore((writer) => {
       study(writer, 'new')
       study(writer, 'old')
       writer.file('old/series/3', Buffer.from('only in the old one'))
@@ -87,7 +54,7 @@ describe('a directory that is renamed', () => {
   })
 
   it('takes the place of a file and of a symlink', async () => {
-    const site = await siteWith((writer) => {
+    const site = await followedStore((writer) => {
       study(writer, 'a')
       study(writer, 'b')
       writer.file('f', Buffer.from('a file'))
@@ -100,7 +67,7 @@ describe('a directory that is renamed', () => {
   })
 
   it('is followed through a chain, and a swap, within one round', async () => {
-    const site = await siteWith((writer) => {
+    const site = await followedStore((writer) => {
       study(writer, 'a')
       study(writer, 'x')
       study(writer, 'y')
@@ -118,7 +85,7 @@ describe('a directory that is renamed', () => {
   })
 
   it('has its changes from before and after the rename, and nothing else is written', async () => {
-    const site = await siteWith((writer) => study(writer, 'd'))
+    const site = await followedStore((writer) => study(writer, 'd'))
     const count = countingReads(site.store)
     site.writer.file('d/series/1', Buffer.from('changed before'))
     site.writer.remove('d/series/2')
@@ -134,7 +101,7 @@ describe('a directory that is renamed', () => {
   })
 
   it('moves into a directory that was made in the same round, and out of one that was removed', async () => {
-    const site = await siteWith((writer) => {
+    const site = await followedStore((writer) => {
       writer.put('gone', directoryVersion())
       study(writer, 'gone/d')
       writer.file('gone/stays-behind', Buffer.from('x'))
@@ -151,7 +118,7 @@ describe('a directory that is renamed', () => {
 
   it('keeps its hard links, within it and to elsewhere, and takes new ones', async () => {
     const linked = { inode: 4711n, links: 3 }
-    const site = await siteWith((writer) => {
+    const site = await followedStore((writer) => {
       study(writer, 'd')
       writer.file('d/one', Buffer.from('linked'), linked)
       writer.file('d/two', Buffer.from('linked'), linked)
@@ -174,7 +141,7 @@ describe('a directory that is renamed', () => {
   })
 
   it('differs from the old name in case only', async () => {
-    const site = await siteWith((writer) => {
+    const site = await followedStore((writer) => {
       study(writer, 'Study')
       writer.file('File', Buffer.from('x'))
     })
@@ -186,7 +153,7 @@ describe('a directory that is renamed', () => {
   })
 
   it('takes along what could not be written below it, which is tried again under the new name', async () => {
-    const site = await siteWith((writer) => {
+    const site = await followedStore((writer) => {
       study(writer, 'd')
       study(writer, 'e')
     })
@@ -210,7 +177,7 @@ describe('a directory that is renamed', () => {
   })
 
   it('does not bring along what was below it before the directory above was removed and made again', async () => {
-    const site = await siteWith((writer) => {
+    const site = await followedStore((writer) => {
       writer.put('p', directoryVersion())
       study(writer, 'p/d')
     })
@@ -225,7 +192,7 @@ describe('a directory that is renamed', () => {
   })
 
   it('has its own content where the directory that it lay in had come by a rename that was not made on disk', async () => {
-    const site = await siteWith((writer) => {
+    const site = await followedStore((writer) => {
       writer.put('x', directoryVersion())
       study(writer, 'x/d')
       writer.put('y', directoryVersion())
@@ -244,7 +211,7 @@ describe('a directory that is renamed', () => {
   })
 
   it('has the content of a file that the replaced directory had under the same name, with other times', async () => {
-    const site = await siteWith((writer) => {
+    const site = await followedStore((writer) => {
       for (const name of ['d', 'e']) {
         writer.put(name, directoryVersion())
         writer.file(`${name}/f`, Buffer.from(`content of ${name}`))
@@ -258,7 +225,7 @@ describe('a directory that is renamed', () => {
   })
 
   it('is written path by path where it cannot be renamed', async () => {
-    const site = await siteWith((writer) => study(writer, 'd'))
+    const site = await followedStore((writer) => study(writer, 'd'))
     vi.spyOn(Materializer.prototype, 'renameDirectory').mockImplementation(() => {
       throw Object.assign(new Error('EXDEV: rename'), { code: 'EXDEV' })
     })
@@ -271,7 +238,7 @@ describe('a directory that is renamed', () => {
   })
 
   it('is whole after a restart between the rename on disk and the end of the round', async () => {
-    const site = await siteWith((writer) => study(writer, 'd'))
+    const site = await followedStore((writer) => study(writer, 'd'))
     const stopped = vi.spyOn(Materializer.prototype, 'makeDirectory').mockImplementation(() => {
       throw Object.assign(new Error('EIO: mkdir'), { code: 'EIO' })
     })
@@ -295,7 +262,7 @@ describe('a directory that is renamed', () => {
   })
 
   it('loses nothing that an earlier round removed because of records beyond it', async () => {
-    const site = await siteWith((writer) => study(writer, 'd'))
+    const site = await followedStore((writer) => study(writer, 'd'))
     // The first round ends before the rename, and finds d/series/1 gone from the newest tree.
     site.writer.file('d/series/1', Buffer.from('changed'))
     for (let i = 0; i < 2100; i++) site.writer.put(`link${i}`, symlinkVersion(`${i}`))
@@ -305,7 +272,7 @@ describe('a directory that is renamed', () => {
   })
 
   it('of 10,000 entries is a rename, not 10,000 writes', async () => {
-    const site = await siteWith((writer) => {
+    const site = await followedStore((writer) => {
       writer.put('big', directoryVersion())
       for (let i = 0; i < 10; i++) {
         writer.put(`big/${i}`, directoryVersion())
@@ -372,106 +339,3 @@ describe('the log of a path', () => {
     expect(await log('f/series/nothing')).toEqual([])
   })
 })
-
-const NAMES = ['a', 'b', 'c', 'd', 'e']
-const step = fc.record({
-  op: fc.oneof(
-    { weight: 6, arbitrary: fc.constant('rename') },
-    { weight: 4, arbitrary: fc.constantFrom('file', 'dir', 'remove', 'touch', 'link', 'torn') },
-    { weight: 2, arbitrary: fc.constantFrom('reach', 'reach', 'reach', 'sweep', 'break', 'mend') },
-  ),
-  which: fc.nat(),
-  where: fc.nat(),
-  name: fc.constantFrom(...NAMES),
-})
-
-describe('renames at random', () => {
-  it('lead the replica to the same tree as a restore', async () => {
-    const renamed = vi.spyOn(Materializer.prototype, 'renameDirectory')
-    onTestFinished(() => {
-      vi.restoreAllMocks()
-    })
-    await fc.assert(
-      fc.asyncProperty(fc.array(step, { minLength: 5, maxLength: 30 }), async (steps) => {
-        const site = await siteWith((writer) => {
-          for (const name of ['a', 'b', 'a/a', 'a/b', 'b/c', 'b/c/d']) {
-            writer.put(name, directoryVersion())
-            writer.file(`${name}/f`, Buffer.from(name))
-            writer.file(`${name}/l`, Buffer.from('linked'), { inode: 42n, links: 9 })
-          }
-        })
-        const { writer, store } = site
-        const unbroken = store.history.readChunk.bind(store.history)
-        const mend = (): void => {
-          store.history.readChunk = unbroken
-        }
-        let count = 0
-        for (const { op, which, where, name } of steps) {
-          const before = writer.written.length
-          count += 1
-          if (op === 'reach') {
-            await follow(site)
-            continue
-          }
-          if (op === 'mend') mend()
-          if (op === 'break')
-            store.history.readChunk = () => {
-              throw new PacsimileError('damage', 'not now')
-            }
-          if (op === 'mend' || op === 'break') continue
-          const tree = store.newestTree(writer)
-          const directories = tree.filter(({ version }) => version.kind === 'directory').map(({ path }) => path)
-          const parent = directories[where % directories.length] ?? ROOT
-          // Mostly directories, sometimes what lies in them.
-          const among = (which % 5 === 0 ? tree.map((entry) => entry.path) : directories).filter((path) => path !== ROOT)
-          write(writer, { op, path: childOf(parent, name), from: among[which % among.length] ?? name }, count)
-          if (!(await store.accepts(writer))) writer.undo(before)
-        }
-        // What is torn is left out of a restore, and stood in for in the replica: at the end there is none.
-        for (const { path, version } of store.newestTree(writer))
-          if (version.kind === 'file' && version.consistency === 'torn') writer.put(path, { ...version, consistency: 'stable' })
-        await follow(site)
-        mend()
-        // What could not be written is tried again when there is nothing else to do, or when it is put again.
-        const problems = site.running.replica.problems(writer.agent, VOLUME)
-        for (const { path, version } of store.newestTree(writer)) if (problems.has(path)) writer.put(path, version)
-        await follow(site)
-        expect([...problems]).toEqual([])
-        await expectEqual(site)
-        await site.running.stop()
-        await site.store.stop()
-      }),
-      { numRuns: RUNS },
-    )
-    expect(renamed.mock.results.filter(({ value }) => value === true).length).toBeGreaterThan(RUNS)
-  }, 120_000)
-})
-
-function write(writer: JournalWriter, { op, path, from }: { op: string; path: string; from: string }, count: number): void {
-  switch (op) {
-    case 'rename':
-      writer.rename(from, path)
-      return
-    case 'file':
-      writer.file(path, Buffer.from(`${path} ${count}`))
-      return
-    case 'torn':
-      writer.file(path, Buffer.from(`torn ${count % 2}`), { consistency: 'torn' })
-      return
-    case 'dir':
-      writer.put(path, directoryVersion({ mtimeNs: BigInt(count) * 1_000_000_007n }))
-      return
-    case 'remove':
-      writer.remove(from)
-      return
-    case 'touch':
-      writer.file(path, Buffer.from('same content'), { mtimeNs: BigInt(count) })
-      return
-    case 'sweep':
-      writer.append({ kind: 'sweep', volume: VOLUME, since: Math.max(1, writer.end.seq - 12) })
-      writer.put('', directoryVersion())
-      return
-    default:
-      writer.file(path, Buffer.from('linked'), { inode: 42n, links: 9, mtimeNs: BigInt(count % 2) })
-  }
-}
