@@ -8,7 +8,7 @@
  */
 import type { Digest } from '../shared/digest.ts'
 import { JOURNAL_BATCH_MAX } from '../shared/limits.ts'
-import { parentOf, type RelativePath } from '../shared/path.ts'
+import { isWithin, parentOf, type RelativePath } from '../shared/path.ts'
 import type { Change } from '../shared/record.ts'
 import { sameVersion, type Version } from '../shared/version.ts'
 import { additionsOf, type Writer, withAdditions } from '../shared/version-extensions.ts'
@@ -22,6 +22,7 @@ import type { JournalEntry } from './journal-records.ts'
 import type { Moves } from './moves.ts'
 import type { Fences, Order } from './order.ts'
 import { type Place, placeKey } from './place.ts'
+import { RecentPuts } from './recent-puts.ts'
 import type { Origin } from './settle-entry.ts'
 import type { Known, State } from './state.ts'
 
@@ -78,6 +79,7 @@ export interface RecorderParts {
 export class Recorder {
   readonly #parts: RecorderParts
   readonly #items: Batches<Item, Answer>
+  readonly #recent = new RecentPuts()
   /** Who waits for a look at a directory, by that directory. */
   readonly #waiting = new Map<string, (() => void)[]>()
 
@@ -159,14 +161,16 @@ export class Recorder {
       if (!('findings' in item)) continue
       for (const [j, finding] of item.findings.entries()) this.#settleContent(finding, entries[spans[i]?.each[j] ?? -1])
     }
-    await state.apply(entries.map(({ record }) => record))
+    const records = entries.map(({ record }) => record)
+    this.#recent.note(records)
+    await state.apply(records)
     return items.map((_, i) => spans[i]?.answer ?? entries.slice(spans[i]?.from, spans[i + 1]?.from))
   }
 
   /** `each` is told where in the draft the put of each finding stands, -1 where there is none. */
   #drawAll(findings: readonly Finding[], draft: Draft, fences: Fences, each: number[]): Answer {
     const { order } = this.#parts
-    if (findings.some((finding) => order.isHeld(finding) || isOvertaken(finding, draft))) return findings.map(() => OUTDATED)
+    if (findings.some((finding) => order.isHeld(finding) || isOvertaken(finding, draft, this.#recent))) return findings.map(() => OUTDATED)
     if (findings.some((finding) => order.isBehind(finding, fences))) return findings.map(() => HELD)
     const missing = findings.filter((finding) => !hasDirectory(finding, draft))
     if (missing.some(({ hasWaited }) => !hasWaited)) return 'waits'
@@ -229,12 +233,15 @@ function endedBy({ volume, path }: Place, topmost: RelativePath, draft: Draft): 
   return [topmost, path].find((candidate) => draft.versionAt({ volume, path: candidate }) !== undefined)
 }
 
-/** Whether it found nothing where something was recorded since it began: that came later, and so may what is below it. */
-function isOvertaken({ volume, path, outcome, begun }: Finding, draft: Draft): boolean {
+/** Whether it found nothing where something was recorded since it began, there or below: that may have come later. */
+function isOvertaken({ volume, path, outcome, begun }: Finding, draft: Draft, recent: RecentPuts): boolean {
   const ended = outcome.kind === 'gone' ? endedBy({ volume, path }, outcome.topmost, draft) : undefined
   if (ended === undefined) return false
   const known = draft.loadedAt({ volume, path: ended })
-  return known === undefined || known.seq > begun.applied
+  if (known === undefined || known.seq > begun.applied) return true
+  if (known.version.kind !== 'directory') return false
+  const isWithinIt = (change: Change): boolean => change.kind === 'put' && change.volume === volume && isWithin(change.path, ended)
+  return recent.hasWithin({ volume, path: ended }, begun.applied) || draft.changes.some(isWithinIt)
 }
 
 function drawGone({ volume, path }: Place, topmost: RelativePath, draft: Draft): Recorded {

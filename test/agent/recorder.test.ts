@@ -102,6 +102,22 @@ describe('a look that found nothing, not even the directory', () => {
     expect(await recorded(state)).toEqual([''])
   })
 
+  it('is repeated where something was recorded in the directory meanwhile, in this commit or one before', async () => {
+    const { recorder, state } = await opened()
+    await recorder.record(found('d', directoryVersion({ inode: 2n })))
+    const begun = { applied: state.applied, removals: state.removals }
+    const gone = { ...finding('d', { kind: 'gone', topmost: path('d') }), begun }
+    // Made again and filled: of the directory itself nobody has told yet.
+    const [first, with1st] = await Promise.all([recorder.record(found('d/f', fileVersion('x', { inode: 3n }))), recorder.record(gone)])
+    const second = await recorder.record(gone)
+    expect([first, with1st, second].map(({ kind }) => kind)).toEqual(['recorded', 'outdated', 'outdated'])
+    expect(await recorded(state)).toEqual(['', 'd', 'd/f'])
+    // A look that began behind it may end it.
+    const later = await recorder.record({ ...gone, begun: { applied: state.applied, removals: state.removals } })
+    expect(later.kind).toBe('recorded')
+    expect(await recorded(state)).toEqual([''])
+  })
+
   it('is repeated where the directory was recorded meanwhile: it is another one, and the look may be the older', async () => {
     const { recorder, state } = await opened()
     await recorder.record(found('d', directoryVersion({ inode: 2n })))
