@@ -44,6 +44,11 @@ export function findingOf(look: Due, { basis, outcome }: Found, pin: { readonly 
   return { ...base, pin, writer, retries, origin }
 }
 
+/** A look that others wait for waits for nothing; what it found to be gone ends its path alone, and not what has to wait beside it. */
+export function alone({ isUrgent, path }: Due, outcome: Finding['outcome']): Finding['outcome'] {
+  return isUrgent && outcome.kind === 'gone' ? { ...outcome, topmost: path } : outcome
+}
+
 /** For a version that is held open. */
 export function pinLook({ volume, path, writer }: Pin): Due {
   return { volume, path, origin: 'event', isUrgent: false, asIs: false, isDeep: false, retries: 0, waitedFor: undefined, writer }

@@ -7,6 +7,7 @@
  * file that a database had committed by its version there is there too, unless that waits longer than `ORDER_MS_MAX`, or the
  * volume is not watched completely. It prevents a PACS that is started on a restored moment from naming images that it has not.
  */
+import type { Log } from '../shared/log.ts'
 import type { Label } from '../shared/path.ts'
 import { walOf } from './looks.ts'
 import type { Pins } from './pins.ts'
@@ -16,7 +17,9 @@ import type { Volume } from './volume.ts'
 import { ended, Waiters } from './waiting.ts'
 
 /** A database is as late as the files beside it at most by this much, and a removal as late as the database. */
-const ORDER_MS_MAX = 15_000
+const ORDER_MS_MAX = 30_000
+/** Between two warnings. */
+const WARN_MS = 60_000
 /** Databases whose removals are kept in order; what is removed beside more than these is recorded when it is seen. */
 const DATABASES_MAX = 64
 /** Files that were closed, and are looked at by their path; more than these are not waited for. */
@@ -38,7 +41,11 @@ export class OpenDatabases {
   readonly #closed = new Map<string, Place>()
   #removals = 0
 
-  constructor(parts: { settle: Settle; pins: Pins; volumes: ReadonlyMap<Label, Volume> }) {
+  readonly #log: Log
+  #warnedMs = Number.NEGATIVE_INFINITY
+
+  constructor(parts: { settle: Settle; pins: Pins; volumes: ReadonlyMap<Label, Volume>; log: Log }) {
+    this.#log = parts.log
     this.#settle = parts.settle
     this.#pins = parts.pins
     this.#volumes = parts.volumes
@@ -79,6 +86,7 @@ export class OpenDatabases {
     })
     await ended(pinned, signal)
     await this.#looked([...this.#closed.values()], signal)
+    this.#giveUp(signal, 'a database is recorded before files that were closed before it')
     for (const [key, place] of this.#closed) if (!this.#settle.isExpected(place)) this.#closed.delete(key)
   }
 
@@ -90,8 +98,16 @@ export class OpenDatabases {
   /** Resolves when the databases that were written before the removal of the path are recorded, or that takes too long. */
   async captured(removed: Place): Promise<void> {
     this.#removals += 1
-    await this.#looked(this.#logsBeside(removed), AbortSignal.timeout(ORDER_MS_MAX))
+    const signal = AbortSignal.timeout(ORDER_MS_MAX)
+    await this.#looked(this.#logsBeside(removed), signal)
+    this.#giveUp(signal, 'a removal is recorded before the database that was written before it')
     this.#removals -= 1
+  }
+
+  #giveUp({ aborted }: AbortSignal, what: string): void {
+    if (!aborted || performance.now() - this.#warnedMs < WARN_MS) return
+    this.#warnedMs = performance.now()
+    this.#log.warn(`${what}: at some moments it may name files that are not there`, { waitedMs: ORDER_MS_MAX })
   }
 
   /** Resolves when each of the places has been looked at after all that was told of it by now. */

@@ -117,8 +117,7 @@ export class Protection {
     )
     this.#capture = new Capture(log, () => this.#pursuit.wake())
     const { settle, pins, volumes, journal, held } = this
-    const state = this.#state
-    const renames = this.#renames
+    const [state, renames] = [this.#state, this.#renames]
     this.#recorder = new Recorder({
       journal,
       state,
@@ -143,6 +142,7 @@ export class Protection {
       state,
       renames,
       held,
+      log,
       capture: this.#capture,
       recorder: this.#recorder,
       chunkSizes: () => this.#terms?.chunkSizes,

@@ -8,13 +8,14 @@
  */
 import type { ChunkSizes } from '../shared/chunker.ts'
 import type { Digest } from '../shared/digest.ts'
+import type { Log } from '../shared/log.ts'
 import type { Label, RelativePath } from '../shared/path.ts'
 import type { Capture, CaptureRequest } from './capture.ts'
 import type { Outcome } from './capture-job.ts'
 import type { CaptureClient } from './capture-thread.ts'
 import { currentNames } from './current-names.ts'
 import type { Held } from './held.ts'
-import { type Basis, basisOf, examineRequest, type Found, findingOf, pairRequest, pairSides, pinLook, settledBy } from './looks.ts'
+import { alone, type Basis, basisOf, examineRequest, type Found, findingOf, pairRequest, pairSides, pinLook, settledBy } from './looks.ts'
 import { OpenDatabases } from './open-databases.ts'
 import type { Pin, Pins } from './pins.ts'
 import type { Place } from './place.ts'
@@ -31,6 +32,7 @@ export interface PursuitParts {
   readonly settle: Settle
   readonly pins: Pins
   readonly capture: Capture
+  readonly log: Log
   readonly recorder: Recorder
   readonly state: State
   readonly renames: Renames
@@ -210,7 +212,7 @@ export class Pursuit {
           await this.#waitForDatabases(pursued, outcome.topmost)
           return
         }
-        await this.#record(pursued, [{ basis, outcome }], outcome)
+        await this.#record(pursued, [{ basis, outcome: this.#databases.isAhead(look) ? alone(look, outcome) : outcome }], outcome)
         return
       case 'paired':
         if (pin === undefined) await this.#pair(pursued, outcome.base)

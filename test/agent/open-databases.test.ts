@@ -7,6 +7,7 @@ import type { Settled } from '../../agent/settle-entry.ts'
 import { Volume } from '../../agent/volume.ts'
 import { IgnoreRules } from '../../agent/watch/ignore.ts'
 import type { Watcher } from '../../agent/watch/watcher.ts'
+import { silentLog } from '../../shared/log.ts'
 import { path, VOLUME } from '../support/agent-parts.ts'
 import { scratchDirectory } from '../support/scratch.ts'
 
@@ -22,7 +23,7 @@ function opened() {
   const volume = new Volume(VOLUME, '/nowhere', rules, new RottenFiles(`${scratchDirectory()}/rotten.json`))
   const told = Promise.withResolvers<void>()
   volume.watcher = { fence: () => told.promise.then(() => ({ isBehind: false, closedBeforeNs: 0n })) } as unknown as Watcher
-  const databases = new OpenDatabases({ settle, pins, volumes: new Map([[VOLUME, volume]]) })
+  const databases = new OpenDatabases({ settle, pins, volumes: new Map([[VOLUME, volume]]), log: silentLog })
   databases.begin(INDEX)
   databases.end(INDEX, true)
   /** What a wait has come to, once all that can go on has gone on. */

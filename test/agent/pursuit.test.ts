@@ -15,6 +15,7 @@ import { State } from '../../agent/state.ts'
 import { Volume } from '../../agent/volume.ts'
 import { IgnoreRules } from '../../agent/watch/ignore.ts'
 import type { ChunkSizes } from '../../shared/chunker.ts'
+import { silentLog } from '../../shared/log.ts'
 import { directoryVersion, FIRST, fileVersion, openJournal, path, put, VOLUME } from '../support/agent-parts.ts'
 import { scratchDirectory } from '../support/scratch.ts'
 
@@ -60,7 +61,7 @@ async function opened(room = 1) {
       return state.namesOf(...which)
     },
   } as unknown as State
-  const ignored = { onReplaced: () => {}, onRotten: () => {}, onFailure: fails }
+  const ignored = { log: silentLog, onReplaced: () => {}, onRotten: () => {}, onFailure: fails }
   const parts = { settle, pins, capture, recorder, state: slow, renames, held, volumes, chunkSizes: () => ({}) as ChunkSizes }
   const pursuit = new Pursuit({ ...parts, ...ignored })
   const stop = new AbortController()
