@@ -14,7 +14,7 @@ import type { Catalog, Damage, VolumeFacts } from './catalog.ts'
 import type { ChunkCache } from './chunk-cache.ts'
 import type { ChunkResult, HistorySource, ListedEntry, LogEntry, LogQuery, Window } from './history-source.ts'
 import { type Mark, markNamed, marksOf } from './marks.ts'
-import { includedUntil, type Point, type PointRequest } from './point.ts'
+import { includedUntil, type Point, type PointRequest, showMoment } from './point.ts'
 import type { Repository } from './repository/repository.ts'
 
 export class History implements HistorySource {
@@ -118,7 +118,7 @@ export class History implements HistorySource {
       const first = epochs[0]
       throw new PacsimileError(
         'outside-window',
-        `${new Date(ms).toISOString()} lies before the first record of agent ${agent}${first === undefined ? '' : `, ${new Date(millisecondsOf(first.from)).toISOString()}`}`,
+        `${showMoment(ms)} lies before the first record of agent ${agent}${first === undefined ? '' : `, ${showMoment(millisecondsOf(first.from))}`}`,
       )
     }
     let low = 1

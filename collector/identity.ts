@@ -77,7 +77,11 @@ export function authorityFingerprint(dataDir: string): string {
 
 function readText(file: string): string {
   const bytes = readIfPresent(file)
-  if (bytes === undefined) throw new PacsimileError('not-found', `No collector was initialised here: ${file} is missing`)
+  if (bytes === undefined)
+    throw new PacsimileError(
+      'not-found',
+      `No collector was initialised here (\`pacsimile collector init\`, or name its --data directory): ${file} is missing`,
+    )
   return bytes.toString('utf8')
 }
 

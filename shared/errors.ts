@@ -67,7 +67,8 @@ export const ERRORS = {
   'io': {
     exit: 10,
     retryable: true,
-    advice: 'The operating system refused; see the reason. Free space or mend the disk, then start again.',
+    advice:
+      'The operating system refused; see the reason. Where it denies permission, run the command as root or as the owner; else mend the disk, then start again.',
   },
   'format-unknown': { exit: 11, retryable: false, advice: 'The data was written by a newer Pacsimile. Use that version or a newer one.' },
   'format-invalid': { exit: 11, retryable: false, advice: 'The bytes are not in this format: wrong file, or damaged.' },

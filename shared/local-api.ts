@@ -10,7 +10,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { chmodSync, renameSync, statSync, unlinkSync } from 'node:fs'
+import { chmodSync, existsSync, renameSync, statSync, unlinkSync } from 'node:fs'
 import { createServer, type IncomingMessage, request, type ServerResponse } from 'node:http'
 import { createConnection } from 'node:net'
 import { basename, dirname, join } from 'node:path'
@@ -220,7 +220,9 @@ function rebuiltError(sent: unknown): PacsimileError {
 function asCallError(error: unknown, socketFile: string, name: string, { unreachable, signal }: LocalCall): unknown {
   if (signal?.aborted === true) return signal.reason
   if (isNobodyThere(error)) {
-    return new PacsimileError(unreachable, `Nobody listens on ${basename(socketFile)} in ${dirname(socketFile)}`, { cause: error })
+    const directory = dirname(socketFile)
+    const missing = existsSync(directory) ? '' : ', a directory that does not exist: is it the right one, and was anything set up there?'
+    return new PacsimileError(unreachable, `Nobody listens on ${basename(socketFile)} in ${directory}${missing}`, { cause: error })
   }
   const errno = errnoOf(error)
   if (errno === 'ECONNRESET' || errno === 'EPIPE') {

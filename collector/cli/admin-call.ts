@@ -5,6 +5,7 @@
  * question that it does not know.
  */
 import { join } from 'node:path'
+import { PacsimileError } from '../../shared/errors.ts'
 import { callLocal } from '../../shared/local-api.ts'
 
 type Question =
@@ -26,4 +27,12 @@ type Question =
 /** @throws collector-unreachable, or what the collector throws */
 export function askCollector(data: string, question: Question, body: object): Promise<unknown> {
   return callLocal(join(data, 'admin.sock'), question, body, { unreachable: 'collector-unreachable' })
+}
+
+/** An agent that has sent nothing yet has no volumes that could be told. @throws not-found */
+export async function expectVolume(data: string, agent: string, volume: string): Promise<void> {
+  const all = (await askCollector(data, 'volumes', {})) as { agent: string; volume: string }[]
+  const known = all.filter((name) => name.agent === agent).map((name) => name.volume)
+  if (known.length > 0 && !known.includes(volume))
+    throw new PacsimileError('not-found', `Agent ${agent} has no volume ${volume}; known: ${known.join(', ')}`)
 }

@@ -13,6 +13,7 @@ import { PacsimileError } from '../../shared/errors.ts'
 import { label } from '../../shared/path.ts'
 import { showMoment } from '../point.ts'
 import { showAge, showBytes, showCount, showDuration } from './amounts.ts'
+import { asUsage } from './command-error.ts'
 import { isoTime, sayJson } from './json.ts'
 import { jsonOption, stateOption, withExamples } from './options.ts'
 import { paint, say } from './output.ts'
@@ -68,12 +69,9 @@ function enrollCommand(yargs: Argv): Argv {
     async ({ collector, token, name, state, volume, json }) => {
       const { enroll } = await import('../../agent/enroll.ts')
       const stateDir = resolve(state)
-      const done = await enroll({
-        collectorUrl: collector,
-        token,
-        stateDir,
-        volumes: volume.map(parseVolume),
-        ...(name === undefined ? {} : { name }),
+      const asked = { collectorUrl: collector, token, stateDir, volumes: volume.map(parseVolume), ...(name === undefined ? {} : { name }) }
+      const done = await enroll(asked).catch((error: unknown) => {
+        throw asUsage(error)
       })
       if (json) {
         sayJson({ ...done, stateDir })

@@ -8,6 +8,7 @@ import { resolve } from 'node:path'
 import type { Argv } from 'yargs'
 import { PacsimileError } from '../../shared/errors.ts'
 import type { InitResult } from '../init.ts'
+import { asUsage } from './command-error.ts'
 import { bucketOptions, definitionOf, PLACE_HELP } from './copy-options.ts'
 import { sayJson } from './json.ts'
 import { dataOption, jsonOption, withExamples } from './options.ts'
@@ -51,6 +52,7 @@ function initCommand(yargs: Argv): Argv {
         'collector init --from fs:/mnt/usb/pacsimile --key-file /mnt/safe/repository.key',
       ),
     async ({ data, listen, keyFile, passphrase, from, takeOver, copyName, json, ...bucket }) => {
+      await checkListen(listen)
       if (from !== undefined) {
         const { initFromCopy } = await import('./init-from.ts')
         await initFromCopy(definitionOf(from, bucket), { data, listen, keyFile, takeOver, copyName, json })
@@ -67,6 +69,16 @@ function initCommand(yargs: Argv): Argv {
       } else sayMade(made, dataDir, listen)
     },
   )
+}
+
+/** @throws usage */
+async function checkListen(listen: string): Promise<void> {
+  const { checkedConfig } = await import('../config.ts')
+  try {
+    checkedConfig({ listen })
+  } catch (error) {
+    throw asUsage(error)
+  }
 }
 
 function sayMade(made: InitResult, dataDir: string, listen: string): void {

@@ -5,7 +5,7 @@
  * two different things by the same failure.
  */
 import { inspect } from 'node:util'
-import { asPacsimileError, type PacsimileError } from '../../shared/errors.ts'
+import { asPacsimileError, PacsimileError } from '../../shared/errors.ts'
 import { formatJson } from './json.ts'
 import { note, paint } from './output.ts'
 
@@ -15,6 +15,12 @@ export function reportError(error: unknown, json: boolean): number {
   if (json) note(formatJson({ error: { code: failure.code, message: failure.message, advice: failure.advice, details: failure.details } }))
   else sayError(failure)
   return failure.exit
+}
+
+/** Of a command that makes the configuration: there is no file to correct yet, what is wrong was said on the command line. */
+export function asUsage(error: unknown): unknown {
+  if (!(error instanceof PacsimileError) || error.code !== 'config-invalid') return error
+  return new PacsimileError('usage', error.message, { cause: error })
 }
 
 function sayError(failure: PacsimileError): void {

@@ -4,6 +4,7 @@
  * Each is asked of the running collector, and done on its data directory where none runs. Invariant: taking a copy away from the
  * list never touches what is there. It prevents the one place that is left from being emptied by a mistyped name.
  */
+import { existsSync, statSync } from 'node:fs'
 import type { Argv } from 'yargs'
 import { label } from '../../shared/path.ts'
 import type { CopyReport } from '../copier.ts'
@@ -15,7 +16,7 @@ import { sayCopies } from './copy-row.ts'
 import { verifyCommand } from './copy-verify.ts'
 import { sayJson } from './json.ts'
 import { dataOption, jsonOption, withExamples } from './options.ts'
-import { note, say } from './output.ts'
+import { note, say, warn } from './output.ts'
 
 const NAME = { type: 'string', demandOption: true, describe: 'What the copy is called here' } as const
 
@@ -77,10 +78,22 @@ function addCommand(yargs: Argv): Argv {
         () => askCollector(data, 'copyAdd', named),
         () => addOnData(data, named),
       )
+      if (await isOnSameDisk(data, definition.url)) warn(SAME_DISK)
       if (json) sayJson({ name, url })
       else note(`${url} is a copy from now on; \`pacsimile status\` shows how far it is.`)
     },
   )
+}
+
+/** A disk that is not mounted is an empty directory of the one below. */
+const SAME_DISK =
+  'the copy lies on the same filesystem as the repository, and does not outlive it. Is the disk mounted that it was meant for? (`pacsimile copy remove` takes it back)'
+
+async function isOnSameDisk(data: string, url: string): Promise<boolean> {
+  if (!url.startsWith('fs:')) return false
+  const { readCollectorConfig } = await import('../config.ts')
+  const [copy, repository] = [url.slice('fs:'.length), readCollectorConfig(await dataDirectory(data)).repository]
+  return existsSync(copy) && statSync(copy).dev === statSync(repository).dev
 }
 
 async function addOnData(data: string, named: NamedDefinition): Promise<void> {

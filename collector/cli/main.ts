@@ -72,6 +72,12 @@ function eachOnce(options: Record<string, unknown>): true {
   throw new PacsimileError('usage', `--${repeated} is given more than once`)
 }
 
+/** yargs counts words and does not say which are missing. */
+function plainly(message: string): string {
+  const [, got, need] = /^Not enough non-option arguments: got (\d+), need at least (\d+)/.exec(message) ?? []
+  return got === undefined ? message : `The command needs ${need} words behind its name and has ${got}; its first line of --help names them`
+}
+
 async function main(args: readonly string[]): Promise<number> {
   const isForMachines = args.includes('--json')
   endWithoutReader((error) => reportError(error, isForMachines))
@@ -89,7 +95,7 @@ async function main(args: readonly string[]): Promise<number> {
     .version()
     .help()
     .fail((message, error) => {
-      throw error ?? new PacsimileError('usage', message.replaceAll(/\s*\n\s*/g, ' '))
+      throw error ?? new PacsimileError('usage', plainly(message.replaceAll(/\s*\n\s*/g, ' ')))
     })
   for (const command of COMMANDS) cli = command(cli)
   try {

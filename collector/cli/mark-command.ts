@@ -10,7 +10,7 @@ import { PacsimileError } from '../../shared/errors.ts'
 import { label } from '../../shared/path.ts'
 import type { Mark } from '../marks.ts'
 import { showLocalTime, showMoment } from '../point.ts'
-import { askCollector } from './admin-call.ts'
+import { askCollector, expectVolume } from './admin-call.ts'
 import { showAge } from './amounts.ts'
 import { parseDuration } from './duration.ts'
 import { isoTime, sayJson } from './json.ts'
@@ -38,6 +38,7 @@ export function markCommand(yargs: Argv): Argv {
     async ({ data, json, target, name, timeout }) => {
       const { agent, volume } = parseVolume(target)
       const asked = { agent, volume, name: label(name, 'The name'), timeoutMs: parseDuration(timeout, '--timeout') }
+      await expectVolume(data, agent, volume)
       const { epoch, seq, time } = (await askCollector(data, 'mark', asked)) as { epoch: number; seq: number; time: string }
       const mark: Mark = { name, time: BigInt(time) as Mark['time'], position: { epoch, seq } }
       if (json) sayJson(markFields(mark))

@@ -80,7 +80,7 @@ async function repositoryOf(data: string): Promise<string> {
   try {
     return readCollectorConfig(data).repository
   } catch (error) {
-    if (error instanceof PacsimileError && error.code === 'io')
+    if (error instanceof PacsimileError && error.code === 'io' && error.details['errno'] !== 'EACCES')
       throw new PacsimileError('not-found', `${data} is no collector's data directory`, { cause: error })
     throw error
   }

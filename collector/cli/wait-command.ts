@@ -5,8 +5,7 @@
  * script that goes on because it waited for nothing.
  */
 import type { Argv } from 'yargs'
-import { PacsimileError } from '../../shared/errors.ts'
-import { askCollector } from './admin-call.ts'
+import { askCollector, expectVolume } from './admin-call.ts'
 import { showDuration } from './amounts.ts'
 import { parseDuration } from './duration.ts'
 import { sayJson } from './json.ts'
@@ -40,12 +39,4 @@ export function waitCommand(yargs: Argv): Argv {
           say(`${reached.agent}: durable and in the replica up to seq ${reached.epoch}:${reached.seq} (${showDuration(ms)})`)
     },
   )
-}
-
-/** An agent that has sent nothing yet has no volumes that could be told. */
-async function expectVolume(data: string, agent: string, volume: string): Promise<void> {
-  const all = (await askCollector(data, 'volumes', {})) as { agent: string; volume: string }[]
-  const known = all.filter((name) => name.agent === agent).map((name) => name.volume)
-  if (known.length > 0 && !known.includes(volume))
-    throw new PacsimileError('not-found', `Agent ${agent} has no volume ${volume}; known: ${known.join(', ')}`)
 }

@@ -53,11 +53,14 @@ describe('the command line', () => {
     [['keys'], 2, /list, add or remove/],
     [['keys', 'add', 'password'], 2, /recovery.*key-file.*passphrase/],
     [['keys', 'list', '--repository', nowhere], 4, /not a repository/],
-    [['status', '--data', nowhere], 5, /Nobody listens/],
+    [['status', '--data', nowhere], 5, /Nobody listens.*does not exist/],
     [['ls', 'a:b', '--data', nowhere], 5, /Nobody listens/],
     [['agent', 'status', '--state', nowhere], 5, /Nobody listens/],
     [['agent', 'scan', '--state', nowhere], 5, /Nobody listens/],
     [['check', '--repository', nowhere], 4, /not a repository/],
+    [['token', 'create', '--data', nowhere], 4, /collector init/],
+    [['find', 'a:b'], 2, /needs 2 words behind its name and has 1/],
+    [['collector', 'init', '--data', nowhere, '--listen', 'nonsense'], 2, /listen: not HOST:PORT/],
     [['agent', 'run', '--state', nowhere], 4, /agent.toml is missing/],
   ])('%j ends with %d and says why', async (args, status, words) => {
     const done = await launch(...args)
@@ -111,6 +114,14 @@ describe('the command line', () => {
     })
     expect(recovered.status).toBe(0)
     expect(JSON.parse(recovered.stdout)).toMatchObject({ whole: true, records: 0 })
+  })
+
+  it('says so where a copy is made on the disk that it is to outlive', async () => {
+    const data = join(scratchDirectory(), 'data')
+    await answer('collector', 'init', '--data', data)
+    const { status, stderr } = await launch('copy', 'add', 'usb', `fs:${join(scratchDirectory(), 'not-mounted')}`, '--data', data)
+    expect(status).toBe(0)
+    expect(stderr).toContain('the same filesystem as the repository')
   })
 
   it('shows the recovery key framed, and where it must go', async () => {
