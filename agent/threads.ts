@@ -5,12 +5,8 @@
  * its tests and cannot start a single thread once it is built. Options that the main program was started with, such as
  * `--eval`, are not a thread's.
  */
-import { once } from 'node:events'
 import { extname } from 'node:path'
 import { Worker } from 'node:worker_threads'
-
-/** How long a thread may go on with what it is doing when it is asked to end. */
-const END_MS_MAX = 2000
 
 /** A thread's short-lived objects are few: the default would keep tens of MB for them in each. */
 const YOUNG_MB = 8
@@ -25,14 +21,12 @@ export function startThread(name: string, workerData: unknown, youngMb = YOUNG_M
   })
 }
 
-/** To terminate a thread in a native call ends the process: it is asked by `order`, and terminated only where it does not end. */
+/** Not by `terminate`, not even after a time: a thread that is interrupted in native code, or while it loads some, ends the whole process. */
 export async function endThread(worker: Worker, order: string): Promise<void> {
   // It may have ended already.
   if (worker.threadId < 0) return
-  worker.postMessage(order, [])
-  try {
-    await once(worker, 'exit', { signal: AbortSignal.timeout(END_MS_MAX) })
-  } catch {
-    await worker.terminate()
-  }
+  await new Promise((resolve) => {
+    worker.once('exit', resolve)
+    worker.postMessage(order, [])
+  })
 }
