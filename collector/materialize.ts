@@ -41,6 +41,8 @@ export interface MaterializeOptions {
   readonly setuid: boolean
   /** Make fifos, sockets and device nodes; without it there is nothing where they were. */
   readonly special: boolean
+  /** `none`: whatever is written belongs to who writes it. */
+  readonly owner?: 'none' | undefined
   /** Told of what a path could not be given; the path itself is there. */
   readonly onShortcoming?: (shortcoming: Shortcoming) => void
 }
@@ -52,15 +54,15 @@ export interface Shortcoming {
   readonly reason: string
 }
 
-const SETUID_SETGID = 0o6000
+export const SETUID_SETGID = 0o6000
 /** What a file may do that runs, as setuid bits are. */
-const CAPABILITIES = 'security.capability'
+export const CAPABILITIES = 'security.capability'
 type SpecialVersion = DeviceVersion | PlainVersion
 type Kind = 'directory' | 'file' | 'other' | 'nothing'
 /** Namespaces of xattrs that are removed where the version has none: a default ACL of a directory gives its files one. */
-const INHERITED_XATTRS = ['user.', 'system.posix_acl_']
+export const INHERITED_XATTRS = ['user.', 'system.posix_acl_']
 /** Namespaces of xattrs that only a privileged process may set. */
-const PRIVILEGED_XATTRS = ['trusted.', 'security.']
+export const PRIVILEGED_XATTRS = ['trusted.', 'security.']
 
 export class Materializer {
   readonly #directory: SafeDirectory
@@ -155,6 +157,7 @@ export class Materializer {
   }
 
   #setOwner(path: RelativePath, version: Version, set: () => void): void {
+    if (this.#options.owner === 'none') return
     if (this.#mayChown) this.#attempt(path, 'owner', set)
     else if (version.uid !== process.getuid?.() || version.gid !== process.getgid?.())
       this.#options.onShortcoming?.({ path, what: 'owner', reason: 'only root may give files to others' })
@@ -348,7 +351,7 @@ export class Materializer {
   }
 
   /** Sets a file's metadata where its content is right already. The caller knows that a regular file is there. */
-  putMetadata(path: RelativePath, version: FileVersion): void {
+  putMetadata(path: RelativePath, version: Version): void {
     this.#directory.trim()
     const at = this.#directory.at(path)
     const fd = openSync(pathBuffer(at), constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)

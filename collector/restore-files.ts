@@ -12,6 +12,7 @@ import { pathBuffer, type RelativePath, showPath } from '../shared/path.ts'
 import type { ChunkRef, FileVersion } from '../shared/version.ts'
 import type { ChunkResult } from './history-source.ts'
 import { Materializer, type Shortcoming } from './materialize.ts'
+import { Pace } from './pace.ts'
 import { SafeDirectory } from './safe-directory.ts'
 
 export interface FileTask {
@@ -29,6 +30,9 @@ export interface FilesPlace {
   readonly setuid: boolean
   /** Whether some of the files may be there already. */
   readonly isResumed: boolean
+  readonly owner?: 'none' | undefined
+  /** Of content, at most, in one thread. */
+  readonly bytesPerSecond?: number | undefined
 }
 
 /** What became of a batch; files that are not named are done. */
@@ -36,8 +40,8 @@ export interface FilesDone {
   readonly failed: readonly { readonly path: RelativePath; readonly reason: string; readonly isDamaged: boolean }[]
   readonly shortcomings: readonly Shortcoming[]
   /** Files that an earlier run had done, and those whose content came from the replica. */
-  readonly kept: number
-  readonly near: number
+  readonly kept: readonly RelativePath[]
+  readonly near: readonly RelativePath[]
 }
 
 /** Of one batch: content of chunks, one result for each, in the order asked for. */
@@ -63,8 +67,11 @@ export class FilesWriter implements Disposable {
   constructor(place: FilesPlace, onWritten: (bytes: number) => void) {
     this.#place = place
     this.#onWritten = onWritten
-    this.#target = new Materializer(place.to, (digest, length) => this.#next(digest, length), {
+    const pace = new Pace(place.bytesPerSecond)
+    const next: NextChunk = (digest, length) => pace.take(length, () => this.#next(digest, length))
+    this.#target = new Materializer(place.to, next, {
       setuid: place.setuid,
+      owner: place.owner,
       special: false,
       onShortcoming: (shortcoming) => this.#shortcomings.push(shortcoming),
     })
@@ -76,11 +83,11 @@ export class FilesWriter implements Disposable {
   async write(tasks: readonly FileTask[], fetch: FetchChunks): Promise<FilesDone> {
     this.#shortcomings = []
     const failed: { path: RelativePath; reason: string; isDamaged: boolean }[] = []
-    const count = { kept: 0, near: 0 }
+    const done: { kept: RelativePath[]; near: RelativePath[] } = { kept: [], near: [] }
     const far: FileTask[] = []
     for (const task of tasks) {
-      if (this.#place.isResumed && this.#keep(task)) count.kept += 1
-      else if (await this.#putNear(task)) count.near += 1
+      if (this.#place.isResumed && this.#keep(task)) done.kept.push(task.path)
+      else if (await this.#putNear(task)) done.near.push(task.path)
       else far.push(task)
     }
     const contents = fetch(far.flatMap(({ version }) => version.chunks))
@@ -89,7 +96,7 @@ export class FilesWriter implements Disposable {
       if (reason !== undefined) failed.push({ path: task.path, ...reason })
     }
     await contents.return?.()
-    return { failed, shortcomings: this.#shortcomings, ...count }
+    return { failed, shortcomings: this.#shortcomings, ...done }
   }
 
   /** Whether the file is there already, to the last byte; its metadata is set in any case. */

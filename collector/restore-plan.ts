@@ -6,10 +6,11 @@
  */
 import { type HybridTime, millisecondsOf } from '../shared/clock.ts'
 import { PacsimileError } from '../shared/errors.ts'
-import { type Label, parentOf, type RelativePath, ROOT, showPath } from '../shared/path.ts'
+import { childOf, type Label, nameOf, parentOf, type RelativePath, ROOT, rebase, showPath } from '../shared/path.ts'
 import type { Version } from '../shared/version.ts'
 import type { Absence } from './absent-content.ts'
 import type { HistorySource, ListedEntry } from './history-source.ts'
+import { type OwnerMap, withOwners } from './owner-map.ts'
 import { pathMatcher } from './path-pattern.ts'
 import { type Point, showMoment } from './point.ts'
 
@@ -34,6 +35,16 @@ export interface RestoreRequest {
   readonly exclude?: string | undefined
   /** Which files come first: those modified last, or as they lie in the tree. */
   readonly priority?: 'newest' | 'path' | undefined
+  /** Into a directory with content: only what differs is written, and what that replaces is kept aside. */
+  readonly inPlace?: boolean | undefined
+  /** In place: put aside what was chosen and was not there at the moment. */
+  readonly delete?: boolean | undefined
+  /** `none`: nothing is given to the owner that it had; whoever restores owns it, and what is there keeps its own. */
+  readonly owner?: 'none' | undefined
+  /** Owners that have other numbers where it is restored to. */
+  readonly owners?: OwnerMap | undefined
+  /** Content written, at most. */
+  readonly bytesPerSecond?: number | undefined
 }
 
 export interface RestorePlan {
@@ -50,8 +61,12 @@ export interface RestorePlan {
   readonly torn: number
 }
 
+export const MISSING_CAUSES = ['torn', 'expired', 'lost', 'special', 'damage', 'refused'] as const
+
 export interface Missing {
   readonly path: RelativePath
+  /** `special`: of a kind that is made on request only. `refused`: the system said no, or something is in the way. */
+  readonly cause: (typeof MISSING_CAUSES)[number]
   readonly reason: string
 }
 
@@ -62,19 +77,38 @@ export async function planRestore(source: HistorySource, request: RestoreRequest
   for await (const entry of source.tree(request.agent, request.volume, request.path, point.position)) found.push(entry)
   // A volume that holds nothing is a state like any other; a path below it that is not there is a mistake.
   if (found.length === 0 && request.path !== ROOT) {
-    throw new PacsimileError('not-found', `${request.agent}:${request.volume}/${showPath(request.path)} did not exist at that moment`)
+    throw new PacsimileError('not-found', `${request.agent}:${request.volume}/${showPath(request.path)} did not exist at that moment`, {
+      details: { of: 'path' },
+    })
   }
-  const entries = chosen(found, request)
+  const entries = withOwners(chosen(found, request), request.owners)
   return { plan: { point, momentMs: momentOf(point), ...counted(entries) }, entries }
 }
 
-function chosen(entries: ListedEntry[], { path, include, exclude }: RestoreRequest): ListedEntry[] {
-  if (include === undefined && exclude === undefined) return entries
+/** Whether a path of the volume was chosen by the patterns, be there anything or not. */
+export function selectionOf({ include, exclude }: RestoreRequest): (path: RelativePath) => boolean {
   const isIncluded = include === undefined ? () => true : pathMatcher(include)
   const isExcluded = exclude === undefined ? () => false : pathMatcher(exclude)
-  const wanted = new Set<RelativePath>([path])
+  return (path) => isIncluded(path) && !isExcluded(path)
+}
+
+/** Where a path of the volume goes in the target. */
+export function placeOf(path: RelativePath, request: RestoreRequest, plan: RestorePlan): RelativePath {
+  const isSingle = plan.directories === 0 && path === request.path && path !== ROOT
+  return isSingle ? childOf(ROOT, nameOf(path)) : rebase(path, request.path, ROOT)
+}
+
+/** The inverse: which path of the volume it is that something of the target stands for. */
+export function pathOf(at: RelativePath, request: RestoreRequest, plan: RestorePlan): RelativePath {
+  return placeOf(request.path, request, plan) === ROOT ? rebase(at, ROOT, request.path) : request.path
+}
+
+function chosen(entries: ListedEntry[], request: RestoreRequest): ListedEntry[] {
+  if (request.include === undefined && request.exclude === undefined) return entries
+  const isSelected = selectionOf(request)
+  const wanted = new Set<RelativePath>([request.path])
   for (const { path: at } of entries) {
-    if (!isIncluded(at) || isExcluded(at)) continue
+    if (!isSelected(at)) continue
     for (let above: RelativePath | undefined = at; above !== undefined && !wanted.has(above); above = parentOf(above)) wanted.add(above)
   }
   return entries.filter((entry) => wanted.has(entry.path))
@@ -110,15 +144,20 @@ const ABSENCES: Readonly<Record<Absence, string>> = {
 const TORN = 'its content was torn when captured (parts of several moments); --torn restores it all the same'
 
 /** Why a path is not even tried; undefined where it is. */
-export async function whyRefused(source: HistorySource, request: RestoreRequest, entry: ListedEntry): Promise<string | undefined> {
+export async function whyRefused(
+  source: HistorySource,
+  request: RestoreRequest,
+  entry: ListedEntry,
+): Promise<Omit<Missing, 'path'> | undefined> {
   const { path, version, absent } = entry
-  if (absent !== undefined) return ABSENCES[absent]
+  if (absent !== undefined) return { cause: absent, reason: ABSENCES[absent] }
   if (isRefusedAsTorn(request, version)) {
     const whole = await source.lastWhole(request.agent, request.volume, path, entry.position)
-    return whole === undefined ? TORN : `${TORN}; the last whole version is of ${showMoment(millisecondsOf(whole))}`
+    const reason = whole === undefined ? TORN : `${TORN}; the last whole version is of ${showMoment(millisecondsOf(whole))}`
+    return { cause: 'torn', reason }
   }
   const isSpecial = version.kind !== 'file' && version.kind !== 'directory' && version.kind !== 'symlink'
-  return isSpecial && !request.special ? `a ${version.kind} is recorded; --special recreates it` : undefined
+  return isSpecial && !request.special ? { cause: 'special', reason: `a ${version.kind} is recorded; --special recreates it` } : undefined
 }
 
 function isRefusedAsTorn({ torn }: RestoreRequest, version: Version): boolean {

@@ -39,7 +39,9 @@ async function writeHere(batches: readonly (readonly FileTask[])[], { source, pl
 async function writeInThreads(batches: readonly (readonly FileTask[])[], parts: WritingParts): Promise<void> {
   const waiting = batches.values()
   const count = Math.min(THREADS_MAX, Math.max(2, availableParallelism()), batches.length)
-  const threads = Array.from({ length: count }, () => new WriterThread(parts))
+  const { bytesPerSecond } = parts.place
+  const place = { ...parts.place, bytesPerSecond: bytesPerSecond && bytesPerSecond / count }
+  const threads = Array.from({ length: count }, () => new WriterThread({ ...parts, place }))
   const work = async (thread: WriterThread): Promise<void> => {
     for (const files of waiting) parts.onDone(await thread.write(files), files.length)
   }

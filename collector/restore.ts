@@ -9,12 +9,15 @@
 import { asPacsimileError, errnoOf, PacsimileError, reasonOf } from '../shared/errors.ts'
 import { syncDirectory, TEMPORARY_PREFIX } from '../shared/files.ts'
 import { libc } from '../shared/libc.ts'
-import { childOf, type Label, nameOf, type RelativePath, ROOT, rebase, showPath } from '../shared/path.ts'
-import { hardLinkKey } from '../shared/version.ts'
+import { childOf, type Label, type RelativePath, ROOT, showPath } from '../shared/path.ts'
 import type { HistorySource, ListedEntry } from './history-source.ts'
+import type { InPlaceReport } from './in-place-report.ts'
+import { InPlaceRestore } from './in-place-restore.ts'
 import { Materializer, type Shortcoming } from './materialize.ts'
+import { type Estimate, estimateOf } from './restore-estimate.ts'
 import type { FilesDone, FileTask } from './restore-files.ts'
-import { type Missing, planRestore, type RestorePlan, type RestoreRequest, whyRefused } from './restore-plan.ts'
+import { batchesOf, type LinkedFile, linkedFiles, newestFirst } from './restore-order.ts'
+import { type Missing, placeOf, planRestore, type RestorePlan, type RestoreRequest, whyRefused } from './restore-plan.ts'
 import { completeTarget, prepareTarget, RESTORE_NOTE } from './restore-target.ts'
 import { writeFiles } from './restore-threads.ts'
 
@@ -26,7 +29,7 @@ export interface RestoreReport extends RestorePlan {
   readonly dryRun: boolean
   readonly hardLinks: number
   readonly seconds: number
-  /** Files that an interrupted run before this one had brought back already. */
+  /** Files that an interrupted run before this one had brought back already, or that were right in place. */
   readonly kept: number
   /** Files whose content was read from the replica. */
   readonly fromReplica: number
@@ -34,6 +37,13 @@ export interface RestoreReport extends RestorePlan {
   /** Whether something is missing because stored bytes are damaged. */
   readonly damaged: boolean
   readonly shortcomings: readonly Shortcoming[]
+  /** Of a dry run, and of what is shown before a restore in place. */
+  readonly estimate: Estimate | undefined
+  /** Of a restore in place. */
+  readonly inPlace: InPlaceReport | undefined
+  /** What was to be restored, and which of it was there already: for the report of every path. */
+  readonly entries: readonly ListedEntry[]
+  readonly keptPaths: ReadonlySet<RelativePath>
 }
 
 export interface RestoreProgress {
@@ -43,27 +53,37 @@ export interface RestoreProgress {
   readonly totalBytes: number
 }
 
-/** What a thread is given at once. */
-const BATCH_BYTES = 32 << 20
-const BATCH_CHUNKS = 1024
-
 /** @throws not-found, outside-window, target-not-empty, io, space */
 export async function restore(
   source: HistorySource,
   request: RestoreRequest,
   onProgress: (progress: RestoreProgress) => void = () => {},
 ): Promise<RestoreReport> {
+  if (request.inPlace === true) {
+    await using prepared = await prepareInPlace(source, request)
+    return request.dryRun ? prepared.outlook : await prepared.run(onProgress)
+  }
   const started = performance.now()
   const { plan, entries } = await planRestore(source, request)
   const about = { agent: request.agent, volume: request.volume, path: request.path, to: request.to, dryRun: request.dryRun, ...plan }
-  const nothing = { hardLinks: 0, kept: 0, fromReplica: 0, damaged: false, shortcomings: [] }
+  const nothing = {
+    hardLinks: 0,
+    kept: 0,
+    fromReplica: 0,
+    damaged: false,
+    shortcomings: [],
+    inPlace: undefined,
+    keptPaths: new Set<RelativePath>(),
+  }
   if (request.dryRun) {
     const missing: Missing[] = []
     for (const entry of entries) {
       const reason = await whyRefused(source, request, entry)
-      if (reason !== undefined) missing.push({ path: entry.path, reason })
+      if (reason !== undefined) missing.push({ path: entry.path, ...reason })
     }
-    return { ...about, ...nothing, seconds: (performance.now() - started) / 1000, missing }
+    const files = entries.flatMap(({ version, absent }) => (version.kind === 'file' && absent === undefined ? [version] : []))
+    const estimate = await estimateOf(source, files, request.bytesPerSecond)
+    return { ...about, ...nothing, estimate, entries, seconds: secondsSince(started), missing }
   }
   const isResumed = prepareTarget(request)
   const run = new Restoration(source, request, plan, isResumed, onProgress)
@@ -77,12 +97,70 @@ export async function restore(
     run.close()
   }
   const { hardLinks, kept, fromReplica, missing, damaged, shortcomings } = run
-  return { ...about, hardLinks, kept, fromReplica, seconds: (performance.now() - started) / 1000, missing, damaged, shortcomings }
+  const found = { hardLinks, kept: kept.size, keptPaths: kept, fromReplica, missing, damaged, shortcomings }
+  return { ...about, ...found, entries, estimate: undefined, inPlace: undefined, seconds: secondsSince(started) }
 }
 
-/** A file with several names. */
-interface LinkedFile {
-  readonly names: ListedEntry[]
+/** What is known before anything is written, and what it does when it is told to. */
+export interface PreparedRestore extends AsyncDisposable {
+  readonly outlook: RestoreReport
+  /** `onPlace` is told of the undo place as soon as there is one. @throws space, io */
+  run(onProgress: (progress: RestoreProgress) => void, onPlace?: (id: string) => void): Promise<RestoreReport>
+}
+
+/** Of a restore into a directory with content. @throws not-found, unfinished, locked, usage, io */
+export async function prepareInPlace(
+  source: HistorySource,
+  request: RestoreRequest,
+  onRead: (bytes: number) => void = () => {},
+): Promise<PreparedRestore> {
+  const started = performance.now()
+  const prepared = await InPlaceRestore.prepare({ source, request, onRead })
+  const { plan, entries } = prepared
+  const report = (inPlace: InPlaceReport, isDryRun: boolean, found: Partial<RestoreReport> = {}): RestoreReport => {
+    const { agent, volume, path, to } = request
+    const keptPaths = new Set(inPlace.kept)
+    const kept = entries.filter((entry) => entry.version.kind === 'file' && keptPaths.has(entry.path)).length
+    const nothing = { hardLinks: 0, fromReplica: 0, damaged: false, shortcomings: [], estimate: undefined, ...found }
+    const { missing } = inPlace
+    return {
+      agent,
+      volume,
+      path,
+      to,
+      dryRun: isDryRun,
+      ...plan,
+      ...nothing,
+      kept,
+      keptPaths,
+      entries,
+      missing,
+      inPlace,
+      seconds: secondsSince(started),
+    }
+  }
+  let estimate: Estimate | undefined
+  try {
+    estimate = await estimateOf(source, prepared.filesToWrite, request.bytesPerSecond)
+  } catch (error) {
+    await prepared[Symbol.asyncDispose]()
+    throw error
+  }
+  return {
+    outlook: report(prepared.outlook(), true, { estimate }),
+    async run(onProgress, onPlace) {
+      const totals = { totalFiles: plan.files, totalBytes: prepared.outlook().bytesToWrite ?? 0 }
+      let bytes = 0
+      const onWritten = (more: number, files: number): void => onProgress({ files, bytes: (bytes += more), ...totals })
+      const { fromReplica, hardLinks, damaged, shortcomings, ...inPlace } = await prepared.run(onWritten, onPlace)
+      return report(inPlace, false, { fromReplica, hardLinks, damaged, shortcomings })
+    },
+    [Symbol.asyncDispose]: () => prepared[Symbol.asyncDispose](),
+  }
+}
+
+function secondsSince(started: number): number {
+  return (performance.now() - started) / 1000
 }
 
 class Restoration {
@@ -90,7 +168,7 @@ class Restoration {
   readonly shortcomings: Shortcoming[] = []
   damaged = false
   hardLinks = 0
-  kept = 0
+  readonly kept = new Set<RelativePath>()
   fromReplica = 0
   readonly #source: HistorySource
   readonly #request: RestoreRequest
@@ -121,6 +199,7 @@ class Restoration {
     this.#target = new Materializer(request.to, noContent, {
       setuid: request.setuid,
       special: request.special,
+      owner: request.owner,
       onShortcoming: (shortcoming) => this.shortcomings.push(shortcoming),
     })
   }
@@ -152,7 +231,7 @@ class Restoration {
     for (const entry of entries) {
       const { version } = entry
       const refused = version.kind === 'directory' ? undefined : await whyRefused(this.#source, this.#request, entry)
-      if (refused !== undefined) this.missing.push({ path: entry.path, reason: refused })
+      if (refused !== undefined) this.missing.push({ path: entry.path, ...refused })
       else (version.kind === 'directory' ? directories : version.kind === 'file' ? files : others).push(entry)
     }
     const made = directories.filter((entry) => this.#attempt(entry, () => this.#makeDirectory(this.#placeOf(entry.path))))
@@ -171,8 +250,7 @@ class Restoration {
   }
 
   async #writeFiles(files: readonly ListedEntry[]): Promise<void> {
-    const groups = linkedFiles(files)
-    if (this.#request.priority === 'newest') groups.sort((a, b) => compareNewest(a.names[0], b.names[0]))
+    const groups = this.#request.priority === 'newest' ? newestFirst(linkedFiles(files)) : linkedFiles(files)
     // Where the first name of a file cannot be written, the next one may be.
     for (let left = groups; left.length > 0; ) {
       const failed = new Set<RelativePath>()
@@ -198,7 +276,9 @@ class Restoration {
         to: request.to,
         replica: await source.replicaDirectory(request.agent, request.volume),
         setuid: request.setuid,
+        owner: request.owner,
         isResumed: this.#isResumed,
+        bytesPerSecond: request.bytesPerSecond,
       },
       onWritten: (bytes) => {
         this.#bytes += bytes
@@ -211,12 +291,12 @@ class Restoration {
   #note(done: FilesDone, count: number, failed: Set<RelativePath>): void {
     for (const { path, reason, isDamaged } of done.failed) {
       failed.add(path)
-      this.missing.push({ path, reason })
+      this.missing.push({ path, cause: isDamaged ? 'damage' : 'refused', reason })
       this.damaged ||= isDamaged
     }
     this.shortcomings.push(...done.shortcomings)
-    this.kept += done.kept
-    this.fromReplica += done.near
+    for (const path of done.kept) this.kept.add(path)
+    this.fromReplica += done.near.length
     this.#files += count - done.failed.length
     this.#report()
   }
@@ -248,8 +328,7 @@ class Restoration {
 
   /** Where an entry goes in the target. */
   #placeOf(path: RelativePath): RelativePath {
-    const isSingle = this.#plan.directories === 0 && path === this.#request.path && path !== ROOT
-    return isSingle ? childOf(ROOT, nameOf(path)) : rebase(path, this.#request.path, ROOT)
+    return placeOf(path, this.#request, this.#plan)
   }
 
   #attempt(entry: ListedEntry, act: () => void): boolean {
@@ -274,51 +353,11 @@ class Restoration {
     } else if (errno === undefined) {
       throw error
     }
-    this.missing.push({ path: entry.path, reason: reasonOf(error) })
+    const isDamage = error instanceof PacsimileError && error.code === 'damage'
+    this.missing.push({ path: entry.path, cause: isDamage ? 'damage' : 'refused', reason: reasonOf(error) })
   }
 
   #report(): void {
     this.#onProgress({ files: this.#files, bytes: this.#bytes, totalFiles: this.#plan.files, totalBytes: this.#plan.bytes })
   }
-}
-
-/** In the order of their first names. */
-function linkedFiles(entries: readonly ListedEntry[]): LinkedFile[] {
-  const byKey = new Map<string, LinkedFile>()
-  const found: LinkedFile[] = []
-  for (const entry of entries) {
-    const key = hardLinkKey(entry.version)
-    const known = key === undefined ? undefined : byKey.get(key)
-    if (known !== undefined) {
-      known.names.push(entry)
-      continue
-    }
-    const file: LinkedFile = { names: [entry] }
-    found.push(file)
-    if (key !== undefined) byKey.set(key, file)
-  }
-  return found
-}
-
-function compareNewest(a: ListedEntry | undefined, b: ListedEntry | undefined): number {
-  const [first, second] = [a?.version.mtimeNs ?? 0n, b?.version.mtimeNs ?? 0n]
-  return first > second ? -1 : first < second ? 1 : 0
-}
-
-function batchesOf(tasks: readonly FileTask[]): FileTask[][] {
-  const batches: FileTask[][] = []
-  let batch: FileTask[] = []
-  let bytes = 0
-  let chunks = 0
-  for (const task of tasks) {
-    batch.push(task)
-    bytes += task.version.size
-    chunks += task.version.chunks.length
-    if (bytes < BATCH_BYTES && chunks < BATCH_CHUNKS) continue
-    batches.push(batch)
-    batch = []
-    bytes = 0
-    chunks = 0
-  }
-  return batch.length === 0 ? batches : [...batches, batch]
 }

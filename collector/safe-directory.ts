@@ -6,7 +6,7 @@
  * `/proc/self/fd/N/name`. It prevents a hostile repository, or a process that swaps a directory for a symlink, from
  * making a restore write elsewhere.
  */
-import { closeSync, constants, mkdirSync, openSync } from 'node:fs'
+import { closeSync, constants, mkdirSync, openSync, readdirSync } from 'node:fs'
 import type { ByteString } from '../shared/bytes.ts'
 import { asPacsimileError, errnoOf, PacsimileError } from '../shared/errors.ts'
 import { nameOf, parentOf, pathBuffer, type RelativePath, ROOT, showPath } from '../shared/path.ts'
@@ -94,4 +94,12 @@ export class SafeDirectory {
     for (const fd of this.#open.values()) closeSync(fd)
     this.#open.clear()
   }
+}
+
+/** Names in a directory of the tree, in byte order. @throws the system's error */
+export function namesIn(tree: SafeDirectory, directory: RelativePath): ByteString[] {
+  tree.trim()
+  return readdirSync(pathBuffer(`/proc/self/fd/${tree.descriptor(directory)}`), { encoding: 'buffer' })
+    .map((name) => name.toString('latin1'))
+    .sort()
 }

@@ -115,6 +115,15 @@ function openedOf(bytes: Buffer, repository: string, dataKey: Buffer): Buffer | 
   }
 }
 
+/** By their names, what a repository has of DATA/keys, as text; undefined where it has no identity. @throws damage, format-invalid */
+export function sealedKeys({ id, directory, dataKey }: { id: string; directory: string; dataKey: Buffer }): Content['keys'] | undefined {
+  const bytes = readIfPresent(join(directory, SEALED_NAME))
+  if (bytes === undefined) return undefined
+  const plain = openedOf(bytes, id, dataKey)
+  if (plain === undefined) throw new PacsimileError('damage', `${SEALED_NAME} does not open with the key of this repository`)
+  return contentOf(plain).keys
+}
+
 /** Puts what a repository has into a data directory that is being made. @returns false where there is none @throws damage, format-invalid */
 export function restoreIdentity({ dataDir, repository, dataKey }: Omit<SealedIdentityParts, 'log'>): boolean {
   const bytes = readIfPresent(join(repository.directory, SEALED_NAME))

@@ -63,6 +63,11 @@ export const ERRORS = {
   'config-invalid': { exit: 9, retryable: false, advice: 'Correct the named key in the configuration file.' },
   'already-exists': { exit: 9, retryable: false, advice: 'Choose another directory or name; nothing was overwritten.' },
   'target-not-empty': { exit: 9, retryable: false, advice: 'Restore into an empty or new directory.' },
+  'unfinished': {
+    exit: 9,
+    retryable: false,
+    advice: 'Something that was begun there has not ended. End it or take it back, as the message says.',
+  },
   'locked': { exit: 9, retryable: true, advice: 'Another process uses this directory. Stop it first, or talk to it.' },
   'io': {
     exit: 10,

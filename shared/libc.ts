@@ -20,6 +20,8 @@ const SIGURG = 23
 const AF_UNIX = 1
 const POSIX_FADV_DONTNEED = 4
 const SOCK_DGRAM_CLOEXEC = 2 | 0o2000000
+const RENAME_NOREPLACE = 1
+const RENAME_EXCHANGE = 2
 /** Largest xattr value (linux/limits.h XATTR_SIZE_MAX) and name list (XATTR_LIST_MAX). */
 const XATTR_SIZE_MAX = 65_536
 
@@ -49,6 +51,10 @@ export interface Libc {
   /** Sets the modification time to the nanosecond, of the link itself; the access time stays. */
   setModified(path: ByteString, mtimeNs: bigint): void
   makeNode(path: ByteString, mode: number, device: bigint): void
+  /** Both names are there before and after, at every instant, of what the other was. False, and nothing done, where the filesystem cannot. */
+  exchange(a: ByteString, b: ByteString): boolean
+  /** rename(2) that fails with EEXIST where `to` is there. False, and nothing done, where the filesystem cannot. */
+  renameToNew(from: ByteString, to: ByteString): boolean
   /** One datagram to the socket that systemd names in NOTIFY_SOCKET (sd_notify(3)). */
   notify(socket: string, message: string): void
 }
@@ -62,6 +68,21 @@ function fail(call: string, path?: ByteString): never {
 
 function cString(bytes: ByteString): Buffer {
   return Buffer.from(`${bytes}\0`, 'latin1')
+}
+
+type Renameat2 = (fromDirectory: number, from: Buffer, toDirectory: number, to: Buffer, flags: number) => number
+
+/** What says that a filesystem or a kernel does not know the flag. */
+const RENAME_UNKNOWN = new Set(['EINVAL', 'ENOSYS'])
+
+/** Not every C library has it. */
+function renameFunction(library: ReturnType<typeof koffi.load>): Renameat2 | undefined {
+  try {
+    return library.func('int renameat2(int fromDirectory, const void *from, int toDirectory, const void *to, unsigned int flags)')
+  } catch {
+    // Whoever asks is told, and has another way.
+    return undefined
+  }
 }
 
 function open(): Libc | undefined {
@@ -78,6 +99,7 @@ function open(): Libc | undefined {
   const lremovexattr = library.func('int lremovexattr(const void *path, const void *name)')
   const utimensat = library.func('int utimensat(int dirfd, const void *path, const void *times, int flags)')
   const mknod = library.func('int mknod(const void *path, uint32_t mode, uint64_t device)')
+  const renameat2 = renameFunction(library)
   const socket = library.func('int socket(int domain, int type, int protocol)')
   const sendto = library.func(
     'intptr_t sendto(int fd, const void *bytes, size_t length, int flags, const void *address, uint32_t addressLength)',
@@ -101,6 +123,13 @@ function open(): Libc | undefined {
       found.push({ name, value: value.toString('latin1', 0, size) })
     }
     return found.sort((a, b) => (a.name < b.name ? -1 : 1))
+  }
+
+  function rename(from: ByteString, to: ByteString, flags: number): boolean {
+    if (renameat2 === undefined) return false
+    if (renameat2(AT_FDCWD, cString(from), AT_FDCWD, cString(to), flags) === 0) return true
+    if (RENAME_UNKNOWN.has(ERRNO_NAMES.get(koffi.errno()) ?? '')) return false
+    fail('renameat2', from)
   }
 
   return {
@@ -162,6 +191,8 @@ function open(): Libc | undefined {
     makeNode(path, mode, device) {
       if (mknod(cString(path), mode, device) !== 0) fail('mknod', path)
     },
+    exchange: (a, b) => rename(a, b, RENAME_EXCHANGE),
+    renameToNew: (from, to) => rename(from, to, RENAME_NOREPLACE),
     notify(address, message) {
       const fd = socket(AF_UNIX, SOCK_DGRAM_CLOEXEC, 0)
       if (fd < 0) fail('socket')

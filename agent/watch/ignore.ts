@@ -2,7 +2,7 @@
  * What of a volume is never captured: the agent's own state, where it lies inside, and what the volume's rules name
  * (gitignore syntax, `ignore` in agent.toml).
  *
- * Nothing is ignored unasked: a name that looks temporary may be the only copy of a study for as long as it takes to write
+ * Nothing else is ignored unasked, but for the directories of a restore in place (shared/undo-place.ts): a name that looks temporary may be the only copy of a study for as long as it takes to write
  * it. Names are bytes, and so are patterns: both are compared as the bytes of their UTF-8, as git does.
  * Invariant: the answer depends on the path and its kind alone, and where a directory is ignored everything below it is.
  * It prevents the agent from capturing its own journal, whose every capture would be a change to capture, and two threads
@@ -11,6 +11,7 @@
 import { realpathSync } from 'node:fs'
 import ignore, { type Ignore } from 'ignore'
 import { byteString, isWithin, type RelativePath, ROOT, relativePath } from '../../shared/path.ts'
+import { isInUndoPlace } from '../../shared/undo-place.ts'
 
 /** What rules are made of; it can be sent to another thread. */
 export interface IgnoreSources {
@@ -40,7 +41,7 @@ export class IgnoreRules {
   /** `isDirectory` undefined: only what is ignored whether it is a directory or not. A symlink is none. */
   isIgnored(path: RelativePath, isDirectory: boolean | undefined): boolean {
     if (path === ROOT) return false
-    if (this.paths.some((ignored) => isWithin(path, ignored))) return true
+    if (isInUndoPlace(path) || this.paths.some((ignored) => isWithin(path, ignored))) return true
     if (this.#bytePatterns.length === 0) return false
     if (isDirectory === undefined) return this.#matches(path) && this.#matches(`${path}/`)
     return this.#matches(isDirectory ? `${path}/` : path)

@@ -63,7 +63,7 @@ const COMMANDS = [
 const HEAP_GROWING_PERCENT = 100
 
 /** The options that may be given several times. */
-const REPEATABLE = new Set(['_', 'volume'])
+const REPEATABLE = new Set(['_', 'volume', 'owner-map', 'ownerMap'])
 
 /** yargs makes a list of an option that is given twice; no command means that. */
 function eachOnce(options: Record<string, unknown>): true {

@@ -38,6 +38,11 @@ export class Progress implements Disposable {
     this.#show(() => `${this.#what}: ${done.toLocaleString('en')} ${unit}`)
   }
 
+  /** Bytes whose end is not known. */
+  bytes(done: number): void {
+    this.#show((elapsedMs) => `${this.#what}: ${showBytes(done)}, ${showBytes((done / Math.max(1, elapsedMs)) * 1000)}/s`)
+  }
+
   #show(line: (elapsedMs: number) => string): void {
     const now = performance.now()
     if (!process.stderr.isTTY || now - this.#started < FIRST_MS || now - this.#shownAt < EVERY_MS) return

@@ -5,7 +5,6 @@
  * configuration from costing a history before anybody has seen a number.
  */
 import { resolve } from 'node:path'
-import { createInterface } from 'node:readline/promises'
 import type { Argv } from 'yargs'
 import { PacsimileError } from '../../shared/errors.ts'
 import type { PruneReport } from '../prune.ts'
@@ -15,6 +14,7 @@ import { sayJson } from './json.ts'
 import { dataOption, jsonOption, withExamples } from './options.ts'
 import { note, paint, say, warn } from './output.ts'
 import { usePruning } from './pruning-source.ts'
+import { isAgreed } from './question.ts'
 import { type Column, sayTable } from './table.ts'
 
 const COLUMNS: readonly Column[] = [
@@ -55,7 +55,9 @@ export function pruneCommand(yargs: Argv): Argv {
           if (dryRun && json) sayJson({ plan: planFields(plan), done: null })
           else sayPlan(plan)
           if (dryRun || isNothing(plan) || (plan.doubts.length > 0 && !despiteDamage)) return
-          if (!(await isAgreed())) {
+          if (!process.stdin.isTTY)
+            throw new PacsimileError('usage', 'There is no terminal to ask at: give --yes to prune, or --dry-run to look')
+          if (!(await isAgreed('Remove this? Expired content cannot be brought back. [y/N] '))) {
             note('Nothing was changed.')
             return
           }
@@ -70,17 +72,6 @@ export function pruneCommand(yargs: Argv): Argv {
 
 function isNothing({ volumes, packs, deletable }: PrunePlan): boolean {
   return packs.length === 0 && deletable.length === 0 && volumes.every(({ expiring }) => expiring === 0)
-}
-
-async function isAgreed(): Promise<boolean> {
-  if (!process.stdin.isTTY) throw new PacsimileError('usage', 'There is no terminal to ask at: give --yes to prune, or --dry-run to look')
-  const lines = createInterface({ input: process.stdin, output: process.stderr })
-  try {
-    const said = await lines.question('Remove this? Expired content cannot be brought back. [y/N] ')
-    return /^y(es)?$/i.test(said.trim())
-  } finally {
-    lines.close()
-  }
 }
 
 export function pruneFields({ plan, ...done }: PruneReport): object {

@@ -1,86 +1,135 @@
 /**
- * `pacsimile restore`: a moment becomes a directory again.
+ * `pacsimile restore`: a moment becomes a directory again, or a directory what it was at a moment.
  *
  * Invariant: the moment is said before anything is written and again at the end, and whatever could not be brought back is
- * listed and decides the exit status. It prevents a restore that was partial, or of another moment, from looking like one that was whole.
+ * listed and decides the exit status; what is there is changed only after the plan was shown and agreed to. It prevents a restore that was partial, or of
+ * another moment, from looking like one that was whole.
  */
 import { resolve } from 'node:path'
 import type { Argv } from 'yargs'
 import { ERRORS, PacsimileError } from '../../shared/errors.ts'
-import { parseShownPath, showPath } from '../../shared/path.ts'
+import { parseShownPath } from '../../shared/path.ts'
 import type { HistorySource } from '../history-source.ts'
-import { parsePoint, showMoment } from '../point.ts'
-import type { RestoreReport } from '../restore.ts'
+import { parseOwnerMap } from '../owner-map.ts'
+import { parsePoint } from '../point.ts'
+import type { PreparedRestore, prepareInPlace, RestoreReport } from '../restore.ts'
 import type { RestoreRequest } from '../restore-plan.ts'
+import type { UndoIndex } from '../undo-index.ts'
 import { absenceOf } from './absence.ts'
-import { showBytes, showCount, showDuration } from './amounts.ts'
-import { bytesFields, sayJson } from './json.ts'
-import { pointFields, requireComplete, sayPoint } from './moment.ts'
+import { sayJson } from './json.ts'
+import { requireComplete, sayPoint } from './moment.ts'
 import { AT_HELP, historyOptions, jsonOption, MOMENT, TARGET, withExamples } from './options.ts'
-import { note, paint, say, warn } from './output.ts'
+import { note, warn } from './output.ts'
 import { Progress } from './progress.ts'
+import { isAgreed } from './question.ts'
+import { parseRate } from './rate.ts'
+import { keepReport, verifyReportCommand } from './restore-proof.ts'
+import { restoreFields, sayReport } from './restore-row.ts'
+import { forgetCommand, restoresCommand, undoCommand } from './restore-undo.ts'
 import { openSource } from './source.ts'
 import { parseTarget } from './target.ts'
 
-/** Paths listed to people; JSON has all. */
-const LISTED_MAX = 20
-
 export function restoreCommand(yargs: Argv): Argv {
+  return yargs.command('restore', 'Bring a moment back, verified: into an empty directory, or in place; take that back', (options) => {
+    // Completion does not look into the command that has no name.
+    if (process.argv.includes('--get-yargs-completions')) bringOptions(options)
+    return [bringCommand, undoCommand, restoresCommand, forgetCommand, verifyReportCommand]
+      .reduce((so, command) => command(so), options)
+      .demandCommand(1, 'Name what to restore, AGENT:VOLUME[/PATH], or undo, list, forget or verify-report')
+  })
+}
+
+function bringOptions(options: Argv) {
+  return jsonOption(historyOptions(options))
+    .positional('target', TARGET)
+    .option('at', { ...MOMENT, describe: AT_HELP, demandOption: true })
+    .option('to', {
+      type: 'string',
+      describe:
+        "Empty or new directory, or one in which this restore was interrupted; with --in-place any that is there. A directory's content goes right into it, a file becomes TO/NAME",
+      demandOption: true,
+      requiresArg: true,
+    })
+    .option('dry-run', { type: 'boolean', describe: 'Only say what would be restored', default: false })
+    .option('in-place', {
+      type: 'boolean',
+      describe: 'Into a directory with content: write only what differs, and keep what that replaces for `restore undo`',
+      default: false,
+    })
+    .option('delete', { type: 'boolean', describe: 'In place: put aside what was not there then, of what is chosen', default: false })
+    .option('yes', { type: 'boolean', describe: 'In place: do not ask', default: false })
+    .option('include', {
+      type: 'string',
+      describe: 'Only paths below the volume that match (* and ? within a name, ** over names), with all that is below them',
+      requiresArg: true,
+    })
+    .option('exclude', { type: 'string', describe: 'Not what matches, nor what is below it', requiresArg: true })
+    .option('priority', {
+      choices: ['path', 'newest'] as const,
+      describe: 'Which files come first: as they lie in the tree, or those modified last',
+      default: 'path' as const,
+    })
+    .option('bandwidth', { type: 'string', describe: 'Write at most so much content a second: 50MB/s, 800KiB/s', requiresArg: true })
+    .option('report', { type: 'string', describe: 'Write a signed report of every path into this file', requiresArg: true })
+    .option('require-complete', {
+      type: 'boolean',
+      describe: 'Refuse a moment in which something may have been missed: in a gap, before the first scan, not proven yet',
+      default: false,
+    })
+    .option('owner', { type: 'boolean', describe: 'Give files to who owned them; --no-owner leaves that', default: true })
+    .option('owner-map', {
+      type: 'string',
+      describe: 'FROM:TO, user:FROM:TO or group:FROM:TO: numbers or names of this host; may be given several times',
+      requiresArg: true,
+    })
+    .option('setuid', { type: 'boolean', describe: 'Give files their setuid and setgid bits and their capabilities', default: false })
+    .option('special', { type: 'boolean', describe: 'Recreate fifos, sockets and, as root, device nodes', default: false })
+    .option('torn', {
+      type: 'boolean',
+      describe: 'Restore also files that changed while they were captured: their content may never have existed as a whole',
+      default: false,
+    })
+}
+
+function bringCommand(yargs: Argv): Argv {
   return yargs.command(
-    'restore <target>',
-    'Bring a volume, a directory or a file of a moment back, verified, into an empty directory; goes on where it was interrupted',
+    '$0 <target>',
+    'Bring a volume, a directory or a file of a moment back; goes on where it was interrupted',
     (options) =>
       withExamples(
-        jsonOption(historyOptions(options))
-          .positional('target', TARGET)
-          .option('at', { ...MOMENT, describe: AT_HELP, demandOption: true })
-          .option('to', {
-            type: 'string',
-            describe:
-              "Empty or new directory, or one in which this restore was interrupted. A directory's content goes right into it, a file becomes TO/NAME",
-            demandOption: true,
-            requiresArg: true,
-          })
-          .option('dry-run', { type: 'boolean', describe: 'Only say what would be restored', default: false })
-          .option('include', {
-            type: 'string',
-            describe: 'Only paths below the volume that match (* and ? within a name, ** over names), with all that is below them',
-            requiresArg: true,
-          })
-          .option('exclude', { type: 'string', describe: 'Not what matches, nor what is below it', requiresArg: true })
-          .option('priority', {
-            choices: ['path', 'newest'] as const,
-            describe: 'Which files come first: as they lie in the tree, or those modified last',
-            default: 'path' as const,
-          })
-          .option('require-complete', {
-            type: 'boolean',
-            describe: 'Refuse a moment in which something may have been missed: in a gap, before the first scan, not proven yet',
-            default: false,
-          })
-          .option('setuid', { type: 'boolean', describe: 'Give files their setuid and setgid bits and their capabilities', default: false })
-          .option('special', { type: 'boolean', describe: 'Recreate fifos, sockets and, as root, device nodes', default: false })
-          .option('torn', {
-            type: 'boolean',
-            describe: 'Restore also files that changed while they were captured: their content may never have existed as a whole',
-            default: false,
-          }),
+        bringOptions(options),
         'restore pacs1:images --at "2026-11-24 02:59:59" --to /srv/restored',
-        'restore pacs1:images/2026/11 --at "10m ago" --to /tmp/november --dry-run',
+        'restore pacs1:images --at 02:59 --to /srv/images --in-place --delete --dry-run',
+        'restore pacs1:images/2026/11 --at "10m ago" --to /tmp/november --bandwidth 50MB/s',
         'restore pacs1:images --at 03:00 --to /srv/restored --priority newest --include "2026/**"',
         'restore pacs1:images --at now --to /srv/restored --repository /mnt/copy',
       ),
     async ({ data, repository, keyFile, checkpoint, json, target, at, to, include, exclude, priority, ...asked }) => {
-      const { dryRun, setuid, special, torn } = asked
+      const { dryRun, setuid, special, torn, inPlace, yes } = asked
+      if (!inPlace && (asked.delete || yes)) throw new PacsimileError('usage', `--${asked.delete ? 'delete' : 'yes'} goes with --in-place`)
+      if (dryRun && asked.report !== undefined)
+        throw new PacsimileError('usage', 'A dry run has nothing to report: --json says what it found')
       const place = parseTarget(target)
       // A moment that cannot be understood is said before anything is opened.
       const moment = parsePoint(at)
+      const owners = asked.ownerMap === undefined ? undefined : parseOwnerMap([asked.ownerMap].flat())
+      const bytesPerSecond = asked.bandwidth === undefined ? undefined : parseRate(asked.bandwidth, '--bandwidth')
+      if (inPlace && !dryRun && !yes && (json || !process.stdin.isTTY))
+        throw new PacsimileError(
+          'usage',
+          'There is nobody to ask whether what is there may be changed: give --yes, or --dry-run to see the plan',
+        )
       await using source = await openSource({ data, repository, keyFile, checkpoint })
       const point = await source.point(place.agent, place.volume, moment)
       if (!json) sayPoint(target, point, 'Restoring ')
       if (asked.requireComplete) requireComplete(point)
-      const chosen = { include: patternOf(include), exclude: patternOf(exclude), priority }
-      const report = await restored(source, { ...place, ...chosen, point, to: resolve(to), dryRun, setuid, special, torn })
+      const chosen = { include: patternOf(include), exclude: patternOf(exclude), priority, delete: asked.delete, inPlace }
+      const owner = asked.owner ? undefined : ('none' as const)
+      const request = { ...place, ...chosen, point, to: resolve(to), dryRun, setuid, special, torn, owner, owners, bytesPerSecond }
+      const startedMs = Date.now()
+      const report = inPlace ? await restoredInPlace(source, request, { target, json, yes }) : await restored(source, request)
+      if (report === undefined) return
+      if (asked.report !== undefined) await keepReport(asked.report, report, { startedMs, data, repository, keyFile })
       if (json) sayJson(restoreFields(report))
       else sayReport(report, target, torn)
       process.exitCode = exitOf(report, source.damage.length > 0)
@@ -99,78 +148,63 @@ async function restored(source: HistorySource, request: RestoreRequest): Promise
   try {
     return await restore(source, request, (now) => progress.update(now.bytes, now.totalBytes, `, ${now.files} of ${now.totalFiles} files`))
   } catch (error) {
-    if (error instanceof PacsimileError && error.code === 'not-found') throw await absenceOf(source, request, request.point.position)
+    await tellAbsence(source, request, error)
     throw error
+  }
+}
+
+/** @throws not-found, with what is there instead, where that is what the error is of */
+async function tellAbsence(source: HistorySource, request: RestoreRequest, error: unknown): Promise<void> {
+  if (error instanceof PacsimileError && error.code === 'not-found' && error.details['of'] === 'path')
+    throw await absenceOf(source, request, request.point.position)
+}
+
+/** Undefined where nobody agreed to it. */
+async function restoredInPlace(
+  source: HistorySource,
+  request: RestoreRequest,
+  { target, json, yes }: { readonly target: string; readonly json: boolean; readonly yes: boolean },
+): Promise<RestoreReport | undefined> {
+  const [{ prepareInPlace: prepare }, { UndoIndex: Index }] = await Promise.all([import('../restore.ts'), import('../undo-index.ts')])
+  await using prepared = await compared(source, request, prepare)
+  const { outlook } = prepared
+  if (request.dryRun) return outlook
+  if (!json) sayReport(outlook, target, request.torn)
+  if (!yes && !(await isAgreed(`Change ${request.to}? What is replaced can be brought back with \`restore undo\`. [y/N] `))) {
+    note('Nothing was changed.')
+    return undefined
+  }
+  using progress = new Progress('Restoring')
+  return await prepared.run(
+    (now) => progress.update(now.bytes, now.totalBytes, `, ${now.files} files`),
+    (id) => {
+      remember(id, request.to, Index)
+    },
+  )
+}
+
+async function compared(source: HistorySource, request: RestoreRequest, prepare: typeof prepareInPlace): Promise<PreparedRestore> {
+  using progress = new Progress('Comparing')
+  let bytes = 0
+  try {
+    return await prepare(source, request, (read) => progress.bytes((bytes += read)))
+  } catch (error) {
+    await tellAbsence(source, request, error)
+    throw error
+  }
+}
+
+/** So that the id alone finds it; what counts is beside what was restored. */
+function remember(id: string, to: string, Index: typeof UndoIndex): void {
+  try {
+    new Index().add(id, to)
+  } catch (error) {
+    if (!(error instanceof PacsimileError)) throw error
+    warn(`${error.message}: \`restore undo ${id}\` needs --in ${to}`)
   }
 }
 
 function exitOf(report: RestoreReport, isRepositoryDamaged: boolean): number {
   if (report.damaged || isRepositoryDamaged) return ERRORS.damage.exit
   return report.missing.length > 0 ? ERRORS.incomplete.exit : 0
-}
-
-function sayReport(report: RestoreReport, target: string, withTorn: boolean): void {
-  const moment = showMoment(report.momentMs)
-  if (report.dryRun) {
-    say(`Would restore ${target} as of ${moment} into ${report.to}: ${amountOf(report)}`)
-  } else {
-    const rate = report.seconds > 0 && report.bytes > 0 ? ` (${showBytes(report.bytes / report.seconds)}/s)` : ''
-    say(`Restored ${target} as of ${moment} into ${report.to}:`)
-    say(`${amountOf(report)}, in ${showDuration(report.seconds * 1000)}${rate}, every byte verified`)
-    if (report.kept > 0) say(`${showCount(report.kept, 'file')} were there already, from the run that was interrupted`)
-  }
-  sayDoubts(report, withTorn)
-  if (report.missing.length === 0) return
-  note(paint('red', `${showCount(report.missing.length, 'path')} could not be restored:`, process.stderr))
-  for (const { path, reason } of report.missing.slice(0, LISTED_MAX)) note(`    ${showPath(path)}: ${reason}`)
-  if (report.missing.length > LISTED_MAX) note(`    and ${report.missing.length - LISTED_MAX} more (--json lists all)`)
-}
-
-/** The kinds that there are, and the bytes. */
-function amountOf(report: RestoreReport): string {
-  const { files, directories, symlinks, hardLinks, others, bytes } = report
-  return [
-    showCount(files, 'file'),
-    ...(directories > 0 ? [showCount(directories, 'directory', 'directories')] : []),
-    ...(symlinks > 0 ? [showCount(symlinks, 'symlink')] : []),
-    ...(hardLinks > 0 ? [showCount(hardLinks, 'hard link')] : []),
-    ...(others > 0 ? [`${others.toLocaleString('en')} of other kinds`] : []),
-    showBytes(bytes),
-  ].join(', ')
-}
-
-function sayDoubts(report: RestoreReport, withTorn: boolean): void {
-  // Those that were refused are listed among what is missing.
-  if (report.torn > 0 && withTorn)
-    warn(`${showCount(report.torn, 'file')} changed while being read at the time: the content may never have existed as a whole`)
-  if (report.unverified > 0)
-    warn(`${showCount(report.unverified, 'file')} could not be proven to be whole when captured (a writer had it open)`)
-  const bySort = new Map<string, number>()
-  for (const { what, reason } of report.shortcomings) bySort.set(`${what}: ${reason}`, (bySort.get(`${what}: ${reason}`) ?? 0) + 1)
-  for (const [sort, count] of bySort) warn(`${showCount(count, 'path')} without ${sort}`)
-}
-
-export function restoreFields(report: RestoreReport): object {
-  return {
-    agent: report.agent,
-    volume: report.volume,
-    ...bytesFields('path', report.path),
-    to: report.to,
-    dryRun: report.dryRun,
-    ...pointFields(report.point),
-    files: report.files,
-    directories: report.directories,
-    symlinks: report.symlinks,
-    hardLinks: report.hardLinks,
-    others: report.others,
-    bytes: report.bytes,
-    seconds: report.seconds,
-    kept: report.kept,
-    fromReplica: report.fromReplica,
-    unverified: report.unverified,
-    torn: report.torn,
-    damaged: report.damaged,
-    missing: report.missing.map(({ path, reason }) => ({ ...bytesFields('path', path), reason })),
-    shortcomings: report.shortcomings.map(({ path, what, reason }) => ({ ...bytesFields('path', path), what, reason })),
-  }
 }

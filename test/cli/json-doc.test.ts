@@ -14,7 +14,8 @@ import { logFields } from '../../collector/cli/log-row.ts'
 import { markFields } from '../../collector/cli/mark-command.ts'
 import { pruneFields } from '../../collector/cli/prune-command.ts'
 import { rebuildFields } from '../../collector/cli/rebuild-command.ts'
-import { restoreFields } from '../../collector/cli/restore-command.ts'
+import { restoreFields } from '../../collector/cli/restore-row.ts'
+import { listFields, undoFields } from '../../collector/cli/restore-undo.ts'
 import { statusFields } from '../../collector/cli/status-command.ts'
 import { windowFields } from '../../collector/cli/window-command.ts'
 import type { CopyReport } from '../../collector/copier.ts'
@@ -173,10 +174,50 @@ describe('docs/json.md names exactly the fields of', () => {
       unverified: 0,
       torn: 0,
       point: { position: { epoch: 1, seq: 1 }, time, requestedMs: LAST_MS, next: time, gap: GAP, whole: true, coverage: undefined },
-      missing: [{ path: UNREADABLE, reason: 'damaged' }],
+      missing: [{ path: UNREADABLE, cause: 'damage', reason: 'damaged' }],
       shortcomings: [{ path: relativePath('b'), what: 'owner', reason: 'EPERM' }],
+      estimate: { seconds: 1, from: 'sample', bytesPerSecond: 1, sampledBytes: 1 },
+      entries: [],
+      keptPaths: new Set(),
+      inPlace: {
+        id: '0123456789ab',
+        added: [UNREADABLE],
+        replaced: [UNREADABLE],
+        removed: [UNREADABLE],
+        removedPaths: 1,
+        removedBytes: 1,
+        metadata: [UNREADABLE],
+        kept: [],
+        keptBytes: 1,
+        bytesToWrite: 1,
+        others: 1,
+        inUse: [UNREADABLE],
+        changed: [{ path: UNREADABLE, reason: 'r' }],
+        missing: [],
+      },
     }
-    expect(fieldsOf(restoreFields(report))).toEqual(documented('restore').filter((name) => name !== 'gap'))
+    expect(fieldsOf(restoreFields(report))).toEqual(
+      documented('restore').filter((name) => name !== 'gap' && name !== 'estimate' && name !== 'inPlace'),
+    )
+  })
+
+  it('restore undo, restore list and restore forget', () => {
+    const shortcomings = [{ path: UNREADABLE, what: 'mode' as const, reason: 'EPERM' }]
+    const report = { id: '0123456789ab', to: '/x', steps: 1, troubles: [{ path: UNREADABLE, reason: 'r' }], shortcomings, done: false }
+    expect(fieldsOf(undoFields(report))).toEqual(documented('restore undo'))
+    const place = {
+      version: 1,
+      id: '0123456789ab',
+      state: 'done',
+      agent: PACS,
+      volume: IMAGES,
+      path: UNREADABLE,
+      epoch: 1,
+      seq: 1,
+    } as const
+    const note = { ...place, terms: '[]', momentMs: 1, startedMs: 1, endedMs: 1, rootMtimeNs: '1' }
+    expect(fieldsOf({ restores: [listFields(note, '/x')] })).toEqual(documented('restore list'))
+    expect(fieldsOf({ forgotten: ['0123456789ab'] })).toEqual(documented('restore forget'))
   })
 
   it('check', () => {

@@ -28,8 +28,8 @@ function kindOf(stat: BigIntStats): string {
   return stat.isCharacterDevice() ? 'character-device' : 'block-device'
 }
 
-/** Keys are byte strings, the root is ''. */
-export function walkTree(root: string): Map<string, WalkedEntry> {
+/** Keys are byte strings, the root is ''. What is skipped is so with all that is below it. */
+export function walkTree(root: string, isSkipped: (path: string) => boolean = () => false): Map<string, WalkedEntry> {
   const entries = new Map<string, WalkedEntry>()
   const firstOf = new Map<bigint, string>()
   const visit = (path: string): void => {
@@ -57,8 +57,14 @@ export function walkTree(root: string): Map<string, WalkedEntry> {
     })
     if (kind !== 'directory') return
     const names = readdirSync(at, { encoding: 'buffer' }).map((name) => name.toString('latin1'))
-    for (const name of names.sort()) visit(path === '' ? name : `${path}/${name}`)
+    const below = names.sort().map((name) => (path === '' ? name : `${path}/${name}`))
+    for (const child of below) if (!isSkipped(child)) visit(child)
   }
   visit('')
   return entries
+}
+
+/** All but what restores in place keep for themselves. */
+export function archiveTree(root: string): Map<string, WalkedEntry> {
+  return walkTree(root, (path) => /(^|\/)\.pacsimile-restore-[0-9a-f]{12}$/.test(path))
 }

@@ -1,0 +1,60 @@
+/**
+ * In which order, and in which portions, files of a plan are written. Pure.
+ *
+ * Invariant: names of one file are in one group, in the order of the plan. It prevents hard links from coming back as separate files.
+ */
+import { hardLinkKey } from '../shared/version.ts'
+import type { ListedEntry } from './history-source.ts'
+import type { FileTask } from './restore-files.ts'
+
+/** A file with all of its names. */
+export interface LinkedFile {
+  readonly names: ListedEntry[]
+}
+
+/** What a thread is given at once. */
+const BATCH_BYTES = 32 << 20
+const BATCH_CHUNKS = 1024
+
+/** In the order of their first names. */
+export function linkedFiles(entries: readonly ListedEntry[]): LinkedFile[] {
+  const byKey = new Map<string, LinkedFile>()
+  const found: LinkedFile[] = []
+  for (const entry of entries) {
+    const key = hardLinkKey(entry.version)
+    const known = key === undefined ? undefined : byKey.get(key)
+    if (known !== undefined) {
+      known.names.push(entry)
+      continue
+    }
+    const file: LinkedFile = { names: [entry] }
+    found.push(file)
+    if (key !== undefined) byKey.set(key, file)
+  }
+  return found
+}
+
+export function newestFirst(files: readonly LinkedFile[]): LinkedFile[] {
+  return files.toSorted(({ names: [a] }, { names: [b] }) => {
+    const [first, second] = [a?.version.mtimeNs ?? 0n, b?.version.mtimeNs ?? 0n]
+    return first > second ? -1 : first < second ? 1 : 0
+  })
+}
+
+export function batchesOf(tasks: readonly FileTask[]): FileTask[][] {
+  const batches: FileTask[][] = []
+  let batch: FileTask[] = []
+  let bytes = 0
+  let chunks = 0
+  for (const task of tasks) {
+    batch.push(task)
+    bytes += task.version.size
+    chunks += task.version.chunks.length
+    if (bytes < BATCH_BYTES && chunks < BATCH_CHUNKS) continue
+    batches.push(batch)
+    batch = []
+    bytes = 0
+    chunks = 0
+  }
+  return batch.length === 0 ? batches : [...batches, batch]
+}
