@@ -98,7 +98,9 @@ class Comparer implements Comparison {
   /** Directories that are not there yet, and ones that nothing can be done in, with the reason. */
   readonly #fresh = new Set<RelativePath>()
   readonly #blocked = new Map<RelativePath, string>()
-  /** Directories that are there and wanted. */
+  /** Directories that are wanted. */
+  readonly #known = new Set<RelativePath>()
+  /** Those that are there. */
   readonly #directories: Found[] = []
   /** Directories in which a name comes or goes. */
   readonly #touched = new Set<RelativePath>()
@@ -154,9 +156,12 @@ class Comparer implements Comparison {
 
   /** Undefined, and listed, where nothing can be done there. */
   #find(entry: ListedEntry, at: RelativePath): Found | undefined {
+    const { plan } = this.#parts
     const parent = parentOf(at)
     const blocked = parent === undefined ? undefined : this.#blocked.get(parent)
     if (blocked !== undefined) return this.#refuse(entry, at, blocked)
+    if (parent !== undefined && plan.directories > 0 && !this.#known.has(parent))
+      return this.#refuse(entry, at, 'what is above it was no directory')
     if (isInUndoPlace(at)) return this.#refuse(entry, at, 'its name is one that restores keep for themselves')
     if (parent !== undefined && this.#fresh.has(parent)) return { entry, at, live: undefined }
     let live: LiveEntry | undefined
@@ -181,6 +186,7 @@ class Comparer implements Comparison {
 
   #compareDirectory(found: Found): void {
     const { at, live } = found
+    this.#known.add(at)
     if (live?.kind === 'directory') {
       this.#directories.push(found)
       return

@@ -6,13 +6,12 @@
  * back. It prevents a disk that fills up, or a power cut, from leaving an archive of two halves.
  */
 import { randomBytes } from 'node:crypto'
-import { realpathSync, rmdirSync, statSync } from 'node:fs'
-import { join, sep } from 'node:path'
+import { realpathSync, statSync } from 'node:fs'
+import { sep } from 'node:path'
 import { asPacsimileError, errnoOf, PacsimileError } from '../shared/errors.ts'
-import { removeTemporaries, syncDirectory } from '../shared/files.ts'
+import { syncDirectory } from '../shared/files.ts'
 import { libc } from '../shared/libc.ts'
 import { type RelativePath, ROOT } from '../shared/path.ts'
-import { undoPlaceOf } from '../shared/undo-place.ts'
 import type { FileVersion } from '../shared/version.ts'
 import type { HistorySource, ListedEntry } from './history-source.ts'
 import { type Comparison, compareInPlace } from './in-place-compare.ts'
@@ -168,7 +167,7 @@ export class InPlaceRestore implements AsyncDisposable {
   #makePlace(): UndoPlace {
     const { request } = this.#parts
     const { plan } = this.#prepared
-    removeHalfMade(request.to)
+    UndoPlace.removeHalfMade(request.to)
     const { epoch, seq } = plan.point.position
     return UndoPlace.create(request.to, {
       version: 1,
@@ -243,19 +242,6 @@ function real(directory: string): string {
   } catch (error) {
     if (errnoOf(error) === undefined) throw error
     return directory
-  }
-}
-
-/** What a run has left that was killed before it had said what it was: it holds nothing yet, or it stays. */
-function removeHalfMade(to: string): void {
-  for (const id of UndoPlace.in(to).halfMade) {
-    const directory = join(to, undoPlaceOf(id))
-    try {
-      removeTemporaries(directory)
-      for (const empty of [join(directory, 'slots'), directory]) rmdirSync(empty)
-    } catch (error) {
-      if (!(error instanceof PacsimileError) && errnoOf(error) === undefined) throw error
-    }
   }
 }
 

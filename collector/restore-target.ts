@@ -5,15 +5,14 @@
  * never written to, and one that is not whole says so. It prevents a half restored archive from being taken for the whole one.
  */
 import { mkdirSync, readdirSync, unlinkSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { z } from 'zod'
-import { asPacsimileError, PacsimileError } from '../shared/errors.ts'
+import { asPacsimileError, errnoOf, PacsimileError } from '../shared/errors.ts'
 import { createFileDurably, readIfPresent, removeFileDurably, TEMPORARY_PREFIX } from '../shared/files.ts'
 import { showPath } from '../shared/path.ts'
 import { showLocalTime } from './point.ts'
 import type { RestoreRequest } from './restore-plan.ts'
 
-/** Agents ignore names that begin so. */
 export const RESTORE_NOTE = `${TEMPORARY_PREFIX}restore.json`
 const SCHEMA = z.object({
   agent: z.string(),
@@ -31,7 +30,7 @@ type Note = z.output<typeof SCHEMA>
 export function prepareTarget(request: RestoreRequest): boolean {
   const { to } = request
   try {
-    mkdirSync(to, { recursive: true, mode: 0o700 })
+    makeTarget(to)
     const wanted = noteOf(request)
     const found = readNote(to)
     if (found === undefined) {
@@ -49,6 +48,16 @@ export function prepareTarget(request: RestoreRequest): boolean {
     )
   } catch (error) {
     throw asPacsimileError(error, `Preparing ${to}`)
+  }
+}
+
+/** The last directory by itself: of a disk that is read-only the recursive way says that a directory is missing. */
+function makeTarget(to: string): void {
+  mkdirSync(dirname(to), { recursive: true, mode: 0o700 })
+  try {
+    mkdirSync(to, { mode: 0o700 })
+  } catch (error) {
+    if (errnoOf(error) !== 'EEXIST') throw error
   }
 }
 

@@ -4,13 +4,16 @@
  * It lies in the target itself, for only there it is certain to be on the same filesystem, so that everything moves by rename(2): a volume is often the
  * root of a disk. Invariant: while a restore or an undo is not whole its note says so, and nobody else works on the same target. It prevents a half-changed
  * archive from passing for either of the two.
+ *
+ * Who owns the target can put any directory there under such a name: what is read and written is so through a descriptor of one that belongs to who runs this, and that
+ * nobody else may write. It prevents steps that somebody else has made up from being done by root.
  */
-import { mkdirSync, readdirSync, realpathSync, statSync } from 'node:fs'
+import { closeSync, constants, fstatSync, mkdirSync, openSync, readdirSync, realpathSync, rmdirSync, statSync } from 'node:fs'
 import { createServer, type Server } from 'node:net'
 import { basename, join } from 'node:path'
 import { z } from 'zod'
 import { asPacsimileError, errnoOf, PacsimileError } from '../shared/errors.ts'
-import { readIfPresent, syncDirectory, writeFileDurably } from '../shared/files.ts'
+import { readIfPresent, removeTemporaries, syncDirectory, writeFileDurably } from '../shared/files.ts'
 import { childOf, type RelativePath } from '../shared/path.ts'
 import { undoIdOf, undoPlaceOf } from '../shared/undo-place.ts'
 import { decodeSteps, encodeSteps, type SwapStep, type SwapSummary } from './swap-steps.ts'
@@ -56,7 +59,7 @@ export class UndoPlace {
     const place = new UndoPlace(target, note)
     try {
       mkdirSync(place.directory, { mode: 0o700 })
-      mkdirSync(join(place.directory, 'slots'), { mode: 0o700 })
+      within(target, note.id, (directory) => mkdirSync(join(directory, 'slots'), { mode: 0o700 }))
       place.#write(note)
       syncDirectory(target)
     } catch (error) {
@@ -83,15 +86,32 @@ export class UndoPlace {
     return { places: places.sort((a, b) => a.note.startedMs - b.note.startedMs), halfMade }
   }
 
-  /** Undefined where there is none, or none that says what it is. @throws io, format-invalid */
+  /** Undefined where there is none of who asks, or none that says what it is. @throws io, format-invalid */
   static find(target: string, id: string): UndoPlace | undefined {
-    const file = join(target, undoPlaceOf(id), 'note.json')
-    const bytes = readIfPresent(file)
+    if (undoIdOf(undoPlaceOf(id)) === undefined) return undefined
+    const bytes = within(target, id, (directory) => readIfPresent(join(directory, 'note.json')))
     if (bytes === undefined) return undefined
     try {
       return new UndoPlace(target, NOTE.parse(JSON.parse(bytes.toString('utf8'))))
     } catch (error) {
-      throw new PacsimileError('format-invalid', `${file} is not what a restore left there`, { cause: error })
+      throw new PacsimileError('format-invalid', `${join(target, undoPlaceOf(id))}/note.json is not what a restore left there`, {
+        cause: error,
+      })
+    }
+  }
+
+  /** What a run has left that was killed before it had said what it was: it holds nothing yet, or it stays. */
+  static removeHalfMade(target: string): void {
+    for (const id of UndoPlace.in(target).halfMade) {
+      try {
+        within(target, id, (directory) => {
+          removeTemporaries(directory)
+          rmdirSync(join(directory, 'slots'))
+        })
+        rmdirSync(join(target, undoPlaceOf(id)))
+      } catch (error) {
+        if (!(error instanceof PacsimileError) && errnoOf(error) === undefined) throw error
+      }
     }
   }
 
@@ -127,24 +147,50 @@ export class UndoPlace {
   }
 
   #write(note: UndoNote): void {
-    writeFileDurably(join(this.directory, 'note.json'), `${JSON.stringify(note)}\n`)
+    this.#writeFile('note.json', `${JSON.stringify(note)}\n`)
     this.#note = note
   }
 
   /** Durably. @throws io, space */
   writeSteps(summary: SwapSummary, steps: readonly SwapStep[]): void {
-    writeFileDurably(this.#stepsFile, encodeSteps(summary, steps))
+    this.#writeFile('steps.jsonl', encodeSteps(summary, steps))
+  }
+
+  #writeFile(name: string, text: string): void {
+    const isThere = within(this.target, this.id, (directory) => {
+      writeFileDurably(join(directory, name), text)
+      return true
+    })
+    if (isThere === undefined) throw new PacsimileError('io', `${this.directory} is not there any more`)
   }
 
   /** @throws io, format-invalid */
   readSteps(): { summary: SwapSummary; steps: SwapStep[] } {
-    const bytes = readIfPresent(this.#stepsFile)
-    if (bytes === undefined) throw new PacsimileError('format-invalid', `${this.#stepsFile} is missing`)
-    return decodeSteps(bytes.toString('utf8'), this.#stepsFile)
+    const file = join(this.directory, 'steps.jsonl')
+    const bytes = within(this.target, this.id, (directory) => readIfPresent(join(directory, 'steps.jsonl')))
+    if (bytes === undefined) throw new PacsimileError('format-invalid', `${file} is missing`)
+    return decodeSteps(bytes.toString('utf8'), file)
   }
+}
 
-  get #stepsFile(): string {
-    return join(this.directory, 'steps.jsonl')
+const OPEN_DIRECTORY = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW
+const OTHERS_WRITE = 0o022
+
+/** Undefined where there is no such place, or one that is not ours. `directory` is good until `act` returns. @throws io, and what `act` throws */
+function within<Result>(target: string, id: string, act: (directory: string) => Result): Result | undefined {
+  let fd: number
+  try {
+    fd = openSync(join(target, undoPlaceOf(id)), OPEN_DIRECTORY)
+  } catch (error) {
+    const errno = errnoOf(error)
+    if (errno === 'ENOENT' || errno === 'ENOTDIR' || errno === 'ELOOP' || errno === 'EACCES') return undefined
+    throw asPacsimileError(error, `Opening ${join(target, undoPlaceOf(id))}`)
+  }
+  try {
+    const { uid, mode } = fstatSync(fd)
+    return uid === process.geteuid?.() && (mode & OTHERS_WRITE) === 0 ? act(`/proc/self/fd/${fd}`) : undefined
+  } finally {
+    closeSync(fd)
   }
 }
 

@@ -112,11 +112,11 @@ function sayMissing({ missing, dryRun }: RestoreReport): void {
   const counts = MISSING_CAUSES.flatMap((cause) => {
     const count = missing.filter((one) => one.cause === cause).length
     return count === 0 ? [] : [`${count.toLocaleString('en')} ${CAUSES[cause]}`]
-  })
-  const what = dryRun ? 'cannot be restored' : 'could not be restored'
-  note(paint('red', `${showCount(missing.length, 'path')} ${what} (${counts.join(', ')}):`, process.stderr))
+  }).join(', ')
+  const what = dryRun ? `cannot be restored (${counts})` : 'could not be restored'
+  note(paint('red', `${showCount(missing.length, 'path')} ${what}:`, process.stderr))
   for (const { path, reason } of missing.slice(0, LISTED_MAX)) note(`    ${showPath(path)}: ${reason}`)
-  if (missing.length > LISTED_MAX) note(`    and ${missing.length - LISTED_MAX} more (--json lists all)`)
+  if (missing.length > LISTED_MAX) note(`    and ${missing.length - LISTED_MAX} more (--json lists all); in all ${counts}`)
 }
 
 export function restoreFields(report: RestoreReport): object {

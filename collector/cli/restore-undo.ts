@@ -148,7 +148,7 @@ function sayUndone({ id, to, steps, troubles, done, shortcomings }: UndoReport):
   if (done) say(`Restore ${id} is taken back: ${to} is as it was before (${showCount(steps, 'step')}).`)
   for (const { path, what, reason } of shortcomings.slice(0, LISTED_MAX)) warn(`${showPath(path)} without ${what}: ${reason}`)
   if (troubles.length === 0) return
-  note(paint('red', `${showCount(troubles.length, 'path')} of ${to} were left as they are:`, process.stderr))
+  note(paint('red', `In ${to} left as they are: ${showCount(troubles.length, 'path')}`, process.stderr))
   for (const { path, reason } of troubles.slice(0, LISTED_MAX)) note(`    ${path === '' ? '.' : showPath(path)}: ${reason}`)
   if (troubles.length > LISTED_MAX) note(`    and ${troubles.length - LISTED_MAX} more (--json lists all)`)
   note(`What they were before is kept. \`restore undo ${id} --force\` brings it back all the same, and keeps aside what is there now.`)

@@ -6,6 +6,11 @@ export const LAUNCHER = join(import.meta.dirname, '../../collector/cli/pacsimile
 /** No secret of whoever runs the tests, and a zone in which local time is not UTC. */
 const ENVIRONMENT = { ...process.env, PACSIMILE_PASSPHRASE: '', PACSIMILE_RECOVERY_KEY: '', TZ: 'Europe/Berlin' }
 
+/** And what a test has set since. */
+export function environment(): NodeJS.ProcessEnv {
+  return { ...ENVIRONMENT, PACSIMILE_RESTORES: process.env['PACSIMILE_RESTORES'] }
+}
+
 export interface Ended {
   readonly status: number
   readonly stdout: string
@@ -14,7 +19,7 @@ export interface Ended {
 
 export function launch(...args: string[]): Promise<Ended> {
   return new Promise((resolve) => {
-    const child = execFile(LAUNCHER, args, { env: ENVIRONMENT, maxBuffer: 64 << 20 }, (_error, stdout, stderr) =>
+    const child = execFile(LAUNCHER, args, { env: environment(), maxBuffer: 64 << 20 }, (_error, stdout, stderr) =>
       resolve({ status: child.exitCode ?? -1, stdout, stderr }),
     )
   })

@@ -1,0 +1,130 @@
+/** `restore --in-place`, `restore undo`, `list`, `forget`: what is said, what is asked, and how it ends. */
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { beforeEach, describe, expect, it } from 'vitest'
+import { digestOf } from '../../shared/digest.ts'
+import type { RelativePath } from '../../shared/path.ts'
+import { fileVersion } from '../support/agent-parts.ts'
+import { FakeHistory, serveHistory } from '../support/fake-history.ts'
+import { directoryVersion } from '../support/journal-writer.ts'
+import { answer, type Ended, environment, LAUNCHER, launch } from '../support/launcher.ts'
+import { scratchDirectory } from '../support/scratch.ts'
+
+const INCOMPLETE = 8
+const NOT_FOUND = 4
+const USAGE = 2
+
+beforeEach(() => {
+  process.env['PACSIMILE_RESTORES'] = join(scratchDirectory(), 'restores')
+})
+
+/** A volume that holds `one` and `two`, and a directory in which `one` is another, `two` is not, and `three` is. */
+async function archive(): Promise<{ live: string; args: string[] }> {
+  const history = new FakeHistory()
+  const position = { epoch: 1, seq: 9 }
+  history.entries.push({ path: '' as RelativePath, position, version: directoryVersion(), absent: undefined })
+  for (const name of ['one', 'two']) {
+    history.contents.set(digestOf(Buffer.from(name)), Buffer.from(name))
+    history.entries.push({ path: name as RelativePath, position, version: fileVersion(name), absent: undefined })
+  }
+  const data = await serveHistory(history)
+  const live = join(scratchDirectory(), 'live')
+  mkdirSync(live)
+  for (const name of ['one', 'three']) writeFileSync(join(live, name), 'newer')
+  return { live, args: ['restore', 'pacs1:images', '--at', 'now', '--data', data, '--to', live, '--in-place', '--delete'] }
+}
+
+const contentsOf = (live: string): string => readFileSync(join(live, 'one'), 'utf8')
+
+/** At a terminal, somebody who types that. */
+async function launchAtTerminal(typed: string, ...args: readonly string[]): Promise<Ended> {
+  const line = [LAUNCHER, ...args].map((word) => `'${word}'`).join(' ')
+  const child = spawn('script', ['-qec', line, '/dev/null'], { env: environment(), stdio: ['pipe', 'pipe', 'inherit'] })
+  let stdout = ''
+  child.stdout.on('data', (bytes: Buffer) => {
+    if (!stdout.includes('[y/N]') && `${stdout}${bytes.toString()}`.includes('[y/N]')) child.stdin.write(`${typed}\n`)
+    stdout += bytes.toString()
+  })
+  const [status] = (await once(child, 'close')) as [number]
+  return { status, stdout, stderr: '' }
+}
+
+describe('restore --in-place', () => {
+  it('shows what it would do, and how long that would take, and has done nothing', async () => {
+    const { live, args } = await archive()
+    const { status, stdout, stderr } = await launch(...args, '--dry-run')
+    expect(status).toBe(0)
+    expect(stdout).toMatch(/^Would restore pacs1:images as of .* in place in .*: 2 files, 1 directory, 6 B$/m)
+    expect(stdout).toMatch(/replaced +1\n +one\n +added +1\n +two\n/)
+    expect(stdout).toMatch(/put aside +1 \(with what is in them 1 path, 5 B\)\n +three\n/)
+    expect(stdout).toMatch(/^Time: about .*, at .*\/s, at which one reader has just read and verified a sample of 6 B/m)
+    expect(stderr).not.toContain('warning')
+    expect(contentsOf(live)).toBe('newer')
+    const limited = await launch(...args, '--dry-run', '--bandwidth', '1B/s')
+    expect(limited.stdout).toContain('Time: about 6.0 s, as --bandwidth allows')
+  })
+
+  it('asks at a terminal, and takes nothing but yes for it', async () => {
+    const { live, args } = await archive()
+    for (const typed of ['', 'n', 'of course']) {
+      const { status, stdout } = await launchAtTerminal(typed, ...args)
+      expect(status).toBe(0)
+      expect(stdout).toContain('Nothing was changed.')
+      expect(contentsOf(live)).toBe('newer')
+    }
+    const { stdout } = await launchAtTerminal('y', ...args)
+    expect(stdout).toMatch(/`pacsimile restore undo [0-9a-f]{12}` takes it back/)
+    expect(contentsOf(live)).toBe('one')
+  })
+
+  it('does nothing unasked where nobody can be asked, and refuses what belongs to it alone elsewhere', async () => {
+    const { live, args } = await archive()
+    for (const more of [[], ['--json']]) {
+      const { status, stderr } = await launch(...args, ...more)
+      expect(status).toBe(USAGE)
+      expect(stderr).toContain('give --yes, or --dry-run')
+    }
+    expect(contentsOf(live)).toBe('newer')
+    const without = args.filter((word) => word !== '--in-place')
+    expect(await launch(...without)).toMatchObject({
+      status: USAGE,
+      stderr: expect.stringContaining('--delete goes with --in-place') as string,
+    })
+  })
+
+  it('is listed, taken back but for what was changed since, brought back with --force, and given up', async () => {
+    const { live, args } = await archive()
+    const { inPlace } = (await answer(...args, '--yes')) as { inPlace: { id: string } }
+    const { id } = inPlace
+    expect(await answer('restore', 'list')).toMatchObject({ restores: [{ id, to: live, state: 'done', agent: 'pacs1', volume: 'images' }] })
+    expect((await launch('restore', 'list')).stdout).toMatch(new RegExp(`^${id} +done +.* ago +pacs1:images +${live}$`, 'm'))
+    writeFileSync(join(live, 'one'), 'newest')
+    const first = await launch('restore', 'undo', id)
+    expect(first.status).toBe(INCOMPLETE)
+    expect(first.stderr).toMatch(/left as they are: 1 path\n {4}one: it was changed since it was restored\n/)
+    expect(contentsOf(live)).toBe('newest')
+    expect(readFileSync(join(live, 'three'), 'utf8')).toBe('newer')
+    const forced = await launch('restore', 'undo', id, '--force')
+    expect(forced).toMatchObject({ status: 0, stdout: expect.stringContaining(`Restore ${id} is taken back`) as string })
+    expect(contentsOf(live)).toBe('newer')
+    expect(await answer('restore', 'list')).toMatchObject({ restores: [{ id, state: 'undone-but' }] })
+    expect(await answer('restore', 'forget', '--older-than', '1d')).toEqual({ forgotten: [] })
+    expect(await answer('restore', 'forget', '--older-than', '0s')).toEqual({ forgotten: [id] })
+    expect(await answer('restore', 'list', '--in', live)).toEqual({ restores: [] })
+    expect(await launch('restore', 'undo', id)).toMatchObject({ status: NOT_FOUND })
+  })
+
+  it('is found by its directory where this host cannot remember it', async () => {
+    const { live, args } = await archive()
+    writeFileSync(process.env['PACSIMILE_RESTORES'] ?? '', 'in the way')
+    const { status, stdout, stderr } = await launch(...args, '--yes')
+    const [, id = ''] = /restore undo ([0-9a-f]{12})/.exec(stdout) ?? []
+    expect(status).toBe(0)
+    expect(stderr).toContain(`\`restore undo ${id}\` needs --in ${live}`)
+    process.env['PACSIMILE_RESTORES'] = join(scratchDirectory(), 'restores')
+    expect(await answer('restore', 'undo', id, '--in', live)).toMatchObject({ done: true })
+    expect(contentsOf(live)).toBe('newer')
+  })
+})
