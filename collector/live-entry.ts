@@ -4,7 +4,7 @@
  * Looked at by descriptors (safe-directory.ts) and never through a symlink. Invariant: two looks at the same thing that nobody has written to in between
  * give the same print. It prevents an undo that takes a newer file for the one that was restored.
  */
-import { type BigIntStats, closeSync, constants, lstatSync, openSync, readlinkSync, readSync } from 'node:fs'
+import { type BigIntStats, closeSync, constants, fstatSync, lstatSync, openSync, readlinkSync, readSync } from 'node:fs'
 import type { ByteString } from '../shared/bytes.ts'
 import { type Digest, StreamingDigest } from '../shared/digest.ts'
 import { errnoOf } from '../shared/errors.ts'
@@ -97,7 +97,7 @@ export function digestAt(tree: SafeDirectory, path: RelativePath, onRead: (bytes
   const fd = openSync(pathBuffer(tree.at(path)), OPEN_FILE)
   try {
     const digest = new StreamingDigest()
-    const buffer = Buffer.allocUnsafe(READ_BYTES)
+    const buffer = Buffer.allocUnsafe(Math.min(READ_BYTES, fstatSync(fd).size + 1))
     for (let read = readSync(fd, buffer); read > 0; read = readSync(fd, buffer)) {
       digest.update(buffer.subarray(0, read))
       onRead(read)
