@@ -46,6 +46,7 @@ export interface Print {
 
 const PERMISSION_BITS = 0o7777n
 const READ_BYTES = 1 << 20
+const NANOSECONDS = 1_000_000_000n
 const OPEN_FILE = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK
 
 /** Undefined where nothing is there. @throws the system's error */
@@ -88,7 +89,12 @@ export function printAt(tree: SafeDirectory, path: RelativePath): Print | undefi
 /** Of a directory only the inode: its time changes with every name in it. */
 export function isPrint(found: Print | undefined, expected: Print, isDirectory: boolean): boolean {
   if (found?.inode !== expected.inode) return false
-  return isDirectory || (found.size === expected.size && found.mtimeNs === expected.mtimeNs)
+  return isDirectory || (found.size === expected.size && isSameTime(found.mtimeNs, expected.mtimeNs))
+}
+
+/** Some filesystems keep seconds of what was set. */
+export function isSameTime(found: bigint, set: bigint): boolean {
+  return found === set || (found % NANOSECONDS === 0n && found / NANOSECONDS === set / NANOSECONDS)
 }
 
 /** Of a regular file's content, read now. `onRead` is told of each piece, in bytes. @throws the system's error */

@@ -1,7 +1,7 @@
 /**
  * A directory of this host as it is now, as one side of a comparison.
  *
- * Symlinks are never followed below the directory itself. Invariant: what cannot be looked at is told, never left out. It prevents a
+ * Symlinks are never followed below the directory itself; undo places of restores are no part of it. Invariant: what cannot be looked at is told, never left out. It prevents a
  * comparison by somebody without rights from saying that a protected file was removed.
  */
 import { closeSync, constants, fstatSync, lstatSync, openSync, readdirSync, readlinkSync, readSync, type Stats } from 'node:fs'
@@ -10,6 +10,7 @@ import { type Digest, StreamingDigest } from '../shared/digest.ts'
 import { asPacsimileError, errnoOf, reasonOf } from '../shared/errors.ts'
 import { libc } from '../shared/libc.ts'
 import { childOf, pathBuffer, type RelativePath, showPath } from '../shared/path.ts'
+import { undoIdOf } from '../shared/undo-place.ts'
 import type { FileKind } from '../shared/version.ts'
 import type { Side } from './tree-diff.ts'
 
@@ -48,6 +49,7 @@ function* sidesBelow(at: ByteString, path: RelativePath, isRoot: boolean, onUnre
 function namesIn(directory: ByteString): ByteString[] {
   return readdirSync(pathBuffer(directory), { encoding: 'buffer' })
     .map((name) => name.toString('latin1'))
+    .filter((name) => undoIdOf(name) === undefined)
     .sort()
 }
 

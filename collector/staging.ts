@@ -184,6 +184,8 @@ export class Staging {
           const print = printAt(tree, place.slot(step.slot))
           if (print === undefined) throw new PacsimileError('internal', `${place.slot(step.slot)} is not there`)
           const { version } = step.entry
+          // What it is another name of is given its time in a later step.
+          const mtimeNs = step.kind === 'link' ? version.mtimeNs : print.mtimeNs
           const digest = version.kind === 'file' ? digestHex(version.digest) : undefined
           return [
             {
@@ -191,7 +193,7 @@ export class Staging {
               path: step.path,
               slot: step.slot,
               isDirectory: version.kind === 'directory',
-              print,
+              print: { ...print, mtimeNs },
               old: step.old && printOf(step.old),
               digest,
             },

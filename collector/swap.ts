@@ -10,7 +10,7 @@ import type { ByteString } from '../shared/bytes.ts'
 import { errnoOf, PacsimileError, reasonOf } from '../shared/errors.ts'
 import { libc } from '../shared/libc.ts'
 import { pathBuffer, type RelativePath } from '../shared/path.ts'
-import { isPrint, type LiveEntry, type LiveMetadata, liveEntry, printAt } from './live-entry.ts'
+import { isPrint, isSameTime, type LiveEntry, type LiveMetadata, liveEntry, printAt } from './live-entry.ts'
 import { type MaterializeOptions, Materializer } from './materialize.ts'
 import { namesIn, SafeDirectory } from './safe-directory.ts'
 import type { MetadataStep, PlaceStep, RemoveStep, SwapStep } from './swap-steps.ts'
@@ -25,7 +25,6 @@ export interface Trouble {
 /** Errors after which no later step can succeed either. */
 const FATAL = new Set(['ENOSPC', 'EDQUOT', 'EROFS', 'EIO'])
 const EXCHANGED = 'its content is in the undo place'
-const NANOSECONDS = 1_000_000_000n
 
 export interface SwapParts {
   readonly place: UndoPlace
@@ -226,9 +225,4 @@ function setMetadata(target: Materializer, { path, isDirectory }: MetadataStep, 
 
 function asideOf(slot: RelativePath): RelativePath {
   return `${slot}.aside` as RelativePath
-}
-
-/** Some filesystems keep seconds. */
-function isSameTime(found: bigint, set: bigint): boolean {
-  return found === set || (found % NANOSECONDS === 0n && found / NANOSECONDS === set / NANOSECONDS)
 }

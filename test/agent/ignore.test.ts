@@ -104,6 +104,21 @@ describe('ignore rules', () => {
   })
 })
 
+describe('what a restore in place keeps for itself', () => {
+  it('is left out with all that is in it, wherever it is, and nothing else that begins so', () => {
+    const rules = new IgnoreRules({ paths: [], patterns: [] })
+    const left = ['.pacsimile-restore-0123456789ab', 'a/.pacsimile-restore-0123456789ab/slots/0/1']
+    const kept = [
+      '.pacsimile-restore-0123456789a',
+      'a/.pacsimile-restore-0123456789abc/x',
+      'x.pacsimile-restore-0123456789ab',
+      '.pacsimile-restore-',
+    ]
+    for (const path of left) expect(rules.isIgnored(path as RelativePath, undefined), path).toBe(true)
+    for (const path of kept) expect(rules.isIgnored(path as RelativePath, true), path).toBe(false)
+  })
+})
+
 describe('an agent with ignore rules', () => {
   it('captures nothing that they name, neither by a scan nor by an event', async () => {
     const agent = new LoneAgent()

@@ -79,6 +79,8 @@ describe('a rate', () => {
     // Half a second of it is free.
     for (let i = 0; i < 8; i++) await pace.take(10_000, () => i)
     expect(performance.now() - started).toBeGreaterThan(250)
+    const { seconds } = await restored((writer) => void writer.file('a', Buffer.alloc(300_000, 'a')), { bytesPerSecond: 400_000 })
+    expect(seconds).toBeGreaterThan(0.2)
     expect(new Pace(undefined).take(1e12, () => 'at once')).toBe('at once')
   })
 })
