@@ -37,7 +37,7 @@ import { changeModeUnopened, makeSpecialNode, type SpecialKind } from './special
 export type ReadChunk = (name: Digest, length: number) => Buffer | Promise<Buffer>
 
 export interface MaterializeOptions {
-  /** Give files what runs them with the rights of others: setuid and setgid bits, capabilities. */
+  /** Give files what runs them with the rights of others, or says who may: setuid and setgid bits, capabilities and all other xattrs of `security`. */
   readonly setuid: boolean
   /** Make fifos, sockets and device nodes; without it there is nothing where they were. */
   readonly special: boolean
@@ -55,8 +55,8 @@ export interface Shortcoming {
 }
 
 export const SETUID_SETGID = 0o6000
-/** What a file may do that runs, as setuid bits are. */
-export const CAPABILITIES = 'security.capability'
+/** What a file may do that runs (capabilities), and what security modules make of it. */
+export const SECURITY_XATTRS = 'security.'
 type SpecialVersion = DeviceVersion | PlainVersion
 type Kind = 'directory' | 'file' | 'other' | 'nothing'
 /** Namespaces of xattrs that are removed where the version has none: a default ACL of a directory gives its files one. */
@@ -165,7 +165,7 @@ export class Materializer {
 
   #setXattrs(path: RelativePath, at: ByteString, xattrs: readonly Xattr[]): void {
     for (const { name, value } of xattrs) {
-      if (name === CAPABILITIES && !this.#options.setuid) continue
+      if (name.startsWith(SECURITY_XATTRS) && !this.#options.setuid) continue
       if (!this.#mayChown && PRIVILEGED_XATTRS.some((prefix) => name.startsWith(prefix))) {
         this.#options.onShortcoming?.({ path, what: 'xattr', reason: `${name} needs root` })
       } else {

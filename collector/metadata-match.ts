@@ -6,7 +6,7 @@
  */
 import type { Version, Xattr } from '../shared/version.ts'
 import type { LiveMetadata } from './live-entry.ts'
-import { CAPABILITIES, INHERITED_XATTRS, PRIVILEGED_XATTRS, SETUID_SETGID } from './materialize.ts'
+import { INHERITED_XATTRS, PRIVILEGED_XATTRS, SECURITY_XATTRS, SETUID_SETGID } from './materialize.ts'
 
 export interface MetadataTerms {
   readonly setuid: boolean
@@ -38,6 +38,6 @@ function hasXattrs(live: readonly Xattr[], wanted: readonly Xattr[], setuid: boo
 }
 
 function isSet(name: string, setuid: boolean): boolean {
-  if (name === CAPABILITIES && !setuid) return false
+  if (name.startsWith(SECURITY_XATTRS) && !setuid) return false
   return isRoot || !PRIVILEGED_XATTRS.some((prefix) => name.startsWith(prefix))
 }

@@ -23,7 +23,7 @@ export interface RestoreRequest {
   /** An empty or new directory, or one in which this very restore was interrupted. The content of a directory goes right into it; a file becomes TO/NAME. */
   readonly to: string
   readonly dryRun: boolean
-  /** Give files their setuid and setgid bits, and capabilities. */
+  /** Give files their setuid and setgid bits, capabilities, and other xattrs of `security`. */
   readonly setuid: boolean
   /** Make fifos, sockets and device nodes. */
   readonly special: boolean

@@ -82,7 +82,11 @@ function bringOptions(options: Argv) {
       describe: 'FROM:TO, user:FROM:TO or group:FROM:TO: numbers or names of this host; may be given several times',
       requiresArg: true,
     })
-    .option('setuid', { type: 'boolean', describe: 'Give files their setuid and setgid bits and their capabilities', default: false })
+    .option('setuid', {
+      type: 'boolean',
+      describe: 'Give files their setuid and setgid bits, capabilities and other security xattrs',
+      default: false,
+    })
     .option('special', { type: 'boolean', describe: 'Recreate fifos, sockets and, as root, device nodes', default: false })
     .option('torn', {
       type: 'boolean',

@@ -190,7 +190,7 @@ def main(key_file, repository, agent, volume, ms, directory):
             if v["kind"] != "symlink":
                 os.chmod(place, v["mode"] if v["kind"] == "directory" else v["mode"] & 0o1777)
             for name, value in v["xattrs"]:
-                if name != b"security.capability":
+                if not name.startswith(b"security."):
                     os.setxattr(place, name, value, follow_symlinks=False)
             os.utime(place, ns=(v["mtime"], v["mtime"]), follow_symlinks=False)
 

@@ -13,7 +13,7 @@ import { type Copy, differences } from '../support/truth.ts'
 import { Random } from '../support/workload.ts'
 
 const SEED = Number(process.env['PACSIMILE_SEED'] ?? Date.now() % 1_000_000)
-const KILLS = process.env['PACSIMILE_SOAK'] === undefined ? 5 : 60
+const KILLS = process.env['PACSIMILE_SOAK'] === undefined ? 3 : 60
 const VOLUME = 'pacs1:images'
 const DAMAGE = 3
 const NOT_FOUND = 4
