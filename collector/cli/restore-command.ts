@@ -174,7 +174,11 @@ async function restoredInPlace(
   const { outlook } = prepared
   if (request.dryRun) return outlook
   if (!json) sayReport(outlook, target, request.torn)
-  if (!yes && !(await isAgreed(`Change ${request.to}? What is replaced can be brought back with \`restore undo\`. [y/N] `))) {
+  if (
+    !yes &&
+    !isNothing(outlook) &&
+    !(await isAgreed(`Change ${request.to}? What is replaced can be brought back with \`restore undo\`. [y/N] `))
+  ) {
     note('Nothing was changed.')
     return undefined
   }
@@ -196,6 +200,11 @@ async function compared(source: HistorySource, request: RestoreRequest, prepare:
     await tellAbsence(source, request, error)
     throw error
   }
+}
+
+function isNothing({ inPlace }: RestoreReport): boolean {
+  if (inPlace === undefined || inPlace.id !== undefined) return false
+  return [inPlace.added, inPlace.replaced, inPlace.removed, inPlace.metadata].every((paths) => paths.length === 0)
 }
 
 /** So that the id alone finds it; what counts is beside what was restored. */

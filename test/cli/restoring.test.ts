@@ -77,6 +77,10 @@ describe('restore --in-place', () => {
     const { stdout } = await launchAtTerminal('y', ...args)
     expect(stdout).toMatch(/`pacsimile restore undo [0-9a-f]{12}` takes it back/)
     expect(contentsOf(live)).toBe('one')
+    // Nothing is left to ask about.
+    const again = await launchAtTerminal('', ...args)
+    expect(again.stdout).not.toContain('[y/N]')
+    expect(again.stdout).not.toContain('restore undo')
   })
 
   it('does nothing unasked where nobody can be asked, and refuses what belongs to it alone elsewhere', async () => {

@@ -116,7 +116,8 @@ describe(`a restore in place, and its undo, killed ${KILLS} times each (PACSIMIL
     encrypt(source, random)
     const spoilt = walkTree(source)
     const contents = new Set([...truth.values(), ...spoilt.values()].map(({ content }) => content))
-    const restore = ['restore', VOLUME, '--at', clean, '--in-place', '--delete', '--yes', '--json', '--data', data, '--to']
+    const restore = ['restore', VOLUME, '--at', clean, '--in-place', '--delete', '--yes', '--json', '--to']
+    const offline = ['--repository', join(data, 'repository'), '--key-file', join(data, 'keys/repository.key')]
     let wholeMs = { restore: 0, undo: 0 }
     const killed = { restore: 0, undo: 0 }
     for (let round = 0; killed.restore < KILLS || killed.undo < KILLS; round++) {
@@ -138,7 +139,9 @@ describe(`a restore in place, and its undo, killed ${KILLS} times each (PACSIMIL
             if (kind === 'file' && !path.includes('.pacsimile-tmp-')) expect(contents, path).toContain(content)
         }
       }
-      const { inPlace } = JSON.parse((await run('restore', [...restore, live])).said) as { inPlace: { id: string } }
+      const { inPlace } = JSON.parse(
+        (await run('restore', [...restore, live, ...(round % 2 === 0 ? ['--data', data] : offline)])).said,
+      ) as { inPlace: { id: string } }
       expect(differences(truth, archiveTree(live)), `restored in round ${round}`).toEqual([])
       const { status } = await run('undo', ['restore', 'undo', inPlace.id, '--in', live, '--json'])
       const found = walkTree(live)
