@@ -42,9 +42,6 @@ export type Step =
 export interface Comparison {
   /** In the order in which they are to be done. */
   readonly steps: readonly Step[]
-  /** Entries that are right as they are, by their paths in the volume. */
-  readonly kept: readonly RelativePath[]
-  readonly keptBytes: number
   readonly missing: readonly Missing[]
   /** Paths that go, with all that is below them, and their bytes. */
   readonly removed: number
@@ -81,8 +78,6 @@ interface Found {
 
 class Comparer implements Comparison {
   readonly steps: Step[] = []
-  readonly kept: RelativePath[] = []
-  keptBytes = 0
   readonly missing: Missing[] = []
   removed = 0
   removedBytes = 0
@@ -197,13 +192,8 @@ class Comparer implements Comparison {
 
   #compareOther(found: Found): void {
     const { live, entry } = found
-    if (live !== undefined && isSameNode(live, entry.version) && hasMetadata(live, entry.version, this.#terms)) this.#keep(entry)
-    else this.#put(found)
-  }
-
-  #keep({ path, version }: ListedEntry): void {
-    this.kept.push(path)
-    if (version.kind === 'file') this.keptBytes += version.size
+    const isRight = live !== undefined && isSameNode(live, entry.version) && hasMetadata(live, entry.version, this.#terms)
+    if (!isRight) this.#put(found)
   }
 
   #put({ entry, at, live }: Found): number {
@@ -238,10 +228,7 @@ class Comparer implements Comparison {
     const { live, at, entry } = anchor
     if (!hasMetadata(live, entry.version, this.#terms))
       this.#metadata.push({ kind: 'metadata', path: at, version: entry.version, old: live })
-    for (const one of found) {
-      if (one.live?.inode === live.inode) this.#keep(one.entry)
-      else this.#link(one, { path: at })
-    }
+    for (const one of found) if (one.live?.inode !== live.inode) this.#link(one, { path: at })
   }
 
   /** A file that is there, has the content, and belongs to no other group: the one that has most of the names. */
@@ -342,9 +329,8 @@ class Comparer implements Comparison {
   #finishDirectories(): void {
     for (const { entry, at, live } of this.#directories) {
       const isChosen = this.#isSelected(entry.path) || entry.path === this.#parts.request.path
-      if (live !== undefined && hasMetadata(live, entry.version, this.#terms)) this.#keep(entry)
-      else if (!isChosen) this.#keep(entry)
-      else this.#touched.add(at)
+      const isRight = live !== undefined && hasMetadata(live, entry.version, this.#terms)
+      if (isChosen && !isRight) this.#touched.add(at)
     }
     const isDone = this.steps.length + this.#metadata.length + this.#touched.size === 0
     // The undo place is a name in it that comes.

@@ -2,6 +2,7 @@
  * What a restore in place does, or did, path by path: from the steps, be they only planned or done. Pure.
  */
 import { pathKey, type RelativePath } from '../shared/path.ts'
+import type { ListedEntry } from './history-source.ts'
 import type { Comparison, Step } from './in-place-compare.ts'
 import type { Missing } from './restore-plan.ts'
 import type { Trouble } from './swap.ts'
@@ -21,7 +22,7 @@ export interface InPlaceReport {
   readonly removedBytes: number
   /** What keeps its content and is given other metadata. */
   readonly metadata: readonly RelativePath[]
-  /** What is right as it is, and its bytes. */
+  /** What has the right content as it is, and its bytes. */
   readonly kept: readonly RelativePath[]
   readonly keptBytes: number
   /** Content that is written; undefined where an earlier run has written it. */
@@ -35,11 +36,12 @@ export interface InPlaceReport {
   readonly missing: readonly Missing[]
 }
 
-/** `pathOf`: the path of the volume that one of the target stands for. */
+/** `pathOf`: the path of the volume that one of the target stands for. `entries`: all that is wanted. */
 export function inPlaceReport(
   found: SwapSummary | Comparison,
   steps: readonly (Step | SwapStep)[],
   pathOf: (at: RelativePath) => RelativePath,
+  entries: readonly ListedEntry[],
   place: UndoPlace | undefined,
 ): InPlaceReport {
   const paths = {
@@ -57,7 +59,11 @@ export function inPlaceReport(
     else if (step.old !== undefined && isWanted(step)) paths.metadata.push(path)
   }
   for (const list of Object.values(paths)) list.sort(compareKeys)
-  const { kept, keptBytes, removed: removedPaths, removedBytes, others, inUse, missing } = found
+  const { removed: removedPaths, removedBytes, others, inUse, missing } = found
+  const changing = new Set([...paths.added, ...paths.replaced, ...missing.map(({ path }) => path)])
+  const right = entries.filter(({ path }) => !changing.has(path))
+  const keptBytes = right.reduce((sum, { version }) => sum + (version.kind === 'file' ? version.size : 0), 0)
+  const kept = right.map(({ path }) => path)
   return { id: place?.id, ...paths, removedPaths, removedBytes, kept, keptBytes, bytesToWrite, others, inUse, changed: [], missing }
 }
 

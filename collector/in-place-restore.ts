@@ -101,9 +101,9 @@ export class InPlaceRestore implements AsyncDisposable {
   /** What `run` would do. */
   outlook(): InPlaceReport {
     const { comparison, place } = this.#prepared
-    if (comparison !== undefined) return inPlaceReport(comparison, comparison.steps, this.#pathOf, place)
+    if (comparison !== undefined) return inPlaceReport(comparison, comparison.steps, this.#pathOf, this.entries, place)
     const { summary, steps } = (place as UndoPlace).readSteps()
-    return inPlaceReport(summary, steps, this.#pathOf, place)
+    return inPlaceReport(summary, steps, this.#pathOf, this.entries, place)
   }
 
   /** Whether there is anything to do. */
@@ -120,7 +120,7 @@ export class InPlaceRestore implements AsyncDisposable {
     const { request } = this.#parts
     const nothing = { bytesToWrite: undefined as number | undefined, fromReplica: 0, hardLinks: 0, damaged: false }
     if (!this.isNeeded && comparison !== undefined)
-      return { ...inPlaceReport(comparison, [], this.#pathOf, undefined), ...nothing, bytesToWrite: 0, shortcomings: [] }
+      return { ...inPlaceReport(comparison, [], this.#pathOf, this.entries, undefined), ...nothing, bytesToWrite: 0, shortcomings: [] }
     const shortcomings: Shortcoming[] = []
     const place = this.#prepared.place ?? this.#makePlace()
     onPlace(place.id)
@@ -139,7 +139,7 @@ export class InPlaceRestore implements AsyncDisposable {
     const { changed, missing } = this.#swap(place, steps, summary, shortcomings)
     sync(request.to)
     place.enter('done', { endedMs: Date.now() })
-    return { ...inPlaceReport({ ...summary, missing }, steps, this.#pathOf, place), changed, ...staged, shortcomings }
+    return { ...inPlaceReport({ ...summary, missing }, steps, this.#pathOf, this.entries, place), changed, ...staged, shortcomings }
   }
 
   #swap(

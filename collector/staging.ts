@@ -201,8 +201,8 @@ export class Staging {
         }
       }
     })
-    const { kept, keptBytes, removed, removedBytes, others, inUse } = comparison
-    return { steps, summary: { kept, keptBytes, removed, removedBytes, others, inUse, missing: this.#missing } }
+    const { removed, removedBytes, others, inUse } = comparison
+    return { steps, summary: { removed, removedBytes, others, inUse, missing: this.#missing } }
   }
 
   /** As it will be: what is not given is as it is. */

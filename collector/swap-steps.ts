@@ -46,8 +46,6 @@ export type SwapStep = PlaceStep | RemoveStep | MetadataStep
 
 /** What the comparison before the steps has found. */
 export interface SwapSummary {
-  readonly kept: readonly RelativePath[]
-  readonly keptBytes: number
   readonly removed: number
   readonly removedBytes: number
   readonly others: number
@@ -85,8 +83,8 @@ const STEP = z.discriminatedUnion('kind', [
   }),
 ])
 const SUMMARY = z.object({
-  kept: z.array(path),
-  keptBytes: z.number(),
+  /** So that a file that lacks its end is none. */
+  steps: z.number(),
   removed: z.number(),
   removedBytes: z.number(),
   others: z.number(),
@@ -94,39 +92,60 @@ const SUMMARY = z.object({
   missing: z.array(z.object({ path, cause: z.enum(MISSING_CAUSES), reason: z.string() })),
 })
 
-export function encodeSteps(summary: SwapSummary, steps: readonly SwapStep[]): string {
-  const line = (value: object): string =>
-    `${JSON.stringify(value, (_, field: unknown) => (typeof field === 'bigint' ? field.toString() : field))}\n`
-  const stored = steps.map((step): object => {
-    switch (step.kind) {
-      case 'place':
-        return { ...step, old: step.old ?? null, digest: step.digest ?? null }
-      case 'remove':
-        return step
-      case 'metadata':
-        return { ...step, wanted: step.wanted ?? null, old: step.old ?? null }
-    }
-  })
-  return [summary, ...stored].map(line).join('')
+/** Both may be larger than a string can be. */
+const PIECE_LINES = 10_000
+const LINE_END = 0x0a
+
+export function encodeSteps(summary: SwapSummary, steps: readonly SwapStep[]): Buffer {
+  const pieces = [Buffer.from(lineOf({ ...summary, steps: steps.length }), 'utf8')]
+  for (let at = 0; at < steps.length; at += PIECE_LINES) {
+    const lines = steps.slice(at, at + PIECE_LINES).map((step) => lineOf(storedOf(step)))
+    pieces.push(Buffer.from(lines.join(''), 'utf8'))
+  }
+  return Buffer.concat(pieces)
+}
+
+function lineOf(value: object): string {
+  return `${JSON.stringify(value, (_, field: unknown) => (typeof field === 'bigint' ? field.toString() : field))}\n`
+}
+
+function storedOf(step: SwapStep): object {
+  switch (step.kind) {
+    case 'place':
+      return { ...step, old: step.old ?? null, digest: step.digest ?? null }
+    case 'remove':
+      return step
+    case 'metadata':
+      return { ...step, wanted: step.wanted ?? null, old: step.old ?? null }
+  }
 }
 
 /** @throws format-invalid */
-export function decodeSteps(text: string, file: string): { summary: SwapSummary; steps: SwapStep[] } {
+export function decodeSteps(bytes: Buffer, file: string): { summary: SwapSummary; steps: SwapStep[] } {
   try {
-    const [first = '', ...lines] = text.split('\n').slice(0, -1)
-    const steps = lines.map((line): SwapStep => {
-      const step = STEP.parse(JSON.parse(line))
-      switch (step.kind) {
-        case 'place':
-          return { ...step, old: step.old ?? undefined, digest: step.digest ?? undefined }
-        case 'remove':
-          return step
-        case 'metadata':
-          return { ...step, wanted: step.wanted ?? undefined, old: step.old ?? undefined }
-      }
-    })
-    return { summary: SUMMARY.parse(JSON.parse(first)), steps }
+    const lines = linesOf(bytes)
+    const { steps: count, ...summary } = SUMMARY.parse(lines.next().value)
+    const steps = [...lines].map(stepOf)
+    if (steps.length !== count) throw new Error(`${count} steps are named, ${steps.length} are there`)
+    return { summary, steps }
   } catch (error) {
     throw new PacsimileError('format-invalid', `${file} does not hold the steps of a restore: ${reasonOf(error)}`, { cause: error })
+  }
+}
+
+function* linesOf(bytes: Buffer): Generator {
+  for (let at = 0, end = bytes.indexOf(LINE_END); end >= 0; at = end + 1, end = bytes.indexOf(LINE_END, at))
+    yield JSON.parse(bytes.toString('utf8', at, end))
+}
+
+function stepOf(stored: unknown): SwapStep {
+  const step = STEP.parse(stored)
+  switch (step.kind) {
+    case 'place':
+      return { ...step, old: step.old ?? undefined, digest: step.digest ?? undefined }
+    case 'remove':
+      return step
+    case 'metadata':
+      return { ...step, wanted: step.wanted ?? undefined, old: step.old ?? undefined }
   }
 }

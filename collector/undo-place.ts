@@ -156,9 +156,9 @@ export class UndoPlace {
     this.#writeFile('steps.jsonl', encodeSteps(summary, steps))
   }
 
-  #writeFile(name: string, text: string): void {
+  #writeFile(name: string, content: string | Buffer): void {
     const isThere = within(this.target, this.id, (directory) => {
-      writeFileDurably(join(directory, name), text)
+      writeFileDurably(join(directory, name), content)
       return true
     })
     if (isThere === undefined) throw new PacsimileError('io', `${this.directory} is not there any more`)
@@ -169,7 +169,7 @@ export class UndoPlace {
     const file = join(this.directory, 'steps.jsonl')
     const bytes = within(this.target, this.id, (directory) => readIfPresent(join(directory, 'steps.jsonl')))
     if (bytes === undefined) throw new PacsimileError('format-invalid', `${file} is missing`)
-    return decodeSteps(bytes.toString('utf8'), file)
+    return decodeSteps(bytes, file)
   }
 }
 

@@ -5,11 +5,13 @@ import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { beforeEach, describe, expect, it } from 'vitest'
+import { readIfPresent } from '../../shared/files.ts'
 import { LAUNCHER } from '../support/launcher.ts'
 import { scratchDirectory } from '../support/scratch.ts'
 import { Site } from '../support/site.ts'
 import { archiveTree, walkTree } from '../support/tree-walk.ts'
 import { type Copy, differences } from '../support/truth.ts'
+import { until } from '../support/until.ts'
 import { Random } from '../support/workload.ts'
 
 const SEED = Number(process.env['PACSIMILE_SEED'] ?? Date.now() % 1_000_000)
@@ -17,6 +19,7 @@ const KILLS = process.env['PACSIMILE_SOAK'] === undefined ? 3 : 60
 const VOLUME = 'pacs1:images'
 const DAMAGE = 3
 const NOT_FOUND = 4
+const KILL_SECONDS = 60
 
 beforeEach(() => {
   // What this host knows of restores is the test's own.
@@ -124,17 +127,18 @@ describe(`a restore in place, and its undo, killed ${KILLS} times each (PACSIMIL
       const live = join(scratchDirectory(), 'live')
       execFileSync('cp', ['-a', source, live])
       const run = async (what: 'restore' | 'undo', args: readonly string[]): Promise<{ status: number | null; said: string }> => {
-        // The first round shows how long one takes; later ones are killed once, somewhere in that time.
-        let limitMs = round === 0 ? undefined : Math.ceil(wholeMs[what] * (0.3 + random.below(70) / 100))
+        // The first round shows how long one takes; later ones are killed once: somewhere in that time, or while names change places.
+        const atMs = Math.ceil(wholeMs[what] * (0.3 + random.below(70) / 100))
+        let moment = round === 0 ? undefined : round % 2 === 0 ? () => setTimeout(atMs) : () => changing(live, what, random.below(15))
         for (;;) {
           const started = performance.now()
-          const { status, said } = await endOf(spawn(LAUNCHER, args, { stdio: ['ignore', 'pipe', 'inherit'] }), limitMs)
+          const { status, said } = await endOf(spawn(LAUNCHER, args, { stdio: ['ignore', 'pipe', 'inherit'] }), moment)
           if (round === 0) wholeMs = { ...wholeMs, [what]: performance.now() - started }
           // Where it was killed behind its last step there is nothing left to take back.
           if (status === 0 || (status === NOT_FOUND && what === 'undo' && round > 0)) return { status, said }
           expect(status, 'killed, not failed').toBeNull()
           killed[what] += 1
-          limitMs = undefined
+          moment = undefined
           for (const [path, { kind, content }] of archiveTree(live))
             if (kind === 'file' && !path.includes('.pacsimile-tmp-')) expect(contents, path).toContain(content)
         }
@@ -154,14 +158,27 @@ describe(`a restore in place, and its undo, killed ${KILLS} times each (PACSIMIL
   })
 })
 
-async function endOf(child: ChildProcess, limitMs: number | undefined): Promise<{ status: number | null; said: string }> {
+/** Resolves so long after the restore, or its undo, has begun to change names; never where that has not been seen. */
+async function changing(live: string, what: 'restore' | 'undo', moreMs: number): Promise<void> {
+  const state = what === 'restore' ? '"swapping"' : '"undoing"'
+  await until('a change', KILL_SECONDS, () => {
+    const place = readdirSync(live).find((name) => name.startsWith('.pacsimile-restore-'))
+    const note = place === undefined ? undefined : readIfPresent(join(live, place, 'note.json'))
+    return note?.includes(state) === true || undefined
+  })
+  await setTimeout(moreMs)
+}
+
+/** Killed at the moment, if it has not ended by then. */
+async function endOf(child: ChildProcess, moment: (() => Promise<unknown>) | undefined): Promise<{ status: number | null; said: string }> {
   let said = ''
   child.stdout?.on('data', (bytes: Buffer) => {
     said += bytes.toString()
   })
   const ended = once(child, 'close')
-  if (limitMs !== undefined) {
-    await Promise.race([ended, setTimeout(limitMs, undefined, { ref: false })])
+  if (moment !== undefined) {
+    // Where it ends first, nobody is left to be killed.
+    await Promise.race([ended, moment().catch(() => {})])
     child.kill('SIGKILL')
   }
   const [status] = (await ended) as [number | null]
