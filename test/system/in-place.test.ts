@@ -11,7 +11,6 @@ import { scratchDirectory } from '../support/scratch.ts'
 import { Site } from '../support/site.ts'
 import { archiveTree, walkTree } from '../support/tree-walk.ts'
 import { type Copy, differences } from '../support/truth.ts'
-import { until } from '../support/until.ts'
 import { Random } from '../support/workload.ts'
 
 const SEED = Number(process.env['PACSIMILE_SEED'] ?? Date.now() % 1_000_000)
@@ -19,7 +18,6 @@ const KILLS = process.env['PACSIMILE_SOAK'] === undefined ? 3 : 60
 const VOLUME = 'pacs1:images'
 const DAMAGE = 3
 const NOT_FOUND = 4
-const KILL_SECONDS = 60
 
 beforeEach(() => {
   // What this host knows of restores is the test's own.
@@ -129,7 +127,8 @@ describe(`a restore in place, and its undo, killed ${KILLS} times each (PACSIMIL
       const run = async (what: 'restore' | 'undo', args: readonly string[]): Promise<{ status: number | null; said: string }> => {
         // The first round shows how long one takes; later ones are killed once: somewhere in that time, or while names change places.
         const atMs = Math.ceil(wholeMs[what] * (0.3 + random.below(70) / 100))
-        let moment = round === 0 ? undefined : round % 2 === 0 ? () => setTimeout(atMs) : () => changing(live, what, random.below(15))
+        const moments = [() => setTimeout(atMs), (ended: AbortSignal) => changing(live, what, random.below(15), ended)]
+        let moment = round === 0 ? undefined : moments[round % 2]
         for (;;) {
           const started = performance.now()
           const { status, said } = await endOf(spawn(LAUNCHER, args, { stdio: ['ignore', 'pipe', 'inherit'] }), moment)
@@ -143,9 +142,9 @@ describe(`a restore in place, and its undo, killed ${KILLS} times each (PACSIMIL
             if (kind === 'file' && !path.includes('.pacsimile-tmp-')) expect(contents, path).toContain(content)
         }
       }
-      const { inPlace } = JSON.parse(
-        (await run('restore', [...restore, live, ...(round % 2 === 0 ? ['--data', data] : offline)])).said,
-      ) as { inPlace: { id: string } }
+      const { inPlace } = JSON.parse((await run('restore', [...restore, live, ...(round % 4 < 2 ? ['--data', data] : offline)])).said) as {
+        inPlace: { id: string }
+      }
       expect(differences(truth, archiveTree(live)), `restored in round ${round}`).toEqual([])
       const { status } = await run('undo', ['restore', 'undo', inPlace.id, '--in', live, '--json'])
       const found = walkTree(live)
@@ -158,27 +157,31 @@ describe(`a restore in place, and its undo, killed ${KILLS} times each (PACSIMIL
   })
 })
 
-/** Resolves so long after the restore, or its undo, has begun to change names; never where that has not been seen. */
-async function changing(live: string, what: 'restore' | 'undo', moreMs: number): Promise<void> {
+/** Resolves so long after the restore, or its undo, was seen to change names, or when it has ended. */
+async function changing(live: string, what: 'restore' | 'undo', moreMs: number, ended: AbortSignal): Promise<void> {
   const state = what === 'restore' ? '"swapping"' : '"undoing"'
-  await until('a change', KILL_SECONDS, () => {
+  for (let isSeen = false; !isSeen && !ended.aborted; ) {
     const place = readdirSync(live).find((name) => name.startsWith('.pacsimile-restore-'))
-    const note = place === undefined ? undefined : readIfPresent(join(live, place, 'note.json'))
-    return note?.includes(state) === true || undefined
-  })
+    isSeen = place !== undefined && readIfPresent(join(live, place, 'note.json'))?.includes(state) === true
+    if (!isSeen) await setTimeout(1)
+  }
   await setTimeout(moreMs)
 }
 
 /** Killed at the moment, if it has not ended by then. */
-async function endOf(child: ChildProcess, moment: (() => Promise<unknown>) | undefined): Promise<{ status: number | null; said: string }> {
+async function endOf(
+  child: ChildProcess,
+  moment: ((ended: AbortSignal) => Promise<unknown>) | undefined,
+): Promise<{ status: number | null; said: string }> {
   let said = ''
   child.stdout?.on('data', (bytes: Buffer) => {
     said += bytes.toString()
   })
   const ended = once(child, 'close')
   if (moment !== undefined) {
+    const isEnded = new AbortController()
     // Where it ends first, nobody is left to be killed.
-    await Promise.race([ended, moment().catch(() => {})])
+    await Promise.race([ended.then(() => isEnded.abort()), moment(isEnded.signal)])
     child.kill('SIGKILL')
   }
   const [status] = (await ended) as [number | null]
