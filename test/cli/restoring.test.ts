@@ -1,7 +1,7 @@
 /** `restore --in-place`, `restore undo`, `list`, `forget`: what is said, what is asked, and how it ends. */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { beforeEach, describe, expect, it } from 'vitest'
 import { digestOf } from '../../shared/digest.ts'
@@ -68,7 +68,7 @@ describe('restore --in-place', () => {
 
   it('asks at a terminal, and takes nothing but yes for it', async () => {
     const { live, args } = await archive()
-    for (const typed of ['', 'n', 'of course']) {
+    for (const typed of ['n', 'of course']) {
       const { status, stdout } = await launchAtTerminal(typed, ...args)
       expect(status).toBe(0)
       expect(stdout).toContain('Nothing was changed.')
@@ -98,12 +98,9 @@ describe('restore --in-place', () => {
     })
   })
 
-  it('is listed, taken back but for what was changed since, brought back with --force, and given up', async () => {
+  it('is taken back but for what was changed since, and that too with --force, which keeps the change', async () => {
     const { live, args } = await archive()
-    const { inPlace } = (await answer(...args, '--yes')) as { inPlace: { id: string } }
-    const { id } = inPlace
-    expect(await answer('restore', 'list')).toMatchObject({ restores: [{ id, to: live, state: 'done', agent: 'pacs1', volume: 'images' }] })
-    expect((await launch('restore', 'list')).stdout).toMatch(new RegExp(`^${id} +done +.* ago +pacs1:images +${live}$`, 'm'))
+    const { id } = ((await answer(...args, '--yes')) as { inPlace: { id: string } }).inPlace
     writeFileSync(join(live, 'one'), 'newest')
     const first = await launch('restore', 'undo', id)
     expect(first.status).toBe(INCOMPLETE)
@@ -113,10 +110,18 @@ describe('restore --in-place', () => {
     const forced = await launch('restore', 'undo', id, '--force')
     expect(forced).toMatchObject({ status: 0, stdout: expect.stringContaining(`Restore ${id} is taken back`) as string })
     expect(contentsOf(live)).toBe('newer')
-    expect(await answer('restore', 'list')).toMatchObject({ restores: [{ id, state: 'undone-but' }] })
+    expect(await answer('restore', 'list')).toMatchObject({
+      restores: [{ id, to: live, state: 'undone-but', agent: 'pacs1', volume: 'images' }],
+    })
+  })
+
+  it('is listed, and given up by its age', async () => {
+    const { live, args } = await archive()
+    const { id } = ((await answer(...args, '--yes')) as { inPlace: { id: string } }).inPlace
+    expect((await launch('restore', 'list')).stdout).toMatch(new RegExp(`^${id} +done +.* ago +pacs1:images +${live}$`, 'm'))
     expect(await answer('restore', 'forget', '--older-than', '1d')).toEqual({ forgotten: [] })
     expect(await answer('restore', 'forget', '--older-than', '0s')).toEqual({ forgotten: [id] })
-    expect(await answer('restore', 'list', '--in', live)).toEqual({ restores: [] })
+    expect(readdirSync(live).sort()).toEqual(['one', 'two'])
     expect(await launch('restore', 'undo', id)).toMatchObject({ status: NOT_FOUND })
   })
 
