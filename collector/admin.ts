@@ -6,7 +6,7 @@ import { digestFromHex } from '../shared/digest.ts'
 import { PacsimileError } from '../shared/errors.ts'
 import { CHUNK_BYTES_MAX, PATH_BYTES_MAX } from '../shared/limits.ts'
 import type { LocalRoute, LocalRoutes } from '../shared/local-api.ts'
-import { label, relativePath } from '../shared/path.ts'
+import { type Label, label, relativePath } from '../shared/path.ts'
 import type { CatchUp } from './catch-up.ts'
 import type { Copies } from './copies.ts'
 import { NAMED } from './copy-definition.ts'
@@ -16,6 +16,8 @@ import type { Overview } from './overview.ts'
 import type { PointRequest } from './point.ts'
 import type { Pruning } from './pruning.ts'
 import { mark, type ReachParts, wait } from './reach.ts'
+import type { Replica } from './replica.ts'
+import type { ReplicaControl } from './replica-control.ts'
 import type { ScrubRounds } from './scrub-rounds.ts'
 
 const name = z.string().transform((text) => label(text, 'The name'))
@@ -37,6 +39,10 @@ const LOG = z.object({ agent: name, volume: name, path, from: moment.optional(),
 const WINDOW = z.object({ agent: name, volume: name })
 const VERSIONS = z.object({ agent: name, volume: name, path })
 const MARK = z.object({ agent: name, volume: name, name, timeoutMs: count })
+const REWIND = z.object({ agent: name, volume: name, at: moment.optional() })
+const BEGIN = z.object({ agent: name, volume: name, reason: z.string().max(1000) })
+const END = z.object({ agent: name, volume: name, branch: z.string().regex(/^[0-9TZ]{1,40}$/) })
+const EXPECT = z.object({ agent: name, volume: name, forMs: count.min(1), reason: z.string().min(1).max(1000) })
 const CHUNKS = z.object({
   chunks: z.array(z.object({ digest: z.string().transform(digestFromHex), length: count.max(CHUNK_BYTES_MAX) })).max(65_536),
 })
@@ -59,6 +65,7 @@ export interface AdminParts extends ReachParts {
   readonly overview: Overview
   readonly copies: Copies
   readonly history: HistorySource
+  readonly control: ReplicaControl
   readonly prune: Pruning
   /** Undefined where scrubbing is switched off. */
   readonly scrub: ScrubRounds | undefined
@@ -113,7 +120,35 @@ export function adminRoutes(parts: AdminParts): LocalRoutes {
     },
     replicaDirectory(body) {
       const { agent, volume } = parse(WINDOW, body)
-      return Promise.resolve({ directory: parts.replica?.pathOf(agent, volume) })
+      return Promise.resolve({ directory: directoryOf(parts.replica, agent, volume) })
+    },
+    replicaResume(body) {
+      const { agent, volume } = parse(WINDOW, body)
+      return parts.control.resume(agent, volume)
+    },
+    replicaRewind(body, signal) {
+      const { agent, volume, at } = parse(REWIND, body)
+      return parts.control.rewind(agent, volume, at, signal)
+    },
+    replicaCheck(body, signal) {
+      const { agent, volume } = parse(WINDOW, body)
+      return parts.control.check(agent, volume, signal)
+    },
+    failoverStanding(body) {
+      const { agent, volume } = parse(WINDOW, body)
+      return Promise.resolve(parts.control.standing(agent, volume))
+    },
+    failoverBegin(body, signal) {
+      const { agent, volume, reason } = parse(BEGIN, body)
+      return parts.control.beginFailover(agent, volume, reason, signal)
+    },
+    failoverEnd(body, signal) {
+      const { agent, volume, branch } = parse(END, body)
+      return parts.control.endFailover(agent, volume, branch, signal)
+    },
+    replicaExpect(body) {
+      const { agent, volume, ...expected } = parse(EXPECT, body)
+      return parts.control.expect(agent, volume, expected)
     },
     mark: (body, signal) => mark(parts, parse(MARK, body), signal),
     chunks(body) {
@@ -149,6 +184,10 @@ export function whenFolded(catchUp: CatchUp, routes: LocalRoutes): LocalRoutes {
     return [asked, guard]
   })
   return Object.fromEntries(guarded)
+}
+
+function directoryOf(replica: Replica | undefined, agent: Label, volume: Label): string | undefined {
+  return replica?.isKept(agent, volume) === true ? replica.pathOf(agent, volume) : undefined
 }
 
 function parse<Schema extends z.ZodType>(schema: Schema, body: unknown): z.output<Schema> {

@@ -12,14 +12,16 @@ import { serveLocal } from '../shared/local-api.ts'
 import type { Log } from '../shared/log.ts'
 import type { Label } from '../shared/path.ts'
 import { adminRoutes, whenFolded } from './admin.ts'
+import type { Catalog } from './catalog.ts'
 import { type MakeFiles, openCatalog } from './catalog-opening.ts'
 import { CatchUp } from './catch-up.ts'
 import { Checkpoints, catalogFromCheckpoint, forgetForeignDamage } from './checkpoint.ts'
 import { ChunkCache } from './chunk-cache.ts'
 import { ChunkHealer } from './chunk-heal.ts'
-import { type CollectorConfig, parityShape, parseListen } from './config.ts'
+import { breakerRule, type CollectorConfig, driftRule, keepsReplica, parityShape, parseListen } from './config.ts'
 import { Copies } from './copies.ts'
 import { Damages } from './damages.ts'
+import { DriftRounds } from './drift-rounds.ts'
 import { Enrollment } from './enrollment.ts'
 import { FileHealer } from './file-heal.ts'
 import { History } from './history.ts'
@@ -30,6 +32,7 @@ import { Overview } from './overview.ts'
 import { Prune } from './prune.ts'
 import { Receiver } from './receiver.ts'
 import { Replica } from './replica.ts'
+import { ReplicaControl } from './replica-control.ts'
 import { DEFAULT_PARITY } from './repository/parity.ts'
 import { Repository } from './repository/repository.ts'
 import { policyOf, quarantineMs } from './retention.ts'
@@ -78,9 +81,7 @@ export async function collect(
   const damages = await Damages.open(catalog)
   const cache = new ChunkCache(CHUNK_CACHE_BYTES)
   const history = new History(catalog, repository, { cache, damage: () => damages.list })
-  const replica = config.replica
-    ? new Replica({ directory: join(dataDir, 'replica'), catalog, history, log, special: config.replicaSpecial })
-    : undefined
+  const replica = openReplica(options, catalog, history)
   const age = new RunningTime(endOfLedger(catalog).ageMs)
   const taking: { ingest?: Ingest } = {}
   const copies = stack.use(
@@ -110,6 +111,7 @@ export async function collect(
   // Each part is stopped only when what feeds it has ended: the port, then ingest, then the replica.
   const replicaStop = new AbortController()
   const ingestStop = new AbortController()
+  const driftStop = new AbortController()
   const scrubStop = new AbortController()
   const ticksStop = new AbortController()
   const checkpointsStop = new AbortController()
@@ -139,7 +141,9 @@ export async function collect(
     )
   }
   if (replica !== undefined) following((until) => replica.run(until), replicaStop)
+  const drift = replica && new DriftRounds({ catalog, history, replica, rule: driftRule(config), special: config.replicaSpecial, log })
   background(ingest.run(ingestStop.signal), ingestStop)
+  if (drift !== undefined) following((until) => drift.run(until), driftStop)
   const policy = policyOf(config.retention)
   const ticks = new Ticks({ catalog, repository, ingest, policy })
   following((until) => ticks.run(until), ticksStop)
@@ -200,7 +204,21 @@ export async function collect(
   stack.use(
     await serveLocal(
       join(dataDir, 'admin.sock'),
-      whenFolded(catchUp, adminRoutes({ overview, copies, history, receiver, catalog, enrolled: identity.agents, replica, prune, scrub })),
+      whenFolded(
+        catchUp,
+        adminRoutes({
+          overview,
+          copies,
+          history,
+          receiver,
+          catalog,
+          enrolled: identity.agents,
+          replica,
+          control: new ReplicaControl({ catalog, history, replica, drift }),
+          prune,
+          scrub,
+        }),
+      ),
     ),
   )
   const { address, port } = receiver.address
@@ -213,6 +231,20 @@ export async function collect(
     if (signal.aborted) resolve()
   })
   if (failed.signal.aborted) throw failed.signal.reason
+}
+
+/** Undefined where no volume has one. */
+function openReplica({ dataDir, config, log }: CollectorOptions, catalog: Catalog, history: History): Replica | undefined {
+  if (!config.replica && !Object.values(config.replicaVolumes).includes('full')) return undefined
+  return new Replica({
+    directory: join(dataDir, 'replica'),
+    catalog,
+    history,
+    log,
+    special: config.replicaSpecial,
+    rule: breakerRule(config),
+    isKept: (agent, volume) => keepsReplica(config, `${agent}:${volume}`),
+  })
 }
 
 /** So that a catalog that is missing, or was set aside, costs the fold of a tail. */

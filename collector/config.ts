@@ -9,6 +9,8 @@ import { formatConfig, readConfig } from '../shared/config.ts'
 import { PacsimileError } from '../shared/errors.ts'
 import { createFileDurably } from '../shared/files.ts'
 import { LOG_LEVELS } from '../shared/log.ts'
+import type { BreakerRule } from './breaker.ts'
+import type { DriftRule } from './drift-rounds.ts'
 import type { ParityShape } from './repository/parity.ts'
 import { STRIPE_BLOCKS_MAX } from './repository/reed-solomon.ts'
 import { RETENTION } from './retention.ts'
@@ -29,6 +31,28 @@ const SCHEMA = z.strictObject({
   keyFile: z.string().min(1).optional(),
   /** Whether a live replica is kept. */
   replica: z.boolean().default(true),
+  /** By AGENT:VOLUME, where it is other than that. */
+  replicaVolumes: z.record(z.string().regex(/^[^:]+:[^:]+$/, 'not AGENT:VOLUME'), z.enum(['full', 'off'])).default({}),
+  /** When a replica is paused because its volume is being lost. */
+  breaker: z
+    .strictObject({
+      /** Percent of the files; 0 for never. */
+      share: z.number().min(0).max(99).default(20),
+      /** Fewer files never count. */
+      files: z.number().int().min(1).default(50),
+      /** Within so many seconds. */
+      seconds: z.number().min(1).max(3600).default(60),
+    })
+    .prefault({}),
+  /** Looking for what somebody wrote into a replica that is not in use. */
+  drift: z
+    .strictObject({
+      /** Every so many hours; 0 for never by itself. */
+      hours: z.number().min(0).default(24),
+      /** What is put aside of a volume, at most. */
+      megabytes: z.number().min(0).default(10_240),
+    })
+    .prefault({}),
   /** Whether it has fifos, sockets and device nodes; devices need root. */
   replicaSpecial: z.boolean().default(false),
   /** Of full packs and segments: so many damaged blocks of a stripe are repaired. */
@@ -60,6 +84,21 @@ function shapeOf(text: string): ParityShape | undefined {
 /** Undefined: files are sealed without. */
 export function parityShape({ parity }: Pick<CollectorConfig, 'parity'>): ParityShape | undefined {
   return shapeOf(parity)
+}
+
+/** Undefined: no volume is paused by itself. */
+export function breakerRule({ breaker }: Pick<CollectorConfig, 'breaker'>): BreakerRule | undefined {
+  const { share, files, seconds } = breaker
+  return share === 0 ? undefined : { share: share / 100, files, windowMs: seconds * 1000 }
+}
+
+export function driftRule({ drift }: Pick<CollectorConfig, 'drift'>): DriftRule {
+  return { everyMs: drift.hours * 3_600_000, bytesMax: drift.megabytes * 1e6 }
+}
+
+/** Of a volume, whether a replica of it is kept. */
+export function keepsReplica({ replica, replicaVolumes }: Pick<CollectorConfig, 'replica' | 'replicaVolumes'>, name: string): boolean {
+  return (replicaVolumes[name] ?? (replica ? 'full' : 'off')) === 'full'
 }
 
 export type CollectorConfig = z.output<typeof SCHEMA>

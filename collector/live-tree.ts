@@ -9,7 +9,7 @@ import type { ByteString } from '../shared/bytes.ts'
 import { type Digest, StreamingDigest } from '../shared/digest.ts'
 import { asPacsimileError, errnoOf, reasonOf } from '../shared/errors.ts'
 import { libc } from '../shared/libc.ts'
-import { childOf, pathBuffer, type RelativePath, showPath } from '../shared/path.ts'
+import { byteString, childOf, pathBuffer, type RelativePath, showPath } from '../shared/path.ts'
 import { undoIdOf } from '../shared/undo-place.ts'
 import type { FileKind } from '../shared/version.ts'
 import type { Side } from './tree-diff.ts'
@@ -29,6 +29,17 @@ const PERMISSION_BITS = 0o7777n
  */
 export async function* liveTree(root: ByteString, path: RelativePath, onUnreadable: (what: Unreadable) => void): AsyncGenerator<Side> {
   yield* sidesBelow(root, path, true, onUnreadable)
+}
+
+/** What is at a path of a directory; undefined where nothing is. @throws io where it cannot be looked at */
+export async function lookAt(root: string, path: RelativePath): Promise<Side | undefined> {
+  try {
+    for await (const side of liveTree(`${byteString(root)}/${path}`, path, () => {})) return side
+  } catch (error) {
+    const cause = error instanceof Error ? error.cause : undefined
+    if (errnoOf(cause) !== 'ENOENT' && errnoOf(cause) !== 'ENOTDIR') throw error
+  }
+  return undefined
 }
 
 function* sidesBelow(at: ByteString, path: RelativePath, isRoot: boolean, onUnreadable: (what: Unreadable) => void): Generator<Side> {

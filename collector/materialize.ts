@@ -84,6 +84,12 @@ export class Materializer {
     this.#directory.close()
   }
 
+  /** By what a system call reaches a path that does not follow its last name. Good until the next operation. */
+  nameOf(path: RelativePath): Buffer {
+    this.#directory.trim()
+    return pathBuffer(this.#directory.at(path))
+  }
+
   /** Makes `path` this version; its parent directories are made where they are missing. */
   async put(path: RelativePath, version: Version): Promise<void> {
     this.#directory.trim()

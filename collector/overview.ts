@@ -6,6 +6,7 @@
 import { millisecondsOf } from '../shared/clock.ts'
 import type { Label } from '../shared/path.ts'
 import { comparePositions, type Position } from '../shared/record.ts'
+import { branchNames, driftsDirectory } from './branch.ts'
 import type { Catalog, VolumeFacts } from './catalog.ts'
 import type { CatchUp } from './catch-up.ts'
 import type { Copies } from './copies.ts'
@@ -14,9 +15,10 @@ import type { EnrolledAgents } from './enrolled-agents.ts'
 import type { Ingest } from './ingest.ts'
 import type { Receiver } from './receiver.ts'
 import type { Replica } from './replica.ts'
+import type { Standing } from './replica-standing.ts'
 import type { ScrubRounds } from './scrub-rounds.ts'
 import type { Session } from './session.ts'
-import type { AgentReport, CollectorStatus, VolumeStatus } from './status.ts'
+import type { AgentReport, CollectorStatus, ReplicaStatus, VolumeStatus } from './status.ts'
 
 export interface OverviewParts {
   readonly dataDir: string
@@ -91,6 +93,12 @@ export class Overview {
     return oldest === undefined ? undefined : Math.max(0, Date.now() - millisecondsOf(oldest.time))
   }
 
+  #replica(agent: Label, volume: Label): ReplicaStatus {
+    const { dataDir, replica } = this.#parts
+    const isKept = replica?.isKept(agent, volume) === true
+    return replicaStatus(isKept ? replica.standing(agent, volume) : undefined, driftsDirectory(dataDir, agent, volume))
+  }
+
   async #volume(agent: Label, facts: VolumeFacts, session: Session | undefined): Promise<VolumeStatus> {
     const { catalog, replica } = this.#parts
     const said = session?.coverage?.volumes.find((volume) => volume.name === facts.name)
@@ -104,8 +112,27 @@ export class Overview {
       reason: said?.reason ?? '',
       gaps: gaps.length,
       lastGapMs: lastGap === undefined ? undefined : millisecondsOf(lastGap.until),
-      replicaPath: replica?.pathOf(agent, facts.name),
+      replicaPath: replica?.isKept(agent, facts.name) === true ? replica.pathOf(agent, facts.name) : undefined,
+      replica: this.#replica(agent, facts.name),
       replicaProblems: replica?.problems(agent, facts.name).size ?? 0,
     }
+  }
+}
+
+/** `standing`: undefined where no replica is kept. `drifts`: directory of what others wrote. */
+function replicaStatus(standing: Standing | undefined, drifts: string): ReplicaStatus {
+  const found = branchNames(drifts).length
+  const { stop, expected } = standing ?? {}
+  const isExpected = expected !== undefined && expected.untilMs > Date.now()
+  return {
+    state: standing === undefined ? 'off' : (stop?.phase ?? 'following'),
+    reason: stop?.reason ?? '',
+    sinceMs: stop?.sinceMs,
+    at: stop?.at,
+    clean: stop?.clean,
+    expectedUntilMs: isExpected ? expected.untilMs : undefined,
+    expectedReason: isExpected ? expected.reason : undefined,
+    drifts: found,
+    driftPath: found === 0 ? undefined : drifts,
   }
 }

@@ -42,7 +42,7 @@ interface Reached extends Position {
   readonly agent: Label
 }
 
-/** Resolves when everything that changed before the call is durable here and in the replica. @throws timeout, agent-unreachable, incomplete */
+/** Resolves when everything that changed before the call is durable here and in the replica. @throws timeout, agent-unreachable, incomplete, replica-stopped */
 export async function wait(parts: ReachParts, asked: WaitRequest, signal: AbortSignal): Promise<{ agents: Reached[] }> {
   if (asked.agent !== undefined) requireEnrolled(parts, asked.agent)
   const agents = asked.agent === undefined ? parts.enrolled.names() : [asked.agent]
@@ -87,7 +87,7 @@ async function waitFor(parts: ReachParts, agent: Label, volume: string, signal: 
   for (;;) {
     try {
       const position = await untilAborted(barrier(parts, agent, volume, signal), signal)
-      await follow(parts, agent, position, signal)
+      await follow(parts, agent, volume, position, signal)
       await requireWholeReplica(parts, agent, volume)
       return { agent, epoch: position.epoch, seq: position.seq }
     } catch (error) {
@@ -118,14 +118,30 @@ function barrier(parts: ReachParts, agent: Label, volume: string, signal: AbortS
 }
 
 /** Resolves when the position is durable, and in the replica where there is one. */
-async function follow(parts: ReachParts, agent: Label, position: Position, signal: AbortSignal): Promise<void> {
+async function follow(parts: ReachParts, agent: Label, volume: string, position: Position, signal: AbortSignal): Promise<void> {
   await untilDurable(parts, agent, position, signal)
   const { replica } = parts
   if (replica === undefined) return
-  while (comparePositions(replica.applied(agent), position) < 0) {
+  const volumes = (await parts.catalog.volumes(agent)).map(({ name }) => name).filter((name) => volume === '' || volume === name)
+  while (!isFollowing(replica, agent, volumes) || comparePositions(replica.applied(agent), position) < 0) {
     signal.throwIfAborted()
     await replica.progress.next(100, signal)
   }
+  // It may have been stopped by what was waited for.
+  isFollowing(replica, agent, volumes)
+}
+
+/** False while one is on its way to where the others are. @throws replica-stopped where one was stopped until somebody decides */
+function isFollowing(replica: Replica, agent: Label, volumes: readonly Label[]): boolean {
+  let isAll = true
+  for (const volume of volumes) {
+    const { stop } = replica.standing(agent, volume)
+    if (stop === undefined || stop.phase === 'off') continue
+    if (stop.phase !== 'catching-up' && stop.phase !== 'checking' && stop.isDrift !== true)
+      throw new PacsimileError('replica-stopped', `The replica of ${agent}:${volume} is ${stop.phase}: ${stop.reason}`)
+    isAll = false
+  }
+  return isAll
 }
 
 async function untilDurable({ catalog }: ReachParts, agent: Label, position: Position, signal: AbortSignal): Promise<void> {

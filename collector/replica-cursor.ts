@@ -23,11 +23,21 @@ export class ReplicaCursor {
 
   /** Undefined where there is none, none that can be read, or one of a replica that was not whole: it is then compared as a whole. */
   read(agent: Label): Position | undefined {
+    const found = this.#read(agent)
+    return found?.whole === true ? { epoch: found.epoch, seq: found.seq } : undefined
+  }
+
+  /** How far it has got, whole or not. */
+  place(agent: Label): Position | undefined {
+    const found = this.#read(agent)
+    return found === undefined ? undefined : { epoch: found.epoch, seq: found.seq }
+  }
+
+  #read(agent: Label): z.output<typeof cursor> | undefined {
     const bytes = readIfPresent(this.#fileOf(agent))
     if (bytes === undefined) return undefined
     try {
-      const { epoch, seq, whole } = cursor.parse(JSON.parse(bytes.toString('utf8')))
-      return whole ? { epoch, seq } : undefined
+      return cursor.parse(JSON.parse(bytes.toString('utf8')))
     } catch {
       return undefined
     }

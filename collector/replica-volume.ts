@@ -7,8 +7,10 @@
  * Invariant: a path that cannot be written is listed and costs nothing else; only a disk that fails as a whole ends the
  * round. It prevents one bad name from keeping a whole archive out of the replica.
  */
+import { lstatSync } from 'node:fs'
 import { errnoOf, PacsimileError, reasonOf } from '../shared/errors.ts'
 import { TEMPORARY_PREFIX } from '../shared/files.ts'
+import { libc } from '../shared/libc.ts'
 import type { Log } from '../shared/log.ts'
 import { childOf, isWithin, type Label, parentOf, type RelativePath, ROOT, showPath } from '../shared/path.ts'
 import { BEFORE_ALL, comparePositions, type Position, type RecordSummary } from '../shared/record.ts'
@@ -41,6 +43,8 @@ export interface ReplicaVolumeParts {
   readonly log: Log
   /** Lets the event loop go when it is time. @throws when it is time to stop */
   readonly breathe: () => Promise<void>
+  /** Puts aside what others wrote to a path. @throws space: it stays where it is */
+  readonly keepAside: (path: RelativePath) => Promise<void>
 }
 
 export class ReplicaVolume {
@@ -51,6 +55,7 @@ export class ReplicaVolume {
   readonly #problems: ReplicaProblems
   readonly #log: Log
   readonly #breathe: () => Promise<void>
+  readonly #keepAside: ReplicaVolumeParts['keepAside']
   /**
    * Paths that were written or removed as records beyond their round made them, and up to which: what is on disk is not
    * what `applied` says.
@@ -67,6 +72,8 @@ export class ReplicaVolume {
   /** Of the round: what was renamed on disk, and what else its records touched. */
   #moved = new MovedDirectories()
   #touched = this.#nothingTouched()
+  /** Of the round: whether something is renamed. */
+  #isMoving = false
 
   constructor(parts: ReplicaVolumeParts) {
     this.#agent = parts.agent
@@ -76,6 +83,7 @@ export class ReplicaVolume {
     this.#problems = parts.problems
     this.#log = parts.log
     this.#breathe = parts.breathe
+    this.#keepAside = parts.keepAside
   }
 
   get rootDescriptor(): number {
@@ -89,6 +97,7 @@ export class ReplicaVolume {
   /** Brings what the records touched up to date. @throws when the disk fails as a whole, or it is time to stop */
   async apply(records: readonly RecordSummary[], basis: RoundBasis): Promise<void> {
     this.#begin()
+    this.#isMoving = records.some(({ kind }) => kind === 'rename')
     for (const path of this.#apart.keys()) this.#touched.addPath(path)
     for (const record of records) {
       const isMoved = record.kind === 'rename' && (await this.#moveOnDisk(record, basis))
@@ -188,6 +197,7 @@ export class ReplicaVolume {
     if (parent !== undefined) this.#directories.add(parent)
     try {
       if (entry === undefined) {
+        await this.#keepUnexpected(path, basis)
         this.#remove(path, basis)
       } else if (entry.version.kind === 'directory') {
         this.#files.makeDirectory(path)
@@ -232,7 +242,22 @@ export class ReplicaVolume {
         if (errnoOf(error) !== 'ENOENT') throw error
       }
     }
+    await this.#keepUnexpected(path, basis)
     await this.#files.put(path, version)
+  }
+
+  /** Before a file is replaced or removed: what is not as it was put here is somebody else's. */
+  async #keepUnexpected(path: RelativePath, basis: RoundBasis): Promise<void> {
+    // Only where what is on disk is certain: nothing is ahead, and this round has brought nothing there.
+    if (!basis.trusted || this.#isMoving || this.#ahead.size > 0 || this.#done.has(path)) return
+    if (libc === undefined || this.#problems.mayConcern(this.#agent, this.#volume, path)) return
+    // Most puts are of new files: a look at the disk spares asking the history.
+    if (!this.#files.hasFile(path)) return
+    const found = lstatSync(this.#files.nameOf(path), { bigint: true, throwIfNoEntry: false })
+    const before = await this.#onDisk(path, basis)
+    const isOurs = before?.kind === 'file' && BigInt(before.size) === found?.size && before.mtimeNs === found.mtimeNs
+    // Of torn content it is not known what the disk holds.
+    if (found !== undefined && !isOurs && !(before !== undefined && isTorn(before))) await this.#keepAside(path)
   }
 
   /** Makes the path a hard link of another name of the same file that is up to date. */

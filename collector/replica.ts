@@ -7,21 +7,31 @@
  * not is listed. It prevents a stand-in that silently lacks files on the day it is needed.
  */
 import { existsSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import type { Digest } from '../shared/digest.ts'
-import { asPacsimileError } from '../shared/errors.ts'
+import { asPacsimileError, PacsimileError } from '../shared/errors.ts'
 import { makeDirectory } from '../shared/files.ts'
 import { libc } from '../shared/libc.ts'
 import type { Log } from '../shared/log.ts'
 import type { Label, RelativePath } from '../shared/path.ts'
 import { BEFORE_ALL, comparePositions, type Position, type RecordSummary } from '../shared/record.ts'
+import { type AgentReplica, agentReplica } from './agent-replica.ts'
+import { branchesDirectory } from './branch.ts'
+import type { MassChange } from './breaker.ts'
 import type { Catalog } from './catalog.ts'
+import type { DriftWork } from './drift.ts'
 import { Follow } from './follow.ts'
 import type { History } from './history.ts'
 import { Materializer } from './materialize.ts'
 import { ReplicaCursor } from './replica-cursor.ts'
+import { ReplicaJudge } from './replica-judge.ts'
+import type { ReplicaParts } from './replica-parts.ts'
 import { ReplicaProblems } from './replica-problems.ts'
-import { ReplicaVolume } from './replica-volume.ts'
+import { ReplicaStandings, type Standing } from './replica-standing.ts'
+import { ReplicaVolume, type ReplicaVolumeParts } from './replica-volume.ts'
+import { RoundGap } from './round-gap.ts'
+import { StoppedVolume } from './stopped-volume.ts'
+import { StoppedVolumes } from './stopped-volumes.ts'
 
 /** Records taken in one round. */
 const ROUND_RECORDS = 2000
@@ -33,21 +43,6 @@ const CURSOR_MS = 1000
 const RETRY_PROBLEMS_MS = 60_000
 const RETRY_MS = 5000
 
-interface AgentReplica {
-  /** Everything up to here is in the files. */
-  applied: Position
-  /** Everything up to here is in the files durably, as the cursor file says. */
-  durable: Position
-  durableAt: number
-  /** After a start or a failure, files may be ahead of the cursor: of what was touched since, nothing is believed until the head is reached. */
-  trusted: boolean
-  /** What is on disk is not known: everything is compared before the next round. */
-  needsWhole: boolean
-  readonly volumes: Map<Label, ReplicaVolume>
-  /** Whether the cursor file says that nothing is missing. */
-  durableWhole: boolean
-}
-
 export class Replica {
   readonly directory: string
   readonly #catalog: Catalog
@@ -55,23 +50,45 @@ export class Replica {
   readonly #log: Log
   readonly #special: boolean
   readonly #cursor: ReplicaCursor
+  readonly #standings: ReplicaStandings
+  readonly #judge: ReplicaJudge | undefined
+  readonly #stopped: StoppedVolumes
+  /** Between two rounds: where something is done that must not meet one half way. */
+  readonly gap: RoundGap
   readonly #agents = new Map<Label, AgentReplica>()
   readonly #problems = new ReplicaProblems()
   readonly #changes = new Follow()
   readonly progress = new Follow()
+  readonly isKept: ReplicaParts['isKept']
+  /** Whoever looks for what others wrote. */
+  drift: DriftWork | undefined
   #dirty = new Set<Label>()
   #sliceStart = 0
   #stop: AbortSignal | undefined
 
-  /** `special`: with fifos, sockets and device nodes. */
-  constructor(parts: { directory: string; catalog: Catalog; history: History; log: Log; special: boolean }) {
+  constructor(parts: ReplicaParts) {
     this.directory = parts.directory
     this.#catalog = parts.catalog
     this.#history = parts.history
     this.#log = parts.log
     this.#special = parts.special
+    this.isKept = parts.isKept
     makeDirectory(parts.directory)
     this.#cursor = new ReplicaCursor(parts.directory)
+    this.#standings = new ReplicaStandings(parts.directory)
+    this.gap = new RoundGap(() => this.#changes.signal())
+    this.#stopped = new StoppedVolumes({
+      standings: this.#standings,
+      log: parts.log,
+      open: (agent, volume) => this.#openStopped(agent, volume),
+      isKnown: (agent) => this.#agents.get(agent)?.needsWhole === false,
+      onEnd: () => this.progress.signal(),
+    })
+    const { rule, catalog, history } = parts
+    this.#judge =
+      rule === undefined
+        ? undefined
+        : new ReplicaJudge({ catalog, history, standings: this.#standings, rule, breathe: () => this.#breathe() })
   }
 
   pathOf(agent: Label, volume: Label): string {
@@ -80,6 +97,10 @@ export class Replica {
 
   applied(agent: Label): Position {
     return this.#agents.get(agent)?.applied ?? this.#cursor.read(agent) ?? BEFORE_ALL
+  }
+
+  standing(agent: Label, volume: Label): Standing {
+    return this.#standings.of(agent, volume)
   }
 
   problems(agent: Label, volume: Label): ReadonlyMap<RelativePath, string> {
@@ -92,26 +113,50 @@ export class Replica {
     this.#changes.signal()
   }
 
+  /**
+   * Changes how a volume stands as `decide` says of how it does, undefined for not at all, and begins with what is to be done then. Only
+   * between two rounds. @throws what `decide` throws
+   */
+  async stand(agent: Label, volume: Label, decide: (standing: Standing) => Partial<Standing> | undefined): Promise<void> {
+    // What is in the files is durable before it is said where they are.
+    const replica = this.#agents.get(agent)
+    if (replica !== undefined) await this.#makeDurable(agent, replica)
+    const change = decide(this.#standings.of(agent, volume))
+    if (change === undefined) return
+    this.#standings.set(agent, volume, change)
+    if (change.accepted !== undefined || change.stop?.clean !== undefined) this.#judge?.forget(agent, volume)
+    if (change.stop !== undefined) {
+      replica?.volumes.get(volume)?.close()
+      replica?.volumes.delete(volume)
+    }
+    if (this.#stop !== undefined) this.#stopped.wake(agent, volume, this.#stop)
+    this.progress.signal()
+  }
+
   /** Follows until the signal is given; then makes the cursors durable. */
   async run(signal: AbortSignal): Promise<void> {
     this.#stop = signal
     this.hint(await this.#catalog.agents())
     let triedMs = performance.now()
     while (!signal.aborted) {
+      await this.gap.open()
       const agents = this.#dirty
       this.#dirty = new Set()
       for (const agent of agents) {
         const isDone = await this.#attempt(agent, async () => !(await this.#round(agent)))
         if (!isDone) this.#dirty.add(agent)
       }
-      if (this.#dirty.size > 0 || signal.aborted) continue
+      if (this.#dirty.size > 0 || this.gap.isAwaited || signal.aborted) continue
       await this.#settleCursors()
+      if (this.gap.isAwaited) continue
       await this.#changes.next(RETRY_PROBLEMS_MS, signal)
       if (performance.now() - triedMs < RETRY_PROBLEMS_MS) continue
       // A busy archive is never without changes, and an idle one still tells that it is covered.
       await this.#retryProblems()
       triedMs = performance.now()
     }
+    this.gap.close()
+    await this.#stopped.end()
     await this.#settleCursors()
     for (const agent of this.#agents.values()) for (const volume of agent.volumes.values()) volume.close()
     this.#agents.clear()
@@ -146,7 +191,9 @@ export class Replica {
     // What is on disk is not known before the comparison is done: no cursor may say otherwise.
     if (agent.needsWhole) return
     if (comparePositions(agent.applied, agent.durable) === 0 && agent.durableWhole === !this.#problems.has(name)) return
-    await this.#sync(agent)
+    // One filesystem holds the whole replica.
+    const [volume] = agent.volumes.values()
+    if (volume !== undefined) await this.#syncFilesystem(volume.rootDescriptor)
     const whole = !this.#problems.has(name)
     this.#cursor.write(name, agent.applied, whole)
     agent.durable = agent.applied
@@ -154,13 +201,10 @@ export class Replica {
     agent.durableAt = Date.now()
   }
 
-  async #sync(agent: AgentReplica): Promise<void> {
-    // One filesystem holds the whole replica.
-    const [volume] = agent.volumes.values()
-    if (volume === undefined) return
+  async #syncFilesystem(descriptor: number): Promise<void> {
     try {
       // Whoever sends is answered meanwhile: behind what others write to the disk this may take minutes.
-      await libc?.filesystemSynced(volume.rootDescriptor)
+      await libc?.filesystemSynced(descriptor)
     } catch (error) {
       // The kernel reports a lost write once, and then success: what is on disk has to be looked at anew.
       for (const [name, other] of this.#agents) {
@@ -180,10 +224,13 @@ export class Replica {
     if (head === undefined) return false
     this.#sliceStart = performance.now()
     const agent = this.#agents.get(name) ?? this.#begin(name, head)
+    const lost = await this.#judge?.judge(name, agent.needsWhole ? this.#cursor.place(name) : agent.applied, head)
+    for (const [volume, change] of lost ?? []) await this.#stopLost(name, volume, change)
     if (agent.needsWhole) {
       await this.#compareWhole(name, agent, head)
       return true
     }
+    if (!agent.isBegun) await this.#beginStopped(name, agent)
     if (comparePositions(agent.applied, head) >= 0) {
       agent.trusted = true
       return false
@@ -201,7 +248,8 @@ export class Replica {
       if (++count >= ROUND_RECORDS) break
     }
     const basis = { applied: agent.applied, until: last, trusted: agent.trusted }
-    for (const [volume, ofVolume] of records) await this.#volumeOf(name, agent, volume).apply(ofVolume, basis)
+    for (const [volume, ofVolume] of records)
+      if (this.#follows(name, volume)) await this.#volumeOf(name, agent, volume).apply(ofVolume, basis)
     agent.applied = last
     this.progress.signal()
     if (Date.now() - agent.durableAt > CURSOR_MS) await this.#makeDurable(name, agent)
@@ -211,35 +259,110 @@ export class Replica {
   }
 
   #begin(name: Label, head: Position): AgentReplica {
-    const stored = this.#cursor.read(name)
-    const agent: AgentReplica = {
-      applied: stored ?? BEFORE_ALL,
-      durable: stored ?? BEFORE_ALL,
-      durableWhole: stored !== undefined,
-      durableAt: 0,
-      trusted: false,
-      needsWhole: stored === undefined || comparePositions(stored, head) > 0,
-      volumes: new Map(),
-    }
+    const agent = agentReplica(this.#cursor.read(name), head)
     this.#agents.set(name, agent)
     return agent
+  }
+
+  /** Whether the volume is to be given what is recorded; begins with what is to be done with it where its configuration has changed. */
+  #follows(agent: Label, volume: Label): boolean {
+    const { stop } = this.#standings.of(agent, volume)
+    const at = { at: BEFORE_ALL, head: BEFORE_ALL, isKnown: false }
+    if (!this.isKept(agent, volume)) {
+      if (stop === undefined) this.#standings.set(agent, volume, { stop: { phase: 'off', reason: '', sinceMs: Date.now(), ...at } })
+      return false
+    }
+    if (stop?.phase === 'off') {
+      this.#standings.set(agent, volume, { stop: { ...stop, phase: 'catching-up', ...at } })
+      if (this.#stop !== undefined) this.#stopped.wake(agent, volume, this.#stop)
+    }
+    return stop === undefined
+  }
+
+  /** Before anything of it is applied. */
+  async #stopLost(agent: Label, volume: Label, { clean, gone, unreadable, files }: MassChange): Promise<void> {
+    const reason = `of ${files} files ${gone} are gone and ${unreadable} cannot be read as DICOM any more, within a minute`
+    await this.stand(agent, volume, ({ stop }) => {
+      // What is being done with it ends first; it does not go on from there.
+      if (stop !== undefined && stop.phase !== 'catching-up') return undefined
+      const { epoch, seq } = this.#catalog.chainEnd(agent) ?? clean
+      const [at, isKnown] = [stop?.at ?? this.applied(agent), stop?.isKnown ?? true]
+      this.#log.error('a mass change: the replica of a volume is paused', { agent, volume, files, gone, unreadable, clean })
+      return { stop: { phase: 'paused', reason, sinceMs: Date.now(), at, head: { epoch, seq }, isKnown, clean } }
+    })
+  }
+
+  /** What is on disk of this agent is known again: goes on with its volumes that do not follow. */
+  async #beginStopped(name: Label, agent: AgentReplica): Promise<void> {
+    for (const { name: volume } of await this.#catalog.volumes(name))
+      if (!this.#follows(name, volume) && this.#stop !== undefined) this.#stopped.wake(name, volume, this.#stop)
+    agent.isBegun = true
+  }
+
+  #openStopped(agent: Label, volume: Label): StoppedVolume {
+    const isStale = (): boolean => this.#agents.get(agent)?.needsWhole !== false
+    const breathe = async (): Promise<void> => {
+      if (isStale()) throw new PacsimileError('io', 'A lost write was reported: everything is looked at anew')
+      await this.#breathe()
+    }
+    const shared = { agent, volume, catalog: this.#catalog, problems: this.#problems, log: this.#log, breathe }
+    return new StoppedVolume({
+      ...shared,
+      standings: this.#standings,
+      root: this.pathOf(agent, volume),
+      branchOf: (name) => join(branchesDirectory(dirname(this.directory), agent, volume), name),
+      drift: this.drift,
+      isHeldBack: () => {
+        const isLost = this.#judge?.hasFound(agent, volume) === true
+        // The next round stops it.
+        if (isLost) this.hint([agent])
+        return isLost
+      },
+      openFiles: () => this.#openFiles(agent, volume),
+      openVolume: () => this.#openVolume(shared),
+      applied: () => this.applied(agent),
+      between: (act) => this.gap.in(act),
+      progress: () => this.progress.next(RETRY_MS, this.#stop),
+      handOver: (opened) => this.#agents.get(agent)?.volumes.set(volume, opened),
+      sync: (descriptor) => this.#syncFilesystem(descriptor),
+      isStale,
+    })
   }
 
   #volumeOf(name: Label, agent: AgentReplica, volume: Label): ReplicaVolume {
     const known = agent.volumes.get(volume)
     if (known !== undefined) return known
-    const root = this.pathOf(name, volume)
-    if (!existsSync(root)) makeDirectory(root)
-    const files = new Materializer(root, (digest) => this.#readChunk(digest), { setuid: false, special: this.#special })
-    const parts = { agent: name, volume, files, catalog: this.#catalog, problems: this.#problems, log: this.#log }
-    const opened = new ReplicaVolume({ ...parts, breathe: () => this.#breathe() })
+    const shared = { agent: name, volume, catalog: this.#catalog, problems: this.#problems, log: this.#log }
+    const opened = this.#openVolume({ ...shared, breathe: () => this.#breathe() })
     agent.volumes.set(volume, opened)
     return opened
   }
 
+  #openVolume(parts: Omit<ReplicaVolumeParts, 'files' | 'keepAside'>): ReplicaVolume {
+    const { agent, volume } = parts
+    const keepAside = async (path: RelativePath): Promise<void> => this.drift?.keep(agent, volume, path)
+    return new ReplicaVolume({ ...parts, files: this.#openFiles(agent, volume), keepAside })
+  }
+
+  #openFiles(agent: Label, volume: Label): Materializer {
+    const root = this.pathOf(agent, volume)
+    if (!existsSync(root)) makeDirectory(root)
+    return new Materializer(root, (digest) => this.#readChunk(digest), { setuid: false, special: this.#special })
+  }
+
   async #compareWhole(name: Label, agent: AgentReplica, head: Position): Promise<void> {
+    // Whoever works on one of its volumes ends first, for what he knows is no more so.
+    if (this.#stopped.isBusy(name)) {
+      await this.progress.next(RETRY_MS, this.#stop)
+      return
+    }
     agent.trusted = false
-    for (const volume of await this.#catalog.volumes(name)) await this.#volumeOf(name, agent, volume.name).compare(head)
+    agent.isBegun = false
+    for (const { name: volume } of await this.#catalog.volumes(name)) {
+      const { stop } = this.#standings.of(name, volume)
+      if (stop !== undefined) this.#standings.set(name, volume, { stop: { ...stop, isKnown: false } })
+      if (this.#follows(name, volume)) await this.#volumeOf(name, agent, volume).compare(head)
+    }
     agent.applied = { epoch: head.epoch, seq: head.seq }
     agent.needsWhole = false
     this.progress.signal()

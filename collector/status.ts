@@ -1,6 +1,9 @@
 /** What `pacsimile status` shows: one document, made by the running collector. */
+
+import type { Position } from '../shared/record.ts'
 import type { FoldProgress } from './catch-up.ts'
 import type { CopyReport } from './copier.ts'
+import type { Standing } from './replica-standing.ts'
 import type { ScrubStatus } from './scrub-rounds.ts'
 
 export interface VolumeStatus {
@@ -13,9 +16,29 @@ export interface VolumeStatus {
   readonly reason: string
   readonly gaps: number
   readonly lastGapMs: number | undefined
+  /** Undefined where none is kept. */
   readonly replicaPath: string | undefined
+  readonly replica: ReplicaStatus
   /** Paths that the replica could not be given. */
   readonly replicaProblems: number
+}
+
+export interface ReplicaStatus {
+  /** What is done with it; `following` where it is kept and nothing is the matter. */
+  readonly state: 'following' | NonNullable<Standing['stop']>['phase']
+  /** Why it is stopped; may be empty. */
+  readonly reason: string
+  readonly sinceMs: number | undefined
+  /** Everything up to here is in the files; undefined where it follows. */
+  readonly at: Position | undefined
+  /** Of a mass change: the last point before it. */
+  readonly clean: Position | undefined
+  /** Until when a mass change is expected, and why. */
+  readonly expectedUntilMs: number | undefined
+  readonly expectedReason: string | undefined
+  /** How often others' writing was found and put aside, and where it is; undefined where nothing was. */
+  readonly drifts: number
+  readonly driftPath: string | undefined
 }
 
 export interface AgentReport {

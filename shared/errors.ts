@@ -106,6 +106,12 @@ export const ERRORS = {
   },
   'space': { exit: 14, retryable: true, advice: 'Free space on the named filesystem.' },
   'unsupported': { exit: 15, retryable: false, advice: 'This platform or filesystem lacks what was asked for.' },
+  'replica-stopped': {
+    exit: 16,
+    retryable: false,
+    advice:
+      'Applying to the replica of this volume is stopped; the history goes on. `pacsimile status` says why; `pacsimile replica resume` or `replica rewind` decides.',
+  },
 } as const satisfies Record<string, ErrorMeaning>
 
 export type ErrorCode = keyof typeof ERRORS

@@ -23,6 +23,13 @@ type Question =
   | 'copyAdd'
   | 'copyRemove'
   | 'copyVerify'
+  | 'replicaResume'
+  | 'replicaRewind'
+  | 'replicaExpect'
+  | 'replicaCheck'
+  | 'failoverStanding'
+  | 'failoverBegin'
+  | 'failoverEnd'
 
 /** @throws collector-unreachable, or what the collector throws */
 export function askCollector(data: string, question: Question, body: object): Promise<unknown> {

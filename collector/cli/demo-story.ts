@@ -190,6 +190,11 @@ export class DemoStory {
     await this.#site.patiently('wait', 'pacs1', '--data', this.#site.data)
   }
 
+  /** Everything is in the history, whatever becomes of the replica. */
+  async #recorded(name: string): Promise<void> {
+    await this.#site.patiently('mark', TARGET, name, '--data', this.#site.data)
+  }
+
   async #disaster(signal: AbortSignal): Promise<{ truth: Truth; at: string; repositoryBytes: number }> {
     await this.#settled()
     const truth = truthOf(this.#archive.root)
@@ -200,9 +205,12 @@ export class DemoStory {
     this.#say(`   ${showLocalTime(ms)}: all is well. Independently of Pacsimile, the demo notes`)
     this.#say(`   what the archive holds: ${showCount(truth.size, 'path')}, with SHA-256, mode, owner and times of each`)
     const { locked, deleted } = this.#archive.encryptEverything()
-    await this.#settled()
+    await this.#recorded('ransomware')
     this.#say(`   one second later: ${showCount(locked, 'image')} overwritten and renamed, ${deleted} deleted, and the index.`)
-    this.#say('   The replica has followed faithfully: it shows what is. The history knows what was.')
+    // The breaker may need a moment more than the history.
+    await this.#site.patiently('replica', 'rewind', TARGET, '--data', this.#site.data)
+    this.#say('   The history has all of it. The replica was paused when it saw what happened, and is rewound to the moment before:')
+    this.#say(`   $ pacsimile replica rewind ${TARGET}`)
     return { truth, at: new Date(ms).toISOString(), repositoryBytes }
   }
 
@@ -261,7 +269,7 @@ export class DemoStory {
   async stay(before: string, signal: AbortSignal): Promise<void> {
     this.#site.start('collector')
     // Once the agent has found the collector again, what is changed by hand is seen at once.
-    await this.#settled()
+    await this.#recorded('again')
     const program = launcher()
     this.#say()
     this.#say(paint('bold', 'Collector and agent are running again; Ctrl-C ends them. Try:'))

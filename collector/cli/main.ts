@@ -16,6 +16,7 @@ import { reportError } from './command-error.ts'
 import { copyCommand } from './copy-command.ts'
 import { demoCommand } from './demo-command.ts'
 import { diffCommand } from './diff-command.ts'
+import { failoverCommand } from './failover-command.ts'
 import { findCommand } from './find-command.ts'
 import { historyCommand } from './history-command.ts'
 import { holdCommand } from './hold-command.ts'
@@ -26,6 +27,7 @@ import { markCommand, marksCommand } from './mark-command.ts'
 import { endWithoutReader } from './output.ts'
 import { pruneCommand } from './prune-command.ts'
 import { rebuildCommand } from './rebuild-command.ts'
+import { replicaCommand } from './replica-command.ts'
 import { restoreCommand } from './restore-command.ts'
 import { scrubCommand } from './scrub-command.ts'
 import { statusCommand } from './status-command.ts'
@@ -50,6 +52,8 @@ const COMMANDS = [
   markCommand,
   marksCommand,
   restoreCommand,
+  replicaCommand,
+  failoverCommand,
   checkCommand,
   scrubCommand,
   rebuildCommand,

@@ -6,7 +6,6 @@
  */
 import type { Argv } from 'yargs'
 import { millisecondsOf } from '../../shared/clock.ts'
-import { PacsimileError } from '../../shared/errors.ts'
 import { label } from '../../shared/path.ts'
 import type { Mark } from '../marks.ts'
 import { showLocalTime, showMoment } from '../point.ts'
@@ -18,7 +17,7 @@ import { dataOption, historyOptions, jsonOption, withExamples } from './options.
 import { note, paint, say } from './output.ts'
 import { openSource } from './source.ts'
 import { type Column, sayTable } from './table.ts'
-import { parseTarget, type Target } from './target.ts'
+import { parseVolume } from './target.ts'
 
 const COLUMNS: readonly Column[] = [{ title: 'TIME' }, { title: 'AGE' }, { title: 'SEQ' }, { title: 'MARK' }]
 const VOLUME = { type: 'string', demandOption: true, describe: 'AGENT:VOLUME' } as const
@@ -36,7 +35,7 @@ export function markCommand(yargs: Argv): Argv {
         'mark pacs1:images before-upgrade    # later: pacsimile restore pacs1:images --at mark:before-upgrade …',
       ),
     async ({ data, json, target, name, timeout }) => {
-      const { agent, volume } = parseVolume(target)
+      const { agent, volume } = parseVolume(target, 'A mark')
       const asked = { agent, volume, name: label(name, 'The name'), timeoutMs: parseDuration(timeout, '--timeout') }
       await expectVolume(data, agent, volume)
       const { epoch, seq, time } = (await askCollector(data, 'mark', asked)) as { epoch: number; seq: number; time: string }
@@ -53,7 +52,7 @@ export function marksCommand(yargs: Argv): Argv {
     'The moments of a volume that were given a name, oldest first',
     (options) => withExamples(jsonOption(historyOptions(options)).positional('target', VOLUME), 'marks pacs1:images'),
     async ({ data, repository, keyFile, checkpoint, json, target }) => {
-      const { agent, volume } = parseVolume(target)
+      const { agent, volume } = parseVolume(target, 'A mark')
       await using source = await openSource({ data, repository, keyFile, checkpoint })
       const marks = await source.marks(agent, volume)
       if (json) for (const mark of marks) sayJson(markFields(mark))
@@ -61,12 +60,6 @@ export function marksCommand(yargs: Argv): Argv {
       else sayTable(COLUMNS, marks.map(markRow))
     },
   )
-}
-
-function parseVolume(text: string): Target {
-  const target = parseTarget(text)
-  if (target.path !== '') throw new PacsimileError('usage', 'A mark is of a whole volume: AGENT:VOLUME')
-  return target
 }
 
 function markRow({ name, time, position }: Mark): string[] {

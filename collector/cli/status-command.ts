@@ -4,7 +4,9 @@
  * What is not known is shown as `?`, never as zero. It prevents an agent that is away from looking as if it had nothing to send.
  */
 import type { Argv } from 'yargs'
+import { ERRORS } from '../../shared/errors.ts'
 import { showPath } from '../../shared/path.ts'
+import { showLocalTime } from '../point.ts'
 import type { ScrubStatus } from '../scrub-rounds.ts'
 import type { AgentReport, CollectorStatus, VolumeStatus } from '../status.ts'
 import { askCollector } from './admin-call.ts'
@@ -46,6 +48,7 @@ export function statusCommand(yargs: Argv): Argv {
       const status = (await askCollector(data, 'status', {})) as CollectorStatus
       if (json) sayJson(statusFields(status))
       else saySummary(status)
+      if (volumesOf(status).some(({ volume }) => isLost(volume))) process.exitCode = ERRORS['replica-stopped'].exit
     },
   )
 }
@@ -78,16 +81,42 @@ function saySummary(status: CollectorStatus): void {
   }
   say()
   sayTable(AGENT_COLUMNS, status.agents.map(agentRow))
-  const volumes = status.agents.flatMap((agent) => agent.volumes.map((volume) => ({ agent: agent.name, volume })))
+  const volumes = volumesOf(status)
   if (volumes.length === 0) return
   say()
   sayTable(VOLUME_COLUMNS, volumes.map(volumeRow))
   for (const { agent, volume } of volumes) {
     const name = `${agent}:${volume.name}`
+    sayReplica(name, volume)
     if (volume.reason !== '') say(paint('dim', `${name}: ${volume.reason}`))
     if (volume.replicaProblems > 0)
       say(paint('yellow', `${name}: ${showCount(volume.replicaProblems, 'path')} could not be brought into the replica`))
   }
+}
+
+function volumesOf(status: CollectorStatus): { readonly agent: string; readonly volume: VolumeStatus }[] {
+  return status.agents.flatMap((agent) => agent.volumes.map((volume) => ({ agent: agent.name, volume })))
+}
+
+/** Whether a mass change holds its replica, and somebody has to decide. */
+function isLost({ replica }: VolumeStatus): boolean {
+  return replica.state === 'paused' && replica.clean !== undefined
+}
+
+function sayReplica(name: string, volume: VolumeStatus): void {
+  const { state, reason, sinceMs, at, clean, expectedUntilMs, expectedReason, drifts, driftPath } = volume.replica
+  if (expectedUntilMs !== undefined)
+    say(paint('yellow', `${name}: a mass change is expected until ${showLocalTime(expectedUntilMs)} (${expectedReason})`))
+  if (drifts > 0)
+    say(paint('yellow', `${name}: others wrote into the replica, ${showCount(drifts, 'time')}: what they wrote is in ${driftPath}`))
+  if (state === 'following' || state === 'off') return
+  const since = sinceMs === undefined ? '' : ` since ${showAge(sinceMs)}`
+  const stands = at === undefined ? '' : `, at seq:${at.epoch}:${at.seq}`
+  say(paint(isLost(volume) ? 'red' : 'yellow', `${name}: the replica is ${state}${since}${stands}${reason === '' ? '' : `: ${reason}`}`))
+  if (!isLost(volume) || clean === undefined) return
+  const point = `seq:${clean.epoch}:${clean.seq}`
+  say(`  the last clean point is ${point} (for \`restore --at\` too); the history goes on`)
+  say(`  \`pacsimile replica rewind ${name}\` goes back to it, \`pacsimile replica resume ${name}\` applies what came since`)
 }
 
 function scrubLine({ startedMs, verifiedBytes, totalBytes, allVerifiedSinceMs, repaired }: ScrubStatus): string {
@@ -122,5 +151,10 @@ function showSkew(ms: number | undefined): string {
 function volumeRow({ agent, volume }: { readonly agent: string; readonly volume: VolumeStatus }): string[] {
   const gaps =
     volume.gaps === 0 || volume.lastGapMs === undefined ? String(volume.gaps) : `${volume.gaps}, last ${showAge(volume.lastGapMs)}`
-  return [`${agent}:${volume.name}`, volume.state, volume.mode, gaps, volume.replicaPath ?? 'off', showPath(volume.root)]
+  return [`${agent}:${volume.name}`, volume.state, volume.mode, gaps, replicaText(volume), showPath(volume.root)]
+}
+
+function replicaText({ replicaPath, replica }: VolumeStatus): string {
+  if (replicaPath === undefined) return 'off'
+  return replica.state === 'following' ? replicaPath : `${replicaPath} (${replica.state})`
 }

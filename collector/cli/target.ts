@@ -27,6 +27,13 @@ export function parseTarget(text: string): Target {
   }
 }
 
+/** `what` is of a whole volume. @throws usage */
+export function parseVolume(text: string, what: string): Target {
+  const target = parseTarget(text)
+  if (target.path !== '') throw new PacsimileError('usage', `${what} is of a whole volume: AGENT:VOLUME`)
+  return target
+}
+
 export function showTarget({ agent, volume, path }: Target): string {
   return path === '' ? `${agent}:${volume}` : `${agent}:${volume}/${showPath(path)}`
 }

@@ -22,7 +22,7 @@ import type { CopyReport } from '../../collector/copier.ts'
 import type { CopyVerifyReport } from '../../collector/copy-verify.ts'
 import type { RestoreReport } from '../../collector/restore.ts'
 import type { ScrubReport } from '../../collector/scrub.ts'
-import type { CollectorStatus } from '../../collector/status.ts'
+import type { CollectorStatus, ReplicaStatus } from '../../collector/status.ts'
 import { sideOf } from '../../collector/tree-diff.ts'
 import { NO_DIGEST } from '../../shared/digest.ts'
 import { serveLocal } from '../../shared/local-api.ts'
@@ -57,6 +57,17 @@ function fieldsOf(...answers: unknown[]): string[] {
   return [...found].sort()
 }
 
+const REPLICA: ReplicaStatus = {
+  state: 'rewinding',
+  reason: 'r',
+  sinceMs: 1,
+  at: { epoch: 1, seq: 2 },
+  clean: { epoch: 1, seq: 1 },
+  expectedUntilMs: 1,
+  expectedReason: 'move',
+  drifts: 1,
+  driftPath: '/drift',
+}
 const UNREADABLE = relativePath('x\xff')
 const METADATA = { mode: 0o644, uid: 0, gid: 0, mtimeNs: 1n, ctimeNs: 1n, inode: 1n, links: 1 }
 const VERSIONS: Version[] = [
@@ -254,10 +265,19 @@ describe('docs/json.md names exactly the fields of', () => {
       scrub: { startedMs: 1, verifiedBytes: 1, totalBytes: 1, allVerifiedSinceMs: 1, repaired: 1 },
       copies: [COPY],
       agents: [
-        { ...agent, pending: 0, spoolBytes: 0, lagMs: 0, volumes: [{ ...volume, lastGapMs: 1, replicaPath: '/r', replicaProblems: 0 }] },
+        {
+          ...agent,
+          pending: 0,
+          spoolBytes: 0,
+          lagMs: 0,
+          volumes: [{ ...volume, lastGapMs: 1, replicaPath: '/r', replicaProblems: 0, replica: REPLICA }],
+        },
       ],
     }
+    const standing = { accepted: { epoch: 0, seq: 0 }, expected: { fromMs: 1, untilMs: 2, reason: 'move' } }
+    const stop = { phase: 'paused', reason: 'r', sinceMs: 1, at: { epoch: 1, seq: 2 }, head: { epoch: 1, seq: 3 }, isKnown: true }
     const data = await serveHistory(new FakeHistory(), {
+      replicaResume: () => Promise.resolve({ ...standing, stop: { ...stop, clean: { epoch: 1, seq: 1 } } }),
       status: () => Promise.resolve(status),
       copies: () => Promise.resolve([COPY]),
       copyAdd: () => Promise.resolve({}),
@@ -265,6 +285,9 @@ describe('docs/json.md names exactly the fields of', () => {
       wait: () => Promise.resolve({ agents: [{ agent: 'pacs1', epoch: 1, seq: 1 }] }),
     })
     expect(fieldsOf(await answer('status', '--data', data))).toEqual(documented('status'))
+    const resumed = await answer('replica', 'resume', 'pacs1:images', '--data', data)
+    const nulls = fieldsOf({ ...(resumed as object), at: null, clean: null })
+    expect([...new Set([...nulls, ...fieldsOf(resumed)])].sort()).toEqual(documented('replica resume'))
     expect(fieldsOf(await answer('wait', '--data', data))).toEqual(documented('wait'))
     expect(fieldsOf(await answer('copy', 'list', '--data', data))).toEqual(documented('copy list'))
     expect(fieldsOf(await answer('copy', 'verify', 'usb', '--data', data))).toEqual(documented('copy verify'))

@@ -1,5 +1,5 @@
 /** Hard links in the replica: names of one file are names of one file there, whichever round brings which of them. */
-import { lstatSync } from 'node:fs'
+import { existsSync, lstatSync } from 'node:fs'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
@@ -178,6 +178,7 @@ describe('hard links in the replica', () => {
         }
         await site.reach()
         expect(walkTree(site.root)).toEqual(await restoredHead(store, writer))
+        expect(existsSync(join(site.root, '../../../replica-drift')), 'nobody else wrote').toBe(false)
         await site.stop()
         await store.stop()
       }),

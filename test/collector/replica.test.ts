@@ -83,6 +83,7 @@ describe('the replica', () => {
         await running.reach(writer)
         const root = walkTree(join(directory, writer.agent, VOLUME))
         expect(root).toEqual(await restoredHead(store, writer))
+        expect(existsSync(join(directory, '../replica-drift')), 'nobody else wrote').toBe(false)
         await running.stop()
         await store.stop()
       }),

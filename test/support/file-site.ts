@@ -20,7 +20,7 @@ export async function site({ special = false } = {}): Promise<FileSite> {
   const store = await Store.open()
   const writer = new JournalWriter()
   const directory = join(scratchDirectory(), 'replica')
-  const running = new RunningReplica(store, directory, special)
+  const running = new RunningReplica(store, directory, { special })
   const follow = async (): Promise<void> => {
     await store.send(writer)
     await running.reach(writer)

@@ -1,4 +1,5 @@
 /** A store whose replica holds what was written so far, to be held against a restore. */
+import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect } from 'vitest'
 import { JournalWriter, VOLUME } from './journal-writer.ts'
@@ -35,4 +36,5 @@ export async function follow({ store, writer, running }: FollowedStore): Promise
 
 export async function expectEqual({ store, writer, root }: FollowedStore): Promise<void> {
   expect(walkTree(root)).toEqual(await restoredHead(store, writer))
+  expect(existsSync(join(root, '../../../replica-drift')), 'nobody else wrote').toBe(false)
 }

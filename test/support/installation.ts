@@ -5,7 +5,7 @@
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync } from 'node:fs'
+import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { onTestFinished } from 'vitest'
@@ -121,11 +121,23 @@ export class Installation {
     )
   }
 
-  #start(name: string, args: readonly string[], environment: Readonly<Record<string, string>> = {}): void {
+  /** The replica follows whatever becomes of the archive: for tests that tear down trees at random. Before the collector starts. */
+  withoutBreaker(): void {
+    const file = join(this.data, 'collector.toml')
+    writeFileSync(file, readFileSync(file, 'utf8').replace(/^share = .*$/m, 'share = 0'))
+  }
+
+  /** A command that goes on beside the test. */
+  start(name: string, args: readonly string[]): ChildProcess {
+    return this.#start(name, args)
+  }
+
+  #start(name: string, args: readonly string[], environment: Readonly<Record<string, string>> = {}): ChildProcess {
     const log = openSync(join(this.directory, `${name}.log`), 'a')
     const child = spawn(EXECUTABLE, args, { stdio: ['ignore', log, log], env: { ...process.env, ...environment } })
     closeSync(log)
     this.#processes.set(name, child)
+    return child
   }
 
   log(name: string): string {

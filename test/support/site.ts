@@ -81,6 +81,8 @@ export interface SiteOptions {
   /** fanotify is what an agent takes by itself, as root. */
   readonly watch?: Watch
   readonly environment?: Readonly<Record<string, string>>
+  /** Whether a mass change stops the replica. */
+  readonly hasBreaker?: boolean
 }
 
 export interface RestoreOptions {
@@ -106,6 +108,7 @@ export class Site {
   static async make(options: SiteOptions, prepare?: (installation: Installation) => void): Promise<Site> {
     const installation = await Installation.make()
     const site = new Site(installation, options)
+    if (options.hasBreaker !== true) installation.withoutBreaker()
     installation.startCollector()
     await installation.until('status', '--data', installation.data)
     prepare?.(installation)

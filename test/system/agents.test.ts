@@ -10,6 +10,7 @@ const AGENTS = ['pacs1', 'pacs2', 'pacs3']
 describe('several agents at once', () => {
   it('each have their own history and replica, also with the same volume name and the same content', async () => {
     const installation = await Installation.make()
+    installation.withoutBreaker()
     installation.startCollector()
     await installation.until('status', '--data', installation.data)
     const sources = new Map(AGENTS.map((agent) => [agent, join(installation.directory, `source-${agent}`)]))

@@ -14,6 +14,7 @@ const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout
 describe(`kill -9 at random moments (PACSIMILE_SEED=${SEED})`, () => {
   it(`loses nothing acknowledged in ${ROUNDS} rounds of agent and collector, and the replica is equal at the end`, async () => {
     const installation = await Installation.make()
+    installation.withoutBreaker()
     const source = join(installation.directory, 'source')
     installation.startCollector()
     await installation.until('status', '--data', installation.data)

@@ -26,6 +26,7 @@ describe(`a random workload (PACSIMILE_SEED=${SEED})`, () => {
   it('can be restored at 20 random points, byte for byte, from the collector, from the bare repository, and by another program', async () => {
     const installation = await Installation.make()
     const source = join(installation.directory, 'source')
+    installation.withoutBreaker()
     installation.startCollector()
     await installation.until('status', '--data', installation.data)
     installation.enroll('pacs1', source)
