@@ -4,9 +4,10 @@ import { defineConfig } from 'vitest/config'
  * Three projects, one after the other. Unit tests share the cores; system tests start real processes. Those of what is fast, waits for
  * nobody, or is hit by a fault at a step that is counted, run one file at a time with nothing beside them; the others wait for timers and disks for most of their time, two at once.
  */
-const PATIENT = `agent-heal agents bucket copies copy-care damage decay decay-everywhere hostile in-place looking prune restore-kill scrub stand-in`
-  .split(/\s+/)
-  .map((name) => `test/system/${name}.test.ts`)
+const PATIENT =
+  `agent-heal agents bucket copies copy-care damage decay decay-everywhere hostile in-place looking prune restore-kill scrub stand-in`
+    .split(/\s+/)
+    .map((name) => `test/system/${name}.test.ts`)
 
 export default defineConfig({
   test: {

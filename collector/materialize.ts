@@ -4,7 +4,6 @@
  * Invariant: a file gets its name only when every byte of it was verified; what it replaces is replaced by rename(2), so
  * that a reader sees the old file or the new one. Metadata comes last. It prevents half-written files under real names.
  */
-
 import { randomBytes } from 'node:crypto'
 import {
   closeSync,

@@ -148,7 +148,8 @@ export class Replica {
       }
       if (this.#dirty.size > 0 || this.gap.isAwaited || signal.aborted) continue
       await this.#settleCursors()
-      if (this.gap.isAwaited) continue
+      // What was hinted at meanwhile has woken nobody.
+      if (this.#dirty.size > 0 || this.gap.isAwaited) continue
       await this.#changes.next(RETRY_PROBLEMS_MS, signal)
       if (performance.now() - triedMs < RETRY_PROBLEMS_MS) continue
       // A busy archive is never without changes, and an idle one still tells that it is covered.
@@ -194,6 +195,8 @@ export class Replica {
     // One filesystem holds the whole replica.
     const [volume] = agent.volumes.values()
     if (volume !== undefined) await this.#syncFilesystem(volume.rootDescriptor)
+    // Another sync has failed meanwhile.
+    if (agent.needsWhole) return
     const whole = !this.#problems.has(name)
     this.#cursor.write(name, agent.applied, whole)
     agent.durable = agent.applied
