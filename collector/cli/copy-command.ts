@@ -4,7 +4,7 @@
  * Each is asked of the running collector, and done on its data directory where none runs. Invariant: taking a copy away from the
  * list never touches what is there. It prevents the one place that is left from being emptied by a mistyped name.
  */
-import { existsSync, statSync } from 'node:fs'
+import { statSync } from 'node:fs'
 import type { Argv } from 'yargs'
 import { label } from '../../shared/path.ts'
 import type { CopyReport } from '../copier.ts'
@@ -89,11 +89,16 @@ function addCommand(yargs: Argv): Argv {
 const SAME_DISK =
   'the copy lies on the same filesystem as the repository, and does not outlive it. Is the disk mounted that it was meant for? (`pacsimile copy remove` takes it back)'
 
+/** Only a hint: where it cannot be known, there is none, and the copy is made all the same. */
 async function isOnSameDisk(data: string, url: string): Promise<boolean> {
   if (!url.startsWith('fs:')) return false
   const { readCollectorConfig } = await import('../config.ts')
-  const [copy, repository] = [url.slice('fs:'.length), readCollectorConfig(await dataDirectory(data)).repository]
-  return existsSync(copy) && statSync(copy).dev === statSync(repository).dev
+  try {
+    const { repository } = readCollectorConfig(await dataDirectory(data))
+    return statSync(url.slice('fs:'.length)).dev === statSync(repository).dev
+  } catch {
+    return false
+  }
 }
 
 async function addOnData(data: string, named: NamedDefinition): Promise<void> {
