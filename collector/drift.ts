@@ -12,7 +12,7 @@ import { byteString, type Label, pathBuffer, type RelativePath } from '../shared
 import type { Position } from '../shared/record.ts'
 import { type BranchEntry, type PathState, stateOf } from './branch.ts'
 import type { Catalog } from './catalog.ts'
-import { type FrozenReplica, replicaSides, writtenInto } from './failover-tree.ts'
+import { type FrozenReplica, replicaSides, withoutLabels, writtenInto } from './failover-tree.ts'
 import { holdsChunk } from './held-chunk.ts'
 import { lookAt } from './live-tree.ts'
 import type { Side } from './tree-diff.ts'
@@ -51,7 +51,7 @@ export async function driftOf(parts: DriftParts, at: Position, suspects: readonl
   for (const path of suspects) {
     const unknown = new Set<RelativePath>()
     const before = stateOrNone(await expectedAt(parts, path, at, unknown))
-    const after = stateOrNone(await lookAt(parts.directory, path))
+    const after = stateOrNone(await lookAtReplica(parts.directory, path))
     // What the history has no content of: whatever is there is left.
     if (!unknown.has(path) && !isAlike(before, after)) found.push({ path, before, after, isTimeOnly: false })
     await parts.breathe()
@@ -65,6 +65,12 @@ function depthOf(path: RelativePath): number {
 
 function stateOrNone(side: Side | undefined): PathState | null {
   return side === undefined ? null : stateOf(side)
+}
+
+/** Without what the replica has none of. */
+async function lookAtReplica(directory: string, path: RelativePath): Promise<Side | undefined> {
+  const side = await lookAt(directory, path)
+  return side === undefined ? undefined : withoutLabels(side)
 }
 
 async function expectedAt(parts: DriftParts, path: RelativePath, at: Position, unknown: Set<RelativePath>): Promise<Side | undefined> {

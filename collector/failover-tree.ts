@@ -29,7 +29,8 @@ export interface FrozenReplica {
 }
 
 const SETUID_SETGID = 0o6000
-const CAPABILITIES = 'security.capability'
+/** What the replica has none of, and the system may give everything: labels, capabilities. */
+const SECURITY = 'security.'
 
 /** Parents before what is in them. */
 export async function* writtenInto(frozen: FrozenReplica, onUnreadable: (what: Unreadable) => void): AsyncGenerator<BranchEntry> {
@@ -65,7 +66,10 @@ async function* foundSides({ directory, lightly }: FrozenReplica, onUnreadable: 
     // What an interrupted write of ours left, perhaps a directory.
     if (passed !== undefined && isWithin(side.path, passed)) continue
     if (nameOf(side.path).startsWith(TEMPORARY_PREFIX)) passed = side.path
-    else yield lightly === undefined || side.kind !== 'file' ? side : { ...side, digest: () => tellChanged(directory, side.path, lightly) }
+    else
+      yield lightly === undefined || side.kind !== 'file'
+        ? withoutLabels(side)
+        : { ...withoutLabels(side), digest: () => tellChanged(directory, side.path, lightly) }
   }
 }
 
@@ -85,8 +89,12 @@ export async function* replicaSides(frozen: FrozenReplica, unknown: Set<Relative
   }
 }
 
+export function withoutLabels(side: Side): Side {
+  return { ...side, xattrs: side.xattrs.filter(({ name }) => !name.startsWith(SECURITY)) }
+}
+
 function withoutRights(version: Version): Version {
-  const xattrs = version.xattrs.filter(({ name }) => name !== CAPABILITIES)
+  const xattrs = version.xattrs.filter(({ name }) => !name.startsWith(SECURITY))
   return { ...version, xattrs, mode: version.kind === 'directory' ? version.mode : version.mode & ~SETUID_SETGID }
 }
 

@@ -71,7 +71,7 @@ class Stand {
   }
 }
 
-describe('a mass change', () => {
+describe('a mass change', { timeout: 60_000 }, () => {
   it('is an encrypting process, from its first file on; rewound and resumed the replica equals a restore', async () => {
     const stand = await Stand.of(10)
     const { archive } = stand
