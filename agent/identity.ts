@@ -7,7 +7,7 @@
  */
 import { join } from 'node:path'
 import type { PeerCertificate } from 'node:tls'
-import { parseCertificate, roleOf } from '../shared/certificate.ts'
+import { checkCollectorRole } from '../shared/certificate.ts'
 import { PacsimileError } from '../shared/errors.ts'
 import { makeDirectory, readIfPresent, writeFileDurably } from '../shared/files.ts'
 
@@ -60,10 +60,4 @@ export function readIdentity(stateDir: string): AgentIdentity {
 export function tlsOptions(stateDir: string): AgentTlsOptions {
   const { key, certificate, authority } = readIdentity(stateDir)
   return { ca: authority, cert: certificate, key, minVersion: 'TLSv1.3', checkServerIdentity: checkCollectorRole }
-}
-
-/** In place of Node's own check, which compares host names. The chain was verified before. */
-export function checkCollectorRole(host: string, certificate: PeerCertificate): Error | undefined {
-  if (roleOf(parseCertificate(certificate.raw))?.kind === 'collector') return undefined
-  return new PacsimileError('not-trusted', `The server at ${host} is not a collector: its certificate does not say so`)
 }

@@ -3,17 +3,18 @@
  */
 import { z } from 'zod'
 import { digestFromHex } from '../shared/digest.ts'
-import { PacsimileError } from '../shared/errors.ts'
 import { CHUNK_BYTES_MAX, PATH_BYTES_MAX } from '../shared/limits.ts'
 import type { LocalRoute, LocalRoutes } from '../shared/local-api.ts'
-import { type Label, label, relativePath } from '../shared/path.ts'
+import { type Label, label } from '../shared/path.ts'
 import type { CatchUp } from './catch-up.ts'
 import type { Copies } from './copies.ts'
 import { NAMED } from './copy-definition.ts'
+import { historyQuestions, MOMENT, parse, VOLUME } from './history-questions.ts'
 import type { HistorySource } from './history-source.ts'
-import { encodeChunks, encodeEntries, encodeLog } from './history-wire.ts'
+import { encodeChunks } from './history-wire.ts'
+import type { Identity } from './identity.ts'
 import type { Overview } from './overview.ts'
-import type { PointRequest } from './point.ts'
+import { PASSWORD_HASH } from './password.ts'
 import type { Pruning } from './pruning.ts'
 import { mark, type ReachParts, wait } from './reach.ts'
 import type { Replica } from './replica.ts'
@@ -21,25 +22,10 @@ import type { ReplicaControl } from './replica-control.ts'
 import type { ScrubRounds } from './scrub-rounds.ts'
 
 const name = z.string().transform((text) => label(text, 'The name'))
-const path = z.string().transform((text) => relativePath(text))
 const count = z.number().int().nonnegative()
-const position = z.object({ epoch: count, seq: count })
-const moment = z
-  .discriminatedUnion('kind', [
-    z.object({ kind: z.literal('head') }),
-    z.object({ kind: z.literal('time'), ms: z.number() }),
-    z.object({ kind: z.literal('seq'), epoch: count.optional(), seq: count }),
-    z.object({ kind: z.literal('mark'), name: z.string() }),
-  ])
-  .transform((at): PointRequest => (at.kind === 'seq' ? { kind: 'seq', epoch: at.epoch, seq: at.seq } : at))
 
-const POINT = z.object({ agent: name, volume: name, at: moment })
-const TREE = z.object({ agent: name, volume: name, path, at: position })
-const LOG = z.object({ agent: name, volume: name, path, from: moment.optional(), until: moment.optional() })
-const WINDOW = z.object({ agent: name, volume: name })
-const VERSIONS = z.object({ agent: name, volume: name, path })
 const MARK = z.object({ agent: name, volume: name, name, timeoutMs: count })
-const REWIND = z.object({ agent: name, volume: name, at: moment.optional() })
+const REWIND = z.object({ agent: name, volume: name, at: MOMENT.optional() })
 const BEGIN = z.object({ agent: name, volume: name, reason: z.string().max(1000) })
 const END = z.object({ agent: name, volume: name, branch: z.string().regex(/^[0-9TZ]{1,40}$/) })
 const EXPECT = z.object({ agent: name, volume: name, forMs: count.min(1), reason: z.string().min(1).max(1000) })
@@ -56,12 +42,14 @@ const HOLD = z.object({
 })
 const PRUNE = z.object({ isDespiteDoubts: z.boolean() })
 const RELEASE = z.object({ name })
+const PASSWORD = z.object({ name, password: PASSWORD_HASH.optional() })
 const FILES = z.object({ files: z.array(z.object({ kind: z.enum(['pack', 'segment']), number: count.min(1) })) })
 const COPY = z.object({ name })
 const VERIFY = z.object({ name, repairs: z.boolean() })
 const WAIT = z.object({ agent: name.optional(), volume: name.optional(), timeoutMs: count })
 
 export interface AdminParts extends ReachParts {
+  readonly identity: Identity
   readonly overview: Overview
   readonly copies: Copies
   readonly history: HistorySource
@@ -88,42 +76,13 @@ export function adminRoutes(parts: AdminParts): LocalRoutes {
       await parts.copies.remove(parse(COPY, body).name)
       return {}
     },
-    volumes: () => history.volumes(),
-    damage: () => Promise.resolve(history.damage),
-    point(body) {
-      const { agent, volume, at } = parse(POINT, body)
-      return history.point(agent, volume, at)
-    },
-    window(body) {
-      const { agent, volume } = parse(WINDOW, body)
-      return history.window(agent, volume)
-    },
-    tree(body) {
-      const asked = parse(TREE, body)
-      return encodeEntries(history.tree(asked.agent, asked.volume, asked.path, asked.at))
-    },
-    async lastWhole(body) {
-      const asked = parse(TREE, body)
-      return { time: await history.lastWhole(asked.agent, asked.volume, asked.path, asked.at) }
-    },
-    log(body) {
-      const asked = parse(LOG, body)
-      return encodeLog(history.log(asked.agent, asked.volume, { path: asked.path, from: asked.from, until: asked.until }))
-    },
-    versions(body) {
-      const asked = parse(VERSIONS, body)
-      return encodeLog(history.versions(asked.agent, asked.volume, asked.path))
-    },
-    marks(body) {
-      const { agent, volume } = parse(WINDOW, body)
-      return history.marks(agent, volume)
-    },
+    ...historyRoutes(history),
     replicaDirectory(body) {
-      const { agent, volume } = parse(WINDOW, body)
+      const { agent, volume } = parse(VOLUME, body)
       return Promise.resolve({ directory: directoryOf(parts.replica, agent, volume) })
     },
     replicaResume(body) {
-      const { agent, volume } = parse(WINDOW, body)
+      const { agent, volume } = parse(VOLUME, body)
       return parts.control.resume(agent, volume)
     },
     replicaRewind(body, signal) {
@@ -131,11 +90,11 @@ export function adminRoutes(parts: AdminParts): LocalRoutes {
       return parts.control.rewind(agent, volume, at, signal)
     },
     replicaCheck(body, signal) {
-      const { agent, volume } = parse(WINDOW, body)
+      const { agent, volume } = parse(VOLUME, body)
       return parts.control.check(agent, volume, signal)
     },
     failoverStanding(body) {
-      const { agent, volume } = parse(WINDOW, body)
+      const { agent, volume } = parse(VOLUME, body)
       return Promise.resolve(parts.control.standing(agent, volume))
     },
     failoverBegin(body, signal) {
@@ -166,12 +125,21 @@ export function adminRoutes(parts: AdminParts): LocalRoutes {
       await parts.prune.hold({ ...hold, fromMs, untilMs })
     },
     release: (body) => parts.prune.release(parse(RELEASE, body).name),
+    async revokeRestorer(body) {
+      parts.identity.revokeRestorer(parse(RELEASE, body).name)
+      return {}
+    },
+    async restorerPassword(body) {
+      const asked = parse(PASSWORD, body)
+      parts.identity.restorers.setPassword(asked.name, asked.password)
+      return {}
+    },
     wait: (body, signal) => wait(parts, parse(WAIT, body), signal),
   }
 }
 
-/** Of the collector and its copies themselves: who asks is answered without the catalog. */
-const ANSWERED_ALWAYS = new Set(['status', 'copies', 'copyAdd', 'copyVerify', 'copyRemove'])
+/** Of the collector, its copies and its restorers themselves: who asks is answered without the catalog. */
+const ANSWERED_ALWAYS = new Set(['status', 'copies', 'copyAdd', 'copyVerify', 'copyRemove', 'revokeRestorer', 'restorerPassword'])
 
 /** The same, but what needs the whole catalog is refused while it is made. */
 export function whenFolded(catchUp: CatchUp, routes: LocalRoutes): LocalRoutes {
@@ -190,11 +158,9 @@ function directoryOf(replica: Replica | undefined, agent: Label, volume: Label):
   return replica?.isKept(agent, volume) === true ? replica.pathOf(agent, volume) : undefined
 }
 
-function parse<Schema extends z.ZodType>(schema: Schema, body: unknown): z.output<Schema> {
-  const checked = schema.safeParse(body)
-  if (checked.success) return checked.data
-  throw new PacsimileError(
-    'usage',
-    `The request is malformed: ${checked.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`).join('; ')}`,
+/** What the command line asks of the history, of any volume. */
+function historyRoutes(history: HistorySource): LocalRoutes {
+  return Object.fromEntries(
+    Object.entries(historyQuestions(history)).map(([asked, question]) => [asked, (body) => question(body).answer()]),
   )
 }

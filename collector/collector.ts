@@ -35,6 +35,7 @@ import { Replica } from './replica.ts'
 import { ReplicaControl } from './replica-control.ts'
 import { DEFAULT_PARITY } from './repository/parity.ts'
 import { Repository } from './repository/repository.ts'
+import { RestorerPort } from './restorer-port.ts'
 import { policyOf, quarantineMs } from './retention.ts'
 import { RunningTime } from './running-time.ts'
 import { ScrubRounds, type ScrubRoundsParts } from './scrub-rounds.ts'
@@ -182,8 +183,12 @@ export async function collect(
   const identity = openIdentity(dataDir)
   background(keepSealedIdentity({ dataDir, repository, dataKey: options.dataKey, log }, identityStop.signal), identityStop)
   const enrollment = new Enrollment(identity, (agent) => ingest.chainEnd(agent)?.epoch ?? 0, log)
+  const restorers = new RestorerPort({ dataDir, identity, history, catalog, requireFolded: () => catchUp.requireDone(), log })
   const receiver = stack.adopt(
-    await Receiver.listen({ identity, enrollment, ingest, repository: repository.description, clock, log }, parseListen(config.listen)),
+    await Receiver.listen(
+      { identity, enrollment, ingest, repository: repository.description, clock, restorers, log },
+      parseListen(config.listen),
+    ),
     (opened) => opened.close(),
   )
   listening.receiver = receiver
@@ -213,6 +218,7 @@ export async function collect(
           receiver,
           catalog,
           enrolled: identity.agents,
+          identity,
           replica,
           control: new ReplicaControl({ catalog, history, replica, drift }),
           prune,

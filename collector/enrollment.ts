@@ -1,5 +1,5 @@
 /**
- * POST /v1/enroll: a stranger with a token becomes an agent.
+ * POST /v1/enroll and /v1/enroll/restorer: a stranger with a token becomes an agent, or a restorer.
  *
  * The certificate is issued for the key with which the stranger made this very TLS connection, so possession is proven and no
  * request can name the key of somebody else. Invariant: before the token is checked nothing is believed, kept or spent: the
@@ -9,11 +9,12 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { TLSSocket } from 'node:tls'
 import { systemClock, type WallClock } from '../shared/clock.ts'
-import { ENROLLMENT_REQUEST, type EnrollmentReply } from '../shared/enrollment.ts'
+import { ENROLLMENT_REQUEST, type EnrollmentReply, type RestorerReply } from '../shared/enrollment.ts'
 import { asPacsimileError, type ErrorCode, PacsimileError, reasonOf } from '../shared/errors.ts'
 import { ENROLLMENT_BYTES_MAX, ENROLLMENT_FAILURES_MAX } from '../shared/limits.ts'
 import type { Log } from '../shared/log.ts'
 import type { Label } from '../shared/path.ts'
+import { RESTORER_ENROLL_PATH } from '../shared/wire.ts'
 import { FailureLimit } from './failure-limit.ts'
 import type { Identity } from './identity.ts'
 
@@ -49,8 +50,9 @@ export class Enrollment {
       return
     }
     try {
-      const reply = await this.#enroll(request)
-      this.#log.info('agent enrolled', { agent: reply.agent, address })
+      const reply = request.url === RESTORER_ENROLL_PATH ? await this.#enrollRestorer(request) : await this.#enroll(request)
+      if ('agent' in reply) this.#log.info('agent enrolled', { agent: reply.agent, address })
+      else this.#log.info('restorer enrolled', { restorer: reply.restorer, allowed: reply.allowed, expires: reply.expires, address })
       send(response, 200, reply)
     } catch (error) {
       const refusal = asPacsimileError(error, 'Enrolment')
@@ -61,14 +63,26 @@ export class Enrollment {
   }
 
   async #enroll(request: IncomingMessage): Promise<EnrollmentReply> {
-    const peer = request.socket instanceof TLSSocket ? this.#identity.peerOf(request.socket) : undefined
-    if (peer === undefined) throw new PacsimileError('not-trusted', 'An enrolment needs a client certificate')
-    if (peer.kind === 'agent') throw new PacsimileError('already-exists', `This is the enrolled agent ${peer.name}`)
-    if (request.method !== 'POST') throw new PacsimileError('protocol', 'An enrolment is a POST request')
-    const { token, name } = parseRequest(await readBody(request))
-    const { agent, certificate } = await this.#identity.enroll(token, name, peer.publicKey)
+    const { token, name, publicKey } = await this.#asked(request)
+    const { agent, certificate } = await this.#identity.enroll(token, name, publicKey)
     const lastEpoch = await this.#lastEpoch(agent)
     return { certificate, ca: this.#identity.authority, repository: this.#identity.repositoryId, agent, lastEpoch }
+  }
+
+  async #enrollRestorer(request: IncomingMessage): Promise<RestorerReply> {
+    const { token, name, publicKey } = await this.#asked(request)
+    const { restorer, allowed, expires, certificate } = await this.#identity.enrollRestorer(token, name, publicKey)
+    const { authority: ca, repositoryId: repository } = this.#identity
+    return { certificate, ca, repository, restorer, allowed: [...allowed], expires: expires.toISOString() }
+  }
+
+  /** What a stranger asks for, and the key that it holds. */
+  async #asked(request: IncomingMessage): Promise<{ token: string; name: string; publicKey: Buffer }> {
+    const peer = request.socket instanceof TLSSocket ? this.#identity.peerOf(request.socket) : undefined
+    if (peer === undefined) throw new PacsimileError('not-trusted', 'An enrolment needs a client certificate')
+    if (peer.kind !== 'stranger') throw new PacsimileError('already-exists', `This is the enrolled ${peer.kind} ${peer.name}`)
+    if (request.method !== 'POST') throw new PacsimileError('protocol', 'An enrolment is a POST request')
+    return { ...parseRequest(await readBody(request)), publicKey: peer.publicKey }
   }
 }
 

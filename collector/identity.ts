@@ -1,10 +1,11 @@
 /**
  * Who this collector is, and who knocks: its authority (CA), its own certificate, and the judgement of a TLS peer.
  *
- * DATA/keys holds `ca.key`, `ca.crt`, `server.key`, `server.crt`. Invariant: an agent is only who holds the key of the one
- * certificate that this authority issued for that name and that is enrolled now; everybody else is a stranger, who can do
- * nothing but enrol; and who shows no certificate at all is cut off before a byte of HTTP is read. It prevents the parsers
- * behind the port from being anybody's to attack, and a revoked or replaced agent from going on.
+ * DATA/keys holds `ca.key`, `ca.crt`, `server.key`, `server.crt`. Invariant: an agent, or a restorer, is only who holds the key of the
+ * one certificate that this authority issued for that role and name and that is enrolled now; everybody else is a stranger, who can do
+ * nothing but enrol; and who shows no certificate at all is cut off before a byte of HTTP is read, unless some restorer was given a
+ * password (receiver.ts says what such a guest may do). It prevents the parsers behind the port from being anybody's to attack, and a
+ * revoked or replaced agent from going on.
  */
 import { constants, type X509Certificate } from 'node:crypto'
 import { join } from 'node:path'
@@ -14,21 +15,28 @@ import {
   fingerprintOf,
   issueAgent,
   issueCollector,
+  issueRestorer,
   makeAuthority,
   parseCertificate,
   type Role,
   roleOf,
 } from '../shared/certificate.ts'
+import { systemClock, type WallClock } from '../shared/clock.ts'
 import { parseToken } from '../shared/enrollment.ts'
 import { PacsimileError, reasonOf } from '../shared/errors.ts'
 import { makeDirectory, readIfPresent, writeFileDurably } from '../shared/files.ts'
+import { GUESTS_MAX } from '../shared/limits.ts'
 import { type Label, label } from '../shared/path.ts'
+import { Allowance, checkAllowance } from './allowance.ts'
 import { EnrolledAgents } from './enrolled-agents.ts'
-import { findToken, type TokenTerms, writeToken } from './tokens.ts'
+import type { PasswordHash } from './password.ts'
+import { type Restorer, Restorers } from './restorers.ts'
+import { findRestorerToken, findToken, type TokenTerms, writeToken } from './tokens.ts'
 
 export type Peer =
   | { readonly kind: 'agent'; readonly name: Label }
-  /** `publicKey` is SubjectPublicKeyInfo, DER, of which the peer has proven possession. `reason` says why it is no agent. */
+  | { readonly kind: 'restorer'; readonly name: Label; readonly allowance: Allowance }
+  /** `publicKey` is SubjectPublicKeyInfo, DER, of which the peer has proven possession. `reason` says why it is nobody else. */
   | { readonly kind: 'stranger'; readonly publicKey: Buffer; readonly reason: string }
 
 interface IdentityFiles {
@@ -58,15 +66,19 @@ export async function createIdentity(dataDir: string, repositoryId: string): Pro
 }
 
 /** @throws not-found when `dataDir` is not initialised */
-export function openIdentity(dataDir: string): Identity {
+export function openIdentity(dataDir: string, clock: WallClock = systemClock): Identity {
   const files = keyFiles(dataDir)
   const read = (from: Credentials): Credentials => ({ key: readText(from.key), certificate: readText(from.certificate) })
-  return new Identity(dataDir, { authority: read(files.authority), server: read(files.server) })
+  return new Identity(dataDir, { authority: read(files.authority), server: read(files.server) }, clock)
 }
 
 /** Works with and without a running collector. @throws not-found when `dataDir` is not initialised */
 export function createToken(dataDir: string, terms: TokenTerms): string {
   if (terms.agent !== undefined) label(terms.agent, 'The agent name')
+  if (terms.restorer !== undefined) {
+    label(terms.restorer.name, 'The name of the restorer')
+    checkAllowance(terms.restorer.allowed)
+  }
   return writeToken(dataDir, authorityFingerprint(dataDir), terms)
 }
 
@@ -88,18 +100,24 @@ function readText(file: string): string {
 export class Identity {
   readonly repositoryId: string
   readonly agents: EnrolledAgents
+  readonly restorers: Restorers
   readonly #dataDir: string
   readonly #files: IdentityFiles
-  /** The open connections of each agent, so that revoking ends them too. */
+  readonly #clock: WallClock
+  /** The open connections of each `agent:NAME` and `restorer:NAME`, so that revoking ends them too. */
   readonly #connected = new Map<string, Set<TLSSocket>>()
+  /** Open connections without a certificate. */
+  #guests = 0
 
-  constructor(dataDir: string, files: IdentityFiles) {
+  constructor(dataDir: string, files: IdentityFiles, clock: WallClock = systemClock) {
     const role = roleOf(parseCertificate(files.server.certificate))
     if (role?.kind !== 'collector') throw new PacsimileError('format-invalid', `The certificate in ${dataDir}/keys is not a collector's`)
     this.repositoryId = role.repository
     this.agents = new EnrolledAgents(dataDir)
+    this.restorers = new Restorers(dataDir)
     this.#dataDir = dataDir
     this.#files = files
+    this.#clock = clock
   }
 
   /** PEM. */
@@ -123,21 +141,38 @@ export class Identity {
     }
   }
 
-  /** Cuts off who shows no certificate, before HTTP sees the connection, and follows the connections of agents. */
+  /** Cuts off who shows no certificate and may not come without, before HTTP sees the connection, and follows those of agents and restorers. */
   guard(server: Server): void {
     server.prependListener('secureConnection', (socket) => {
       const peer = this.peerOf(socket)
-      if (peer === undefined) socket.destroy()
-      else if (peer.kind === 'agent') this.#follow(peer.name, socket)
+      if (peer === undefined) this.#admitGuest(socket)
+      else if (peer.kind !== 'stranger') this.#follow(`${peer.kind}:${peer.name}`, socket)
     })
   }
 
-  #follow(name: string, socket: TLSSocket): void {
-    const sockets = this.#connected.get(name) ?? new Set()
-    this.#connected.set(name, sockets.add(socket))
+  #admitGuest(socket: TLSSocket): void {
+    const isGuest = socket.getPeerX509Certificate() === undefined
+    if (!isGuest || this.#guests >= GUESTS_MAX || !this.restorers.hasPasswords()) {
+      socket.destroy()
+      return
+    }
+    this.#guests += 1
+    socket.once('close', () => {
+      this.#guests -= 1
+    })
+  }
+
+  /** The connection of a guest who has shown the password of a restorer ends with that restorer. */
+  followRestorer(name: Label, socket: TLSSocket): void {
+    this.#follow(`restorer:${name}`, socket)
+  }
+
+  #follow(whose: string, socket: TLSSocket): void {
+    const sockets = this.#connected.get(whose) ?? new Set()
+    this.#connected.set(whose, sockets.add(socket))
     socket.once('close', () => {
       sockets.delete(socket)
-      if (sockets.size === 0 && this.#connected.get(name) === sockets) this.#connected.delete(name)
+      if (sockets.size === 0 && this.#connected.get(whose) === sockets) this.#connected.delete(whose)
     })
   }
 
@@ -145,29 +180,62 @@ export class Identity {
   peerOf(socket: TLSSocket): Peer | undefined {
     const certificate = socket.getPeerX509Certificate()
     if (certificate === undefined) return undefined
-    const role = roleOf(certificate)
-    const reason = socket.authorized
-      ? this.#reasonAgainst(certificate, role)
+    const judged = socket.authorized
+      ? this.#judge(certificate, roleOf(certificate))
       : `Its certificate does not hold (${String(socket.authorizationError)})`
-    if (reason === undefined && role?.kind === 'agent') return { kind: 'agent', name: label(role.name, 'The agent name') }
+    if (typeof judged !== 'string') return judged
     try {
       const publicKey = certificate.publicKey.export({ type: 'spki', format: 'der' })
-      return { kind: 'stranger', publicKey, reason: reason ?? 'Its certificate names no agent' }
+      return { kind: 'stranger', publicKey, reason: judged }
     } catch {
       return undefined
     }
   }
 
-  /** Why a certificate that this authority signed does not make an agent now. */
-  #reasonAgainst(certificate: X509Certificate, role: Role | undefined): string | undefined {
-    if (role?.kind !== 'agent') return 'Its certificate names no agent'
+  /** What a certificate that this authority signed makes of its owner now, or why nothing. */
+  #judge(certificate: X509Certificate, role: Role | undefined): Exclude<Peer, { kind: 'stranger' }> | string {
     try {
-      const agent = this.agents.find(role.name)
-      if (agent === undefined) return `No agent ${role.name} is enrolled`
-      if (agent.certificate !== fingerprintOf(certificate)) return `The agent ${role.name} was enrolled again with another certificate`
-      return agent.revoked === undefined ? undefined : `The agent ${role.name} was revoked at ${agent.revoked}`
+      switch (role?.kind) {
+        case 'agent':
+          return this.#reasonAgainst(certificate, role.name) ?? { kind: 'agent', name: label(role.name, 'The agent name') }
+        case 'restorer':
+          return this.#restorer(certificate, role.name)
+        default:
+          return 'Its certificate names no agent'
+      }
     } catch (error) {
       return reasonOf(error)
+    }
+  }
+
+  #reasonAgainst(certificate: X509Certificate, name: string): string | undefined {
+    const agent = this.agents.find(name)
+    if (agent === undefined) return `No agent ${name} is enrolled`
+    if (agent.certificate !== fingerprintOf(certificate)) return `The agent ${name} was enrolled again with another certificate`
+    return agent.revoked === undefined ? undefined : `The agent ${name} was revoked at ${agent.revoked}`
+  }
+
+  #restorer(certificate: X509Certificate, name: string): Exclude<Peer, { kind: 'stranger' | 'agent' }> | string {
+    const restorer = this.restorers.find(name)
+    if (restorer === undefined) return `There is no restorer ${name}`
+    if (restorer.certificate !== fingerprintOf(certificate)) return `The restorer ${name} was given another certificate since`
+    return this.#ended(restorer) ?? { kind: 'restorer', name: restorer.name, allowance: restorer.allowance }
+  }
+
+  #ended({ name, revoked, expires }: Restorer): string | undefined {
+    if (revoked !== undefined) return `The restorer ${name} was revoked at ${revoked}`
+    // TLS looked when the connection was made, which may be long ago.
+    return Date.parse(expires) <= this.#clock.now() ? `The certificate of the restorer ${name} expired at ${expires}` : undefined
+  }
+
+  /** A restorer of that name who may come with a password now; undefined for anybody else. Never throws. */
+  restorerWithPassword(name: string): (Restorer & { readonly password: PasswordHash }) | undefined {
+    try {
+      const restorer = this.restorers.find(name)
+      if (restorer?.password === undefined || this.#ended(restorer) !== undefined) return undefined
+      return { ...restorer, password: restorer.password }
+    } catch {
+      return undefined
     }
   }
 
@@ -188,17 +256,44 @@ export class Identity {
     token.redeem()
     const certificate = await issueAgent(this.#files.authority, publicKey, name)
     this.agents.put(name, fingerprintOf(parseCertificate(certificate)), token.isBound)
-    this.#disconnect(name)
+    this.#disconnect(`agent:${name}`)
     return { agent, certificate }
+  }
+
+  /**
+   * The same of a restorer: the token says which one, and takes the place of what was issued for that name before.
+   * @throws token-invalid, not-trusted, usage
+   */
+  async enrollRestorer(
+    tokenText: string,
+    name: string,
+    publicKey: Uint8Array,
+  ): Promise<{ restorer: Label; allowed: readonly string[]; expires: Date; certificate: string }> {
+    const restorer = label(name, 'The name of the restorer')
+    const { terms, redeem } = findRestorerToken(this.#dataDir, parseToken(tokenText), name, this.#clock)
+    const allowance = new Allowance(terms.allowed)
+    redeem()
+    const certificate = await issueRestorer(this.#files.authority, publicKey, name, terms.validMs)
+    const parsed = parseCertificate(certificate)
+    const expires = new Date(parsed.validTo)
+    this.restorers.put(name, { certificate: fingerprintOf(parsed), allowance, expires })
+    this.#disconnect(`restorer:${name}`)
+    return { restorer, allowed: allowance.words, expires, certificate }
   }
 
   /** From now on, and for the connections that are open. @throws not-found */
   revoke(name: string): void {
     this.agents.revoke(name)
-    this.#disconnect(name)
+    this.#disconnect(`agent:${name}`)
   }
 
-  #disconnect(name: string): void {
-    for (const socket of this.#connected.get(name) ?? []) socket.destroy()
+  /** The same of a restorer. @throws not-found */
+  revokeRestorer(name: string): void {
+    this.restorers.revoke(name)
+    this.#disconnect(`restorer:${name}`)
+  }
+
+  #disconnect(whose: string): void {
+    for (const socket of this.#connected.get(whose) ?? []) socket.destroy()
   }
 }

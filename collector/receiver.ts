@@ -1,9 +1,9 @@
 /**
- * The collector's end of the wire: one TLS port for enrolment and for agents' sessions. The only door to `ws` here.
+ * The collector's end of the wire: one TLS port for enrolment, for agents' sessions, and for restorers. The only door to `ws` here.
  *
- * Invariant: a connection without a client certificate is cut before HTTP; a WebSocket is only opened for an enrolled
- * agent; of each agent the newest session counts. It prevents strangers from reaching the protocol, and two sessions of
- * one agent from interleaving.
+ * Invariant: a connection without a client certificate is cut before HTTP, or, where some restorer has a password, reaches WebDAV and
+ * nothing else; a WebSocket is only opened for an enrolled agent; of each agent the newest session counts. It prevents strangers from
+ * reaching the protocol, and two sessions of one agent from interleaving.
  */
 import { once } from 'node:events'
 import { createServer, type Server } from 'node:https'
@@ -12,19 +12,35 @@ import { TLSSocket } from 'node:tls'
 import { WebSocketServer } from 'ws'
 import type { HybridClock } from '../shared/clock.ts'
 import { asPacsimileError, PacsimileError } from '../shared/errors.ts'
-import { MESSAGE_BYTES_MAX, SESSIONS_MAX } from '../shared/limits.ts'
+import { MESSAGE_BYTES_MAX, REQUEST_MS_MAX, SESSIONS_MAX } from '../shared/limits.ts'
 import { Link } from '../shared/link.ts'
 import type { Log } from '../shared/log.ts'
 import type { Label } from '../shared/path.ts'
 import type { ChunkRef } from '../shared/version.ts'
-import { type AskedSpot, ENROLL_PATH, JOURNAL_PATH, SUBPROTOCOL } from '../shared/wire.ts'
+import { type AskedSpot, ENROLL_PATH, JOURNAL_PATH, RESTORER_ENROLL_PATH, SUBPROTOCOL } from '../shared/wire.ts'
 import type { Enrollment } from './enrollment.ts'
 import type { Identity } from './identity.ts'
 import type { Ingest } from './ingest.ts'
 import type { RepositoryDescription } from './repository/repository.ts'
+import type { RestorerPort } from './restorer-port.ts'
 import { Session } from './session.ts'
 
-const HEADERS_MS_MAX = 10_000
+/** How long a request may take to arrive, in ms, as `https.createServer` takes it. */
+export interface Patience {
+  readonly headersTimeout: number
+  readonly requestTimeout: number
+  /** How often those that do not arrive are looked for. */
+  readonly connectionsCheckingInterval: number
+  /** For the next one on the same connection. */
+  readonly keepAliveTimeout: number
+}
+
+const PATIENCE: Patience = {
+  headersTimeout: 10_000,
+  requestTimeout: REQUEST_MS_MAX,
+  connectionsCheckingInterval: 5000,
+  keepAliveTimeout: 30_000,
+}
 
 export interface ReceiverParts {
   readonly identity: Identity
@@ -32,6 +48,8 @@ export interface ReceiverParts {
   readonly ingest: Ingest
   readonly repository: RepositoryDescription
   readonly clock: HybridClock
+  /** What restorers are served. */
+  readonly restorers: RestorerPort
   readonly log: Log
 }
 
@@ -42,11 +60,12 @@ export class Receiver {
   readonly #sessions = new Map<Label, Session>()
   readonly #running = new Set<Promise<void>>()
 
-  private constructor(parts: ReceiverParts) {
+  private constructor(parts: ReceiverParts, patience: Patience) {
     this.#parts = parts
-    this.#server = createServer({ ...parts.identity.serverTlsOptions(), headersTimeout: HEADERS_MS_MAX }, (request, response) => {
-      if (request.method === 'POST' && request.url === ENROLL_PATH) void parts.enrollment.answer(request, response)
-      else response.writeHead(404).end()
+    this.#server = createServer({ ...parts.identity.serverTlsOptions(), ...patience }, (request, response) => {
+      const isEnrolment = request.url === ENROLL_PATH || request.url === RESTORER_ENROLL_PATH
+      if (request.method === 'POST' && isEnrolment) void parts.enrollment.answer(request, response)
+      else if (!parts.restorers.answer(request, response)) response.writeHead(404).end()
     })
     parts.identity.guard(this.#server)
     this.#sockets = new WebSocketServer({
@@ -80,8 +99,12 @@ export class Receiver {
   }
 
   /** @throws io when the address cannot be listened on */
-  static async listen(parts: ReceiverParts, address: { readonly host: string; readonly port: number }): Promise<Receiver> {
-    const receiver = new Receiver(parts)
+  static async listen(
+    parts: ReceiverParts,
+    address: { readonly host: string; readonly port: number },
+    patience: Patience = PATIENCE,
+  ): Promise<Receiver> {
+    const receiver = new Receiver(parts, patience)
     try {
       receiver.#server.listen(address.port, address.host)
       await once(receiver.#server, 'listening')
@@ -126,6 +149,7 @@ export class Receiver {
     for (const session of this.#sessions.values()) session.close()
     this.#server.closeAllConnections()
     await Promise.all(this.#running)
+    await this.#parts.restorers[Symbol.asyncDispose]()
     this.#sockets.close()
   }
 }

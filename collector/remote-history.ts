@@ -1,5 +1,5 @@
 /**
- * History asked of a running collector through its admin socket.
+ * History asked of a running collector: through its admin socket, or however else its questions are carried.
  */
 import { z } from 'zod'
 import { type HybridTime, hybridTime } from '../shared/clock.ts'
@@ -52,32 +52,46 @@ const UNREACHABLE = { unreachable: 'collector-unreachable' } as const
 /** Chunks asked for in one call. */
 const CHUNKS_PER_CALL = 4096
 
+/** How questions get to a collector. */
+export interface HistoryCalls {
+  call(name: string, body: object): Promise<unknown>
+  /** Ends well only when all bytes came. */
+  stream(name: string, body: object): AsyncIterable<Buffer>
+  close(): void
+}
+
 export class RemoteHistory implements HistorySource {
   readonly isLive = true
   readonly damage: readonly Damage[]
-  readonly #socket: string
+  readonly #calls: HistoryCalls
 
-  private constructor(socket: string, damage: readonly Damage[]) {
-    this.#socket = socket
+  protected constructor(calls: HistoryCalls, damage: readonly Damage[]) {
+    this.#calls = calls
     this.damage = damage
   }
 
   /** @throws collector-unreachable */
   static async open(socketFile: string): Promise<RemoteHistory> {
-    const answer = await callLocal(socketFile, 'damage', {}, UNREACHABLE)
-    return new RemoteHistory(socketFile, DAMAGE.parse(answer))
+    const calls: HistoryCalls = {
+      call: (name, body) => callLocal(socketFile, name, body, UNREACHABLE),
+      stream: (name, body) => streamLocal(socketFile, name, body, UNREACHABLE),
+      // Every call has its own connection.
+      close() {},
+    }
+    return new RemoteHistory(calls, await damageSaid(calls))
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    // Every call has its own connection.
+  [Symbol.asyncDispose](): Promise<void> {
+    this.#calls.close()
+    return Promise.resolve()
   }
 
   async #call<Schema extends z.ZodType>(name: string, body: object, schema: Schema): Promise<z.output<Schema>> {
-    return schema.parse(await callLocal(this.#socket, name, body, UNREACHABLE))
+    return schema.parse(await this.#calls.call(name, body))
   }
 
   #stream(name: string, body: object): AsyncIterable<Buffer> {
-    return streamLocal(this.#socket, name, body, UNREACHABLE)
+    return this.#calls.stream(name, body)
   }
 
   volumes(): Promise<{ agent: Label; volume: Label }[]> {
@@ -128,10 +142,15 @@ export class RemoteHistory implements HistorySource {
     return { ...found, from: found.from }
   }
 
-  async *chunks(refs: readonly ChunkRef[]): AsyncGenerator<ChunkResult> {
+  async *chunks(refs: readonly ChunkRef[]): AsyncGenerator<ChunkResult, void> {
     for (let at = 0; at < refs.length; at += CHUNKS_PER_CALL) {
       const asked = refs.slice(at, at + CHUNKS_PER_CALL)
       yield* decodeChunks(this.#stream('chunks', { chunks: asked.map((ref) => ({ digest: digestHex(ref.digest), length: ref.length })) }))
     }
   }
+}
+
+/** The first question to a collector, so that one that is not there is noticed at once. */
+export async function damageSaid(calls: HistoryCalls): Promise<readonly Damage[]> {
+  return DAMAGE.parse(await calls.call('damage', {}))
 }

@@ -1,9 +1,9 @@
 /**
  * Who the collector is to its agents, sealed under the repository's data key: `identity.sealed` in the repository's directory.
  *
- * The authority, the collector's certificate, and the agents that are enrolled. It goes into every copy, so that a new collector that is made
- * from one is known to the agents, and they go on. Invariant: it says what DATA/keys and DATA/agents say, a second later at most. It
- * prevents a copy that brings the archive back, but nobody who writes into it.
+ * The authority, the collector's certificate, the agents that are enrolled, and the restorers. It goes into every copy, so that a new
+ * collector that is made from one is known to them, and they go on. Invariant: it says what DATA/keys, DATA/agents and DATA/restorers
+ * say, a second later at most. It prevents a copy that brings the archive back, but nobody who writes into it or may read it.
  */
 import { createCipheriv, createDecipheriv, createHmac, randomBytes } from 'node:crypto'
 import { readdirSync, statSync } from 'node:fs'
@@ -22,11 +22,14 @@ const CIPHER = 'aes-256-gcm'
 const LOOK_MS = 1000
 const KEY_FILES = ['ca.key', 'ca.crt', 'server.key', 'server.crt']
 
+const NAMED = z.record(z.string().regex(/^[a-z0-9][a-z0-9._-]*\.json$/), z.string())
 const CONTENT = z.object({
   version: z.literal(1),
   keys: z.record(z.enum(KEY_FILES), z.string()),
   /** NAME.json, as docs/format.md has it. */
-  agents: z.record(z.string().regex(/^[a-z0-9][a-z0-9._-]*\.json$/), z.string()),
+  agents: NAMED,
+  /** The same; absent where there never was one. */
+  restorers: NAMED.optional(),
 })
 type Content = z.output<typeof CONTENT>
 
@@ -57,13 +60,21 @@ export async function keepSealedIdentity(parts: SealedIdentityParts, signal: Abo
 
 /** Changes whenever a file in these directories is another one. */
 function looksOf(dataDir: string): string {
-  return ['keys', 'agents'].map((name) => statSync(join(dataDir, name), { bigint: true, throwIfNoEntry: false })?.mtimeNs ?? 0n).join()
+  return ['keys', 'agents', 'restorers']
+    .map((name) => statSync(join(dataDir, name), { bigint: true, throwIfNoEntry: false })?.mtimeNs ?? 0n)
+    .join()
 }
 
 /** Writes it where it says something else, or is not there. */
 function sealIdentity({ dataDir, repository, dataKey }: SealedIdentityParts): void {
   const file = join(repository.directory, SEALED_NAME)
-  const content: Content = { version: 1, keys: texts(dataDir, 'keys', KEY_FILES), agents: texts(dataDir, 'agents', agentFiles(dataDir)) }
+  const restorers = texts(dataDir, 'restorers', namedFiles(dataDir, 'restorers'))
+  const content: Content = {
+    version: 1,
+    keys: texts(dataDir, 'keys', KEY_FILES),
+    agents: texts(dataDir, 'agents', namedFiles(dataDir, 'agents')),
+    ...(Object.keys(restorers).length === 0 ? {} : { restorers }),
+  }
   const plain = Buffer.from(JSON.stringify(content))
   const present = readIfPresent(file)
   if (present !== undefined && openedOf(present, repository.id, dataKey)?.equals(plain) === true) return
@@ -79,14 +90,14 @@ function texts(dataDir: string, directory: string, names: readonly string[]): Re
   )
 }
 
-function agentFiles(dataDir: string): string[] {
+function namedFiles(dataDir: string, directory: string): string[] {
   try {
-    return readdirSync(join(dataDir, 'agents'))
+    return readdirSync(join(dataDir, directory))
       .filter((name) => /^[a-z0-9][a-z0-9._-]*\.json$/.test(name))
       .toSorted()
   } catch (error) {
     if (errnoOf(error) === 'ENOENT') return []
-    throw asPacsimileError(error, `Looking into ${dataDir}/agents`)
+    throw asPacsimileError(error, `Looking into ${dataDir}/${directory}`)
   }
 }
 
@@ -131,7 +142,7 @@ export function restoreIdentity({ dataDir, repository, dataKey }: Omit<SealedIde
   const plain = openedOf(bytes, repository.id, dataKey)
   if (plain === undefined) throw new PacsimileError('damage', `${SEALED_NAME} does not open with the key of this repository`)
   const content = contentOf(plain)
-  for (const [directory, files] of Object.entries({ keys: content.keys, agents: content.agents })) {
+  for (const [directory, files] of Object.entries({ keys: content.keys, agents: content.agents, restorers: content.restorers ?? {} })) {
     makeDirectory(join(dataDir, directory))
     for (const [name, text] of Object.entries(files)) writeFileDurably(join(dataDir, directory, name), text)
   }

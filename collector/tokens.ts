@@ -2,8 +2,8 @@
  * Enrolment tokens: DATA/tokens/ID.json, one small file for each, with or without a running collector.
  *
  * Only the hash of the secret is kept. Invariant: a token is redeemed by removing its file, so of all who try at once, in
- * whatever process, one succeeds, and after a crash nobody can a second time. It prevents two hosts from becoming the
- * same agent by one token, and a copy of the data directory from containing ways in.
+ * whatever process, one succeeds, and after a crash nobody can a second time; and it makes what it was made for and nothing else. It
+ * prevents two hosts from becoming the same agent by one token, and a copy of the data directory from containing ways in.
  */
 import { hash, randomBytes, timingSafeEqual } from 'node:crypto'
 import { readdirSync } from 'node:fs'
@@ -21,11 +21,22 @@ const FILE = z.strictObject({
   expires: z.iso.datetime(),
   /** The only name that it enrols, be it taken or not. */
   agent: z.string().optional(),
+  /** It makes a restorer of that name, and no agent. */
+  restorer: z.strictObject({ name: z.string(), allowed: z.array(z.string()).min(1), validMs: z.number().positive() }).optional(),
 })
+
+/** What a token makes of a restorer: which volumes it may read, and for how long its certificate is valid. */
+export interface RestorerTerms {
+  readonly name: string
+  /** As allowance.ts writes it. */
+  readonly allowed: readonly string[]
+  readonly validMs: number
+}
 
 export interface TokenTerms {
   readonly ttlMs: number
   readonly agent?: string
+  readonly restorer?: RestorerTerms
 }
 
 function tokensDir(dataDir: string): string {
@@ -38,20 +49,49 @@ export function writeToken(dataDir: string, authority: string, terms: TokenTerms
   removeExpired(directory, clock.now())
   const token: Token = { id: randomBytes(8).toString('hex'), secret: randomBytes(32).toString('base64url'), authority }
   const expires = new Date(clock.now() + terms.ttlMs).toISOString()
-  const bound = terms.agent === undefined ? {} : { agent: terms.agent }
-  const file: z.input<typeof FILE> = { version: 1, secret: hash('sha256', token.secret), expires, ...bound }
+  const agent = terms.agent === undefined ? {} : { agent: terms.agent }
+  const restorer = terms.restorer === undefined ? {} : { restorer: { ...terms.restorer, allowed: [...terms.restorer.allowed] } }
+  const file: z.input<typeof FILE> = { version: 1, secret: hash('sha256', token.secret), expires, ...agent, ...restorer }
   createFileDurably(join(directory, `${token.id}.json`), `${JSON.stringify(file)}\n`)
   return formatToken(token)
 }
 
-export interface RedeemableToken {
-  readonly isBound: boolean
+interface Redeemable {
   /** Uses it up. @throws token-invalid when somebody else was faster */
-  redeem(): void
+  readonly redeem: () => void
+}
+
+export interface RedeemableToken extends Redeemable {
+  readonly isBound: boolean
 }
 
 /** Checks everything but uses nothing up, so that a refusal for another reason leaves the token good. @throws token-invalid */
 export function findToken(dataDir: string, token: Token, agent: string, clock: WallClock = systemClock): RedeemableToken {
+  const { found, redeem } = knownToken(dataDir, token, clock)
+  if (found.restorer !== undefined)
+    throw new PacsimileError('token-invalid', 'The token is for a restorer, not for an agent: `pacsimile restorer enroll` takes it')
+  if (found.agent !== undefined && found.agent !== agent) {
+    throw new PacsimileError('token-invalid', `The token is for the agent ${found.agent}, not for ${agent}`)
+  }
+  return { isBound: found.agent !== undefined, redeem }
+}
+
+/** The same of one that makes a restorer. @throws token-invalid */
+export function findRestorerToken(
+  dataDir: string,
+  token: Token,
+  name: string,
+  clock: WallClock = systemClock,
+): Redeemable & { readonly terms: RestorerTerms } {
+  const { found, redeem } = knownToken(dataDir, token, clock)
+  if (found.restorer === undefined)
+    throw new PacsimileError('token-invalid', 'The token is for an agent, not for a restorer: `pacsimile agent enroll` takes it')
+  if (found.restorer.name !== name)
+    throw new PacsimileError('token-invalid', `The token is for the restorer ${found.restorer.name}, not for ${name}`)
+  return { terms: found.restorer, redeem }
+}
+
+function knownToken(dataDir: string, token: Token, clock: WallClock): Redeemable & { readonly found: z.output<typeof FILE> } {
   const file = join(tokensDir(dataDir), `${token.id}.json`)
   const found = readToken(file)
   if (found === undefined || !timingSafeEqual(Buffer.from(found.secret, 'hex'), hash('sha256', token.secret, 'buffer'))) {
@@ -61,13 +101,10 @@ export function findToken(dataDir: string, token: Token, agent: string, clock: W
     removeFileDurably(file)
     throw new PacsimileError('token-invalid', `The token expired at ${found.expires}`)
   }
-  if (found.agent !== undefined && found.agent !== agent) {
-    throw new PacsimileError('token-invalid', `The token is for the agent ${found.agent}, not for ${agent}`)
-  }
   return {
-    isBound: found.agent !== undefined,
+    found,
     redeem() {
-      if (!removeFileDurably(file)) throw new PacsimileError('token-invalid', 'The token was used by another agent at the same moment')
+      if (!removeFileDurably(file)) throw new PacsimileError('token-invalid', 'The token was used by somebody else at the same moment')
     },
   }
 }

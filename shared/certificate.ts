@@ -1,14 +1,15 @@
 /**
  * The certificates of an installation: how its authority (CA) is made, what it signs, and how a certificate is read.
  *
- * Invariant: a certificate says a role, in one URI name (`pacsimile:collector:ID`, `pacsimile:agent:NAME`), and its extended
- * key usage allows the TLS side of that role and no other. Identity is that role under the installation's own authority, never
- * a host name. It prevents a stolen agent key from posing as a collector to other agents, and a collector that moved to
- * another address from needing new certificates everywhere.
+ * Invariant: a certificate says a role, in one URI name (`pacsimile:collector:ID`, `pacsimile:agent:NAME`, `pacsimile:restorer:NAME`),
+ * and its extended key usage allows the TLS side of that role and no other. Identity is that role under the installation's own
+ * authority, never a host name. It prevents a stolen agent key from posing as a collector to other agents, or from reading the
+ * history, and a collector that moved to another address from needing new certificates everywhere.
  *
  * The only door to @peculiar/x509, which is loaded when something is signed: reading is Node's own.
  */
 import { createPrivateKey, createPublicKey, generateKeyPairSync, hash, type KeyObject, X509Certificate } from 'node:crypto'
+import type { PeerCertificate } from 'node:tls'
 import type * as X509 from '@peculiar/x509'
 import { PacsimileError, reasonOf } from './errors.ts'
 
@@ -18,15 +19,20 @@ export interface Credentials {
   readonly key: string
 }
 
-export type Role = { readonly kind: 'collector'; readonly repository: string } | { readonly kind: 'agent'; readonly name: string }
+export type Role =
+  | { readonly kind: 'collector'; readonly repository: string }
+  /** Appends to its own journal. */
+  | { readonly kind: 'agent'; readonly name: string }
+  /** Reads history. */
+  | { readonly kind: 'restorer'; readonly name: string }
 
 type CryptoKey = ReturnType<KeyObject['toCryptoKey']>
 
 const CURVE = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const
 const HOUR_MS = 3_600_000
 const YEAR_MS = 365.25 * 24 * HOUR_MS
-const AUTHORITY_YEARS = 20
-const AGENT_YEARS = 2
+const AUTHORITY_MS = 20 * YEAR_MS
+const AGENT_MS = 2 * YEAR_MS
 /** Clocks of hospital hosts differ: what is signed now must be valid where it is still a little earlier. */
 const BACKDATED_MS = HOUR_MS
 
@@ -43,9 +49,9 @@ function keyText(key: KeyObject): string {
   return key.export({ type: 'pkcs8', format: 'pem' }).toString()
 }
 
-function validFor(years: number): { notBefore: Date; notAfter: Date } {
+function validFor(ms: number): { notBefore: Date; notAfter: Date } {
   const now = Date.now()
-  return { notBefore: new Date(now - BACKDATED_MS), notAfter: new Date(now + years * YEAR_MS) }
+  return { notBefore: new Date(now - BACKDATED_MS), notAfter: new Date(now + ms) }
 }
 
 export async function makeAuthority(id: string): Promise<Credentials> {
@@ -54,7 +60,7 @@ export async function makeAuthority(id: string): Promise<Credentials> {
   const keys = cryptoKeys(privateKey)
   const certificate = await x509.X509CertificateGenerator.createSelfSigned({
     name: [{ CN: [`Pacsimile CA ${id}`] }],
-    ...validFor(AUTHORITY_YEARS),
+    ...validFor(AUTHORITY_MS),
     keys,
     extensions: [
       new x509.BasicConstraintsExtension(true, 0, true),
@@ -69,37 +75,42 @@ export async function makeAuthority(id: string): Promise<Credentials> {
 export async function issueCollector(authority: Credentials, repository: string): Promise<Credentials> {
   const key = newKey()
   const role: Role = { kind: 'collector', repository }
-  return { certificate: await issue(authority, createPublicKey(key), role, AUTHORITY_YEARS), key: keyText(key) }
+  return { certificate: await issue(authority, createPublicKey(key), role, AUTHORITY_MS), key: keyText(key) }
 }
 
 /** @param publicKey SubjectPublicKeyInfo, DER @throws not-trusted for a key that is not ECDSA P-256 */
 export async function issueAgent(authority: Credentials, publicKey: Uint8Array, name: string): Promise<string> {
-  return issue(authority, p256Key(publicKey), { kind: 'agent', name }, AGENT_YEARS)
+  return issue(authority, p256Key(publicKey), { kind: 'agent', name }, AGENT_MS)
 }
 
-/** What an agent shows until it is enrolled: proves that it holds the key, and nothing else. */
+/** @param publicKey SubjectPublicKeyInfo, DER @throws not-trusted for a key that is not ECDSA P-256 */
+export async function issueRestorer(authority: Credentials, publicKey: Uint8Array, name: string, validMs: number): Promise<string> {
+  return issue(authority, p256Key(publicKey), { kind: 'restorer', name }, validMs)
+}
+
+/** What an agent or a restorer shows until it is enrolled: proves that it holds the key, and nothing else. */
 export async function makeSelfSigned(commonName: string): Promise<Credentials> {
   const x509 = await library()
   const privateKey = newKey()
   const certificate = await x509.X509CertificateGenerator.createSelfSigned({
     name: [{ CN: [commonName] }],
-    ...validFor(AGENT_YEARS),
+    ...validFor(AGENT_MS),
     keys: cryptoKeys(privateKey),
     extensions: [new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.clientAuth])],
   })
   return { certificate: pem(certificate), key: keyText(privateKey) }
 }
 
-async function issue(authority: Credentials, publicKey: KeyObject, role: Role, years: number): Promise<string> {
+async function issue(authority: Credentials, publicKey: KeyObject, role: Role, validMs: number): Promise<string> {
   const x509 = await library()
   const issuer = new x509.X509Certificate(authority.certificate)
   const subjectKey = publicKey.toCryptoKey(CURVE, true, ['verify'])
-  const { notBefore, notAfter } = validFor(years)
-  const isAgent = role.kind === 'agent'
-  const uri = { type: 'url', value: isAgent ? `pacsimile:agent:${role.name}` : `pacsimile:collector:${role.repository}` } as const
+  const { notBefore, notAfter } = validFor(validMs)
+  const isServer = role.kind === 'collector'
+  const uri = { type: 'url', value: `pacsimile:${role.kind}:${isServer ? role.repository : role.name}` } as const
   const dns = { type: 'dns', value: 'pacsimile-collector' } as const
   const certificate = await x509.X509CertificateGenerator.create({
-    subject: [{ CN: [isAgent ? role.name : `Pacsimile collector ${role.repository}`] }],
+    subject: [{ CN: [isServer ? `Pacsimile collector ${role.repository}` : role.name] }],
     issuer: issuer.subjectName,
     notBefore,
     // Nothing outlives the authority that vouches for it.
@@ -110,8 +121,8 @@ async function issue(authority: Credentials, publicKey: KeyObject, role: Role, y
     extensions: [
       new x509.BasicConstraintsExtension(false, undefined, true),
       new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature, true),
-      new x509.ExtendedKeyUsageExtension([isAgent ? x509.ExtendedKeyUsage.clientAuth : x509.ExtendedKeyUsage.serverAuth], true),
-      new x509.SubjectAlternativeNameExtension(isAgent ? [uri] : [uri, dns]),
+      new x509.ExtendedKeyUsageExtension([isServer ? x509.ExtendedKeyUsage.serverAuth : x509.ExtendedKeyUsage.clientAuth], true),
+      new x509.SubjectAlternativeNameExtension(isServer ? [uri, dns] : [uri]),
       await x509.SubjectKeyIdentifierExtension.create(subjectKey),
       await x509.AuthorityKeyIdentifierExtension.create(issuer.publicKey),
     ],
@@ -159,7 +170,16 @@ export function fingerprintOf(certificate: X509Certificate): string {
 export function roleOf(certificate: X509Certificate): Role | undefined {
   // Node quotes a name that holds a separator, so that splitting cannot be led to see a role inside another name.
   const roles = (certificate.subjectAltName ?? '').split(', ').filter((name) => name.startsWith('URI:pacsimile:'))
-  const [, kind, value] = /^URI:pacsimile:(agent|collector):([a-z0-9][a-z0-9._-]*)$/.exec(roles[0] ?? '') ?? []
+  const [, kind, value] = /^URI:pacsimile:(agent|restorer|collector):([a-z0-9][a-z0-9._-]*)$/.exec(roles[0] ?? '') ?? []
   if (roles.length !== 1 || value === undefined) return undefined
-  return kind === 'agent' ? { kind, name: value } : { kind: 'collector', repository: value }
+  return kind === 'agent' || kind === 'restorer' ? { kind, name: value } : { kind: 'collector', repository: value }
+}
+
+/**
+ * For `checkServerIdentity`, in place of Node's own check, which compares host names: a collector may move. The chain and the key usage
+ * were checked by TLS before. It prevents the key of an enrolled agent, which has a certificate of the same authority, from passing for one.
+ */
+export function checkCollectorRole(host: string, certificate: PeerCertificate): Error | undefined {
+  if (roleOf(parseCertificate(certificate.raw))?.kind === 'collector') return undefined
+  return new PacsimileError('not-trusted', `The server at ${host} is not a collector: its certificate does not say so`)
 }

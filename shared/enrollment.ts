@@ -34,7 +34,7 @@ export function parseToken(text: string): Token {
   return { id, secret, authority: Buffer.from(authority, 'base64url').toString('hex') }
 }
 
-/** The body of POST ENROLL_PATH. The key to be certified is the one of the TLS client certificate. */
+/** The body of POST ENROLL_PATH and RESTORER_ENROLL_PATH. The key to be certified is the one of the TLS client certificate. */
 export const ENROLLMENT_REQUEST = z.strictObject({ token: z.string().max(256), name: z.string().max(LABEL_MAX) })
 
 const certificate = z.string().startsWith('-----BEGIN CERTIFICATE-----')
@@ -51,6 +51,20 @@ export const ENROLLMENT_REPLY = z.object({
   lastEpoch: z.int().nonnegative(),
 })
 export type EnrollmentReply = z.output<typeof ENROLLMENT_REPLY>
+
+/** The answer of RESTORER_ENROLL_PATH. */
+export const RESTORER_REPLY = z.object({
+  /** Of this restorer, PEM. */
+  certificate,
+  /** The authority, PEM. */
+  ca: certificate,
+  repository: z.string(),
+  restorer: z.string(),
+  /** `all`, `AGENT` or `AGENT:VOLUME`. */
+  allowed: z.array(z.string()),
+  expires: z.iso.datetime(),
+})
+export type RestorerReply = z.output<typeof RESTORER_REPLY>
 
 /** Its answer when it is refused. */
 export const ENROLLMENT_REFUSAL = z.object({ error: z.object({ code: z.string(), message: z.string() }) })

@@ -41,9 +41,19 @@ export const ERRORS = {
   'not-trusted': {
     exit: 6,
     retryable: false,
-    advice: 'The certificate is not of this installation, is revoked, or has expired. Enrol the agent again.',
+    advice: 'The certificate is not of this installation, is revoked, or has expired. Enrol the agent, or the restorer, again.',
   },
-  'token-invalid': { exit: 6, retryable: false, advice: 'Tokens work once and expire. Make a new one with `pacsimile token create`.' },
+  'not-allowed': {
+    exit: 6,
+    retryable: false,
+    advice:
+      'This restorer may read other volumes only; `pacsimile restorer list` at the collector says which. A new token of `pacsimile restorer token` can allow more.',
+  },
+  'token-invalid': {
+    exit: 6,
+    retryable: false,
+    advice: 'Tokens work once and expire. Make a new one with `pacsimile token create`, or `pacsimile restorer token` for a restorer.',
+  },
   'timeout': {
     exit: 7,
     retryable: true,
@@ -55,6 +65,7 @@ export const ERRORS = {
     advice:
       'Nothing is lost. Try again when `pacsimile status` says no more that the catalog is being made; for a restore that cannot wait, read the repository itself with --repository.',
   },
+  'busy': { exit: 7, retryable: true, advice: 'The collector answers as much at once as it may. Try again, with fewer connections.' },
   'incomplete': {
     exit: 8,
     retryable: false,

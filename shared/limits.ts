@@ -130,6 +130,26 @@ export const ENROLLMENT_BYTES_MAX = 16 * KiB
 /** Enrolments that may fail from one address within a minute before it is turned away unheard. */
 export const ENROLLMENT_FAILURES_MAX = 10
 
+/** Connections without a certificate at once, where some restorer has a password. */
+export const GUESTS_MAX = 32
+/** Passwords that may be wrong from one address within a minute before it is turned away unheard. */
+export const PASSWORD_FAILURES_MAX = 10
+/** Passwords that are checked at once: each takes 32 MiB and some 60 ms of a core. */
+export const PASSWORD_CHECKS_MAX = 2
+/** Answers to restorers at once, to one and to all. */
+export const ANSWERS_PER_RESTORER_MAX = 16
+export const ANSWERS_MAX = 64
+/** Largest question of a restorer, in bytes of JSON, and the files and chunks whose content one may ask for. */
+export const QUESTION_BYTES_MAX = 4 * MiB
+export const ASKED_FILES_MAX = 4096
+export const ASKED_CHUNKS_MAX = 65_536
+/** Largest body of a PROPFIND. */
+export const PROPFIND_BYTES_MAX = 64 * KiB
+/** Whoever is sent something and takes nothing of it for so long loses the connection, in ms. */
+export const READER_STALL_MS = 60_000
+/** A whole request arrives within that time, in ms. */
+export const REQUEST_MS_MAX = 30_000
+
 /** A peer's clock may differ by this much before its time is not taken over, in ms. */
 export const CLOCK_SKEW_MS_MAX = 5 * 60_000
 
@@ -141,4 +161,5 @@ assert.ok(MESSAGE_BYTES_MAX > RECORD_BYTES_MAX, 'the largest record fits a messa
 assert.ok(RECORDS_PER_MESSAGE_MAX >= 2 * JOURNAL_BATCH_MAX, 'what was appended together fits a message')
 assert.ok(WINDOW_BYTES >= 2 * CHUNK_BYTES_MAX, 'two chunks fit the window, so that one can be under way while one is acked')
 assert.ok(JOURNAL_ROOM_BYTES > BALLAST_BYTES, 'throwing the ballast away does not by itself let the journal go on')
+assert.ok(ANSWERS_MAX > ANSWERS_PER_RESTORER_MAX, 'one restorer does not shut out the others')
 assert.ok(CONTROL_BYTES_MAX >= OFFER_DIGESTS_MAX * 32, 'an offer fits a control message')

@@ -1,12 +1,8 @@
 /**
  * Questions to a running program on the same host: JSON over HTTP over a Unix socket (`admin.sock`, `agent.sock`).
  *
- * POST /NAME with a JSON body; the answer is `{"result": …}`, `{"error": {code, message, details}}`, or a stream of bytes
- * whose trailer says how it ended. Only the owner of the socket file may ask (mode 0600); that is all the authentication.
- *
- * Invariant: a caller gets the whole answer or an error, never a part that looks whole. A stream that breaks off, by an
- * error of its route or by the death of the program, lacks the trailer `outcome: whole`. It prevents `cat` and `restore`
- * from ending well with half a file.
+ * POST /NAME with a JSON body; how it is answered is in api-answer.ts. Invariant: only the owner of the socket file may ask (mode 0600);
+ * that is all the authentication, so the file has its mode before it has its name. It prevents a moment in which anybody may ask.
  */
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
@@ -14,9 +10,10 @@ import { chmodSync, existsSync, renameSync, statSync, unlinkSync } from 'node:fs
 import { createServer, type IncomingMessage, request, type ServerResponse } from 'node:http'
 import { createConnection } from 'node:net'
 import { basename, dirname, join } from 'node:path'
-import { asPacsimileError, ERRORS, type ErrorCode, errnoOf, PacsimileError } from './errors.ts'
+import { JSON_TYPE, jsonBody, jsonText, readBytes, readResult, sendBytes, sendError, sendResult } from './api-answer.ts'
+import { asPacsimileError, errnoOf, PacsimileError } from './errors.ts'
 import { TEMPORARY_PREFIX } from './files.ts'
-import { LOCAL_REPLY_BYTES_MAX, LOCAL_REQUEST_BYTES_MAX } from './limits.ts'
+import { LOCAL_REQUEST_BYTES_MAX } from './limits.ts'
 import { openSocketFile } from './socket-file.ts'
 
 /** Answers one question; an async iterable is sent as bytes, anything else as JSON. `signal` aborts when the asker is gone. */
@@ -33,11 +30,6 @@ export interface LocalCall {
   readonly unreachable: 'collector-unreachable' | 'agent-unreachable'
   readonly signal?: AbortSignal
 }
-
-const JSON_TYPE = 'application/json'
-const STREAM_TYPE = 'application/octet-stream'
-/** Trailer of a stream: `whole`, or the error as base64 of its JSON. */
-const OUTCOME = 'outcome'
 
 /**
  * Call this while holding the lock of the data directory: a stale socket file is replaced, and only that lock tells
@@ -102,7 +94,7 @@ async function respond(asked: IncomingMessage, answer: ServerResponse, routes: L
     const route = routeOf(asked, routes)
     const answered = route(await jsonBody(asked, LOCAL_REQUEST_BYTES_MAX, 'The request'), signal)
     if (Symbol.asyncIterator in answered) await sendBytes(answer, answered, signal)
-    else sendJson(answer, { result: await answered })
+    else sendResult(answer, await answered)
   } catch (error) {
     sendError(answer, asPacsimileError(error, `Request ${asked.url ?? ''}`))
   }
@@ -115,57 +107,10 @@ function routeOf(asked: IncomingMessage, routes: LocalRoutes): LocalRoute {
   return route
 }
 
-async function jsonBody(from: IncomingMessage, bytesMax: number, what: string): Promise<unknown> {
-  const parts: Buffer[] = []
-  let length = 0
-  for await (const part of from as AsyncIterable<Buffer>) {
-    length += part.length
-    if (length > bytesMax) throw new PacsimileError('protocol', `${what} has more than ${bytesMax} bytes`)
-    parts.push(part)
-  }
-  try {
-    return JSON.parse(Buffer.concat(parts).toString('utf8')) as unknown
-  } catch (error) {
-    throw new PacsimileError('protocol', `${what} is not JSON`, { cause: error })
-  }
-}
-
-/** JSON has no bigint: they become decimal strings. */
-function jsonText(value: unknown): string {
-  return JSON.stringify(value, (_, field: unknown) => (typeof field === 'bigint' ? field.toString() : field))
-}
-
-function sendJson(answer: ServerResponse, value: object): void {
-  answer.writeHead(200, { 'content-type': JSON_TYPE }).end(jsonText(value))
-}
-
-async function sendBytes(answer: ServerResponse, source: AsyncIterable<Uint8Array>, signal: AbortSignal): Promise<void> {
-  // The head waits for the first bytes, so that a route that fails at once still answers with a plain error.
-  const begin = (): unknown => answer.headersSent || answer.writeHead(200, { 'content-type': STREAM_TYPE, 'trailer': OUTCOME })
-  for await (const bytes of source) {
-    signal.throwIfAborted()
-    begin()
-    if (!answer.write(bytes)) await once(answer, 'drain', { signal })
-  }
-  begin()
-  answer.addTrailers({ [OUTCOME]: 'whole' })
-  answer.end()
-}
-
-function sendError(answer: ServerResponse, { code, message, details }: PacsimileError): void {
-  const error = { code, message, details }
-  if (!answer.headersSent) {
-    sendJson(answer, { error })
-    return
-  }
-  answer.addTrailers({ [OUTCOME]: Buffer.from(jsonText(error)).toString('base64') })
-  answer.end()
-}
-
 /** Asks, and waits for the answer. @throws what the route threw, or `call.unreachable` */
 export async function callLocal(socketFile: string, name: string, body: unknown, call: LocalCall): Promise<unknown> {
   try {
-    return await resultOf(await post(socketFile, name, body, call), name)
+    return await readResult(await post(socketFile, name, body, call), name)
   } catch (error) {
     throw asCallError(error, socketFile, name, call)
   }
@@ -174,15 +119,7 @@ export async function callLocal(socketFile: string, name: string, body: unknown,
 /** Asks for bytes. The iteration ends well only when all of them came. @throws what the route threw, or `call.unreachable` */
 export async function* streamLocal(socketFile: string, name: string, body: unknown, call: LocalCall): AsyncGenerator<Buffer, void> {
   try {
-    const answer = await post(socketFile, name, body, call)
-    if (answer.headers['content-type'] !== STREAM_TYPE) {
-      await resultOf(answer, name)
-      throw new PacsimileError('protocol', `Request ${name} was answered with JSON instead of bytes`)
-    }
-    for await (const bytes of answer as AsyncIterable<Buffer>) yield bytes
-    const outcome = answer.trailers[OUTCOME]
-    if (outcome === undefined) throw new PacsimileError('protocol', `The answer to ${name} ended without saying that it is whole`)
-    if (outcome !== 'whole') throw rebuiltError(JSON.parse(Buffer.from(outcome, 'base64').toString('utf8')))
+    yield* readBytes(await post(socketFile, name, body, call), name)
   } catch (error) {
     throw asCallError(error, socketFile, name, call)
   }
@@ -203,18 +140,6 @@ async function post(socketFile: string, name: string, body: unknown, call: Local
   asking.end(text)
   const [answer] = await responded
   return answer
-}
-
-async function resultOf(answer: IncomingMessage, name: string): Promise<unknown> {
-  const reply = await jsonBody(answer, LOCAL_REPLY_BYTES_MAX, `The answer to ${name}`)
-  if (typeof reply !== 'object' || reply === null) throw new PacsimileError('protocol', `The answer to ${name} is not an object`)
-  if ('error' in reply) throw rebuiltError(reply.error)
-  return 'result' in reply ? reply.result : undefined
-}
-
-function rebuiltError(sent: unknown): PacsimileError {
-  const { code, message, details } = sent as { code: string; message: string; details: Record<string, unknown> }
-  return new PacsimileError(Object.hasOwn(ERRORS, code) ? (code as ErrorCode) : 'internal', message, { details })
 }
 
 function asCallError(error: unknown, socketFile: string, name: string, { unreachable, signal }: LocalCall): unknown {

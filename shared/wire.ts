@@ -35,6 +35,10 @@ export const MINOR_WITH_ASK = 2
 export const JOURNAL_PATH = '/v1/journal'
 /** Path of the enrolment request on the collector. */
 export const ENROLL_PATH = '/v1/enroll'
+/** Where a restorer does. */
+export const RESTORER_ENROLL_PATH = '/v1/enroll/restorer'
+/** Below it, what a restorer may ask. */
+export const HISTORY_PATH = '/v1/history/'
 
 export interface ChainHead {
   readonly epoch: number

@@ -30,6 +30,8 @@ type Question =
   | 'failoverStanding'
   | 'failoverBegin'
   | 'failoverEnd'
+  | 'revokeRestorer'
+  | 'restorerPassword'
 
 /** @throws collector-unreachable, or what the collector throws */
 export function askCollector(data: string, question: Question, body: object): Promise<unknown> {

@@ -36,10 +36,10 @@ export function catCommand(yargs: Argv): Argv {
           .option('at', { ...MOMENT, describe: AT_HELP, default: 'now' }),
         'cat pacs1:images/2026/11/study-06/0001.dcm --at "1h ago" > before.dcm',
       ),
-    async ({ data, repository, keyFile, checkpoint, json, target, at }) => {
+    async ({ data, repository, keyFile, checkpoint, collector, identity, json, target, at }) => {
       const place = parseTarget(target)
       const moment = parsePoint(at)
-      await using source = await openSource({ data, repository, keyFile, checkpoint })
+      await using source = await openSource({ data, repository, keyFile, checkpoint, collector, identity })
       const file = await fileAt(source, place, moment)
       if (json) {
         sayJson({ ...entryFields(file), content: await contentOf(source, file) })

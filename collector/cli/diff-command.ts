@@ -43,10 +43,10 @@ export function diffCommand(yargs: Argv): Argv {
         'diff pacs1:images/2026 --from "2026-11-24 02:00" --to "2026-11-24 03:00"',
         'diff pacs1:images --at "10m ago" --with /srv/restored',
       ),
-    async ({ data, repository, keyFile, checkpoint, json, target, from, to, at, with: directory, directoryTimes }) => {
+    async ({ data, repository, keyFile, checkpoint, collector, identity, json, target, from, to, at, with: directory, directoryTimes }) => {
       const place = parseTarget(target)
       const moments = momentsOf({ from, to, at, directory })
-      await using source = await openSource({ data, repository, keyFile, checkpoint })
+      await using source = await openSource({ data, repository, keyFile, checkpoint, collector, identity })
       const points: Point[] = []
       for (const moment of moments) points.push(await source.point(place.agent, place.volume, moment))
       if (!json) for (const point of points) sayPoint(target, point)

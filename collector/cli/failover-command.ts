@@ -208,7 +208,7 @@ async function frozenReplica(data: string, { agent, volume }: Target): Promise<F
   if (stop?.phase !== 'failover' && stop?.phase !== 'closing')
     throw new PacsimileError('replica-stopped', `The replica of ${agent}:${volume} is ${stop?.phase ?? 'following'}, not in use`)
   const { readCollectorConfig } = await import('../config.ts')
-  const source = await openSource({ data, repository: undefined, keyFile: undefined, checkpoint: true })
+  const source = await openSource({ data, repository: undefined, keyFile: undefined, checkpoint: true, collector: undefined, identity: '' })
   const directory = await source.replicaDirectory(agent, volume)
   if (directory === undefined) throw new PacsimileError('not-found', `${agent}:${volume} has no replica here`)
   return { source, agent, volume, at: stop.at, sinceMs: stop.sinceMs, directory, special: readCollectorConfig(data).replicaSpecial }

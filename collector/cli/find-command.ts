@@ -41,12 +41,12 @@ export function findCommand(yargs: Argv): Argv {
         'find pacs1:images "*.dcm" --at "2026-11-24 02:59:59"',
         "find pacs1:images/2026 '**/study-0815/*' --at 1h\\ ago --json",
       ),
-    async ({ data, repository, keyFile, checkpoint, json, target, pattern, at, type, ignoreCase }) => {
+    async ({ data, repository, keyFile, checkpoint, collector, identity, json, target, pattern, at, type, ignoreCase }) => {
       if (pattern === '') throw new PacsimileError('usage', 'The pattern is empty; "*" matches every name')
       const place = parseTarget(target)
       const moment = parsePoint(at)
       const matches = nameMatcher(parseShownPath(pattern), ignoreCase)
-      await using source = await openSource({ data, repository, keyFile, checkpoint })
+      await using source = await openSource({ data, repository, keyFile, checkpoint, collector, identity })
       const point = await source.point(place.agent, place.volume, moment)
       if (!json) sayPoint(target, point)
       const count = { looked: 0, found: 0 }

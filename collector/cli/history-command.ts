@@ -41,9 +41,9 @@ export function historyCommand(yargs: Argv): Argv {
         jsonOption(historyOptions(options)).positional('target', { type: 'string', demandOption: true, describe: 'AGENT:VOLUME/PATH' }),
         'history pacs1:images/2026/11/study-06/0001.dcm',
       ),
-    async ({ data, repository, keyFile, checkpoint, json, target }) => {
+    async ({ data, repository, keyFile, checkpoint, collector, identity, json, target }) => {
       const place = parseTarget(target)
-      await using source = await openSource({ data, repository, keyFile, checkpoint })
+      await using source = await openSource({ data, repository, keyFile, checkpoint, collector, identity })
       const rows: string[][] = []
       let found = 0
       for await (const entry of source.versions(place.agent, place.volume, place.path)) {

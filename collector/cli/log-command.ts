@@ -42,7 +42,7 @@ export function logCommand(yargs: Argv): Argv {
         'log pacs1:images/2026/11/study-06 --json',
         'log pacs1:images --op put,remove --match "*.dcm" --writer dcmtk --follow',
       ),
-    async ({ data, repository, keyFile, checkpoint, json, target, at, from, to, match, op, writer, follow }) => {
+    async ({ data, repository, keyFile, checkpoint, collector, identity, json, target, at, from, to, match, op, writer, follow }) => {
       if (at !== undefined && to !== undefined) throw new PacsimileError('usage', '--at and --to say the same; give one')
       const place = parseTarget(target)
       const end = at ?? to
@@ -53,7 +53,7 @@ export function logCommand(yargs: Argv): Argv {
         until: end === undefined ? undefined : parsePoint(end),
       }
       const isWanted = logFilter({ match, op, writer })
-      await using source = await openSource({ data, repository, keyFile, checkpoint })
+      await using source = await openSource({ data, repository, keyFile, checkpoint, collector, identity })
       if (follow && !source.isLive)
         throw new PacsimileError('usage', '--follow needs a running collector: nothing is added to what is read here')
       let found = 0

@@ -31,10 +31,10 @@ export function lsCommand(yargs: Argv): Argv {
         'ls pacs1:images/2026 --at "2026-11-24 02:59:59"',
         'ls pacs1:images -R --at "10m ago" --json',
       ),
-    async ({ data, repository, keyFile, checkpoint, json, target, at, recursive }) => {
+    async ({ data, repository, keyFile, checkpoint, collector, identity, json, target, at, recursive }) => {
       const place = parseTarget(target)
       const moment = parsePoint(at)
-      await using source = await openSource({ data, repository, keyFile, checkpoint })
+      await using source = await openSource({ data, repository, keyFile, checkpoint, collector, identity })
       const point = await source.point(place.agent, place.volume, moment)
       if (!json) sayPoint(target, point)
       const rows: string[][] = []

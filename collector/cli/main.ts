@@ -29,6 +29,7 @@ import { pruneCommand } from './prune-command.ts'
 import { rebuildCommand } from './rebuild-command.ts'
 import { replicaCommand } from './replica-command.ts'
 import { restoreCommand } from './restore-command.ts'
+import { restorerCommand } from './restorer-command.ts'
 import { scrubCommand } from './scrub-command.ts'
 import { statusCommand } from './status-command.ts'
 import { tokenCommand } from './token-command.ts'
@@ -40,6 +41,7 @@ const COMMANDS = [
   collectorCommand,
   tokenCommand,
   agentCommand,
+  restorerCommand,
   statusCommand,
   waitCommand,
   windowCommand,
@@ -67,7 +69,7 @@ const COMMANDS = [
 const HEAP_GROWING_PERCENT = 100
 
 /** The options that may be given several times. */
-const REPEATABLE = new Set(['_', 'volume', 'owner-map', 'ownerMap'])
+const REPEATABLE = new Set(['_', 'volume', 'owner-map', 'ownerMap', 'allow'])
 
 /** yargs makes a list of an option that is given twice; no command means that. */
 function eachOnce(options: Record<string, unknown>): true {

@@ -51,9 +51,9 @@ export function marksCommand(yargs: Argv): Argv {
     'marks <target>',
     'The moments of a volume that were given a name, oldest first',
     (options) => withExamples(jsonOption(historyOptions(options)).positional('target', VOLUME), 'marks pacs1:images'),
-    async ({ data, repository, keyFile, checkpoint, json, target }) => {
+    async ({ data, repository, keyFile, checkpoint, collector, identity, json, target }) => {
       const { agent, volume } = parseVolume(target, 'A mark')
-      await using source = await openSource({ data, repository, keyFile, checkpoint })
+      await using source = await openSource({ data, repository, keyFile, checkpoint, collector, identity })
       const marks = await source.marks(agent, volume)
       if (json) for (const mark of marks) sayJson(markFields(mark))
       else if (marks.length === 0) note('No moment was given a name yet: pacsimile mark AGENT:VOLUME NAME')

@@ -3,10 +3,13 @@
  *
  * Each option is described once. It prevents two commands that take the same word for different things.
  */
+import { homedir } from 'node:os'
+import { join } from 'node:path'
 import type { Argv } from 'yargs'
 
 const DEFAULT_DATA = '/var/lib/pacsimile/collector'
 const DEFAULT_STATE = '/var/lib/pacsimile/agent'
+const DEFAULT_RESTORER = '/var/lib/pacsimile/restorer'
 
 export const AT_HELP = 'A moment: RFC 3339, local time ("2026-11-24 09:30:00"), "10m ago", mark:NAME, seq:N, or now'
 export const TARGET = { type: 'string', demandOption: true, describe: 'AGENT:VOLUME[/PATH]' } as const
@@ -44,14 +47,43 @@ export function sourceOptions<T>(
 }
 
 /** The same for commands that read a tree or a log. */
-export function historyOptions<T>(
-  yargs: Argv<T>,
-): Argv<T & { data: string; repository: string | undefined; 'key-file': string | undefined; checkpoint: boolean }> {
-  return sourceOptions(yargs).option('checkpoint', {
-    type: 'boolean',
-    describe: 'Of a bare repository, begin at the last checkpoint; --no-checkpoint folds every record',
-    default: true,
+export function historyOptions<T>(yargs: Argv<T>): Argv<
+  T & {
+    data: string
+    repository: string | undefined
+    'key-file': string | undefined
+    checkpoint: boolean
+    collector: string | undefined
+    identity: string
+  }
+> {
+  return identityOption(sourceOptions(yargs))
+    .option('checkpoint', {
+      type: 'boolean',
+      describe: 'Of a bare repository, begin at the last checkpoint; --no-checkpoint folds every record',
+      default: true,
+    })
+    .option('collector', {
+      type: 'string',
+      describe: 'Read over the network, as a restorer: https://HOST:PORT (where it enrolled, on a host that has no collector)',
+      requiresArg: true,
+    })
+}
+
+/** Who this host is when it reads over the network. */
+export function identityOption<T>(yargs: Argv<T>): Argv<T & { identity: string }> {
+  const own = process.geteuid?.() === 0 ? DEFAULT_RESTORER : join(homedir(), '.config/pacsimile/restorer')
+  return yargs.option('identity', {
+    type: 'string',
+    describe: 'Directory of the certificate that `restorer enroll` made (or PACSIMILE_RESTORER)',
+    default: process.env['PACSIMILE_RESTORER'] ?? own,
+    requiresArg: true,
   })
+}
+
+/** Whether nobody has said where a collector's data is. */
+export function isDefaultData(data: string): boolean {
+  return data === DEFAULT_DATA
 }
 
 export function jsonOption<T>(yargs: Argv<T>): Argv<T & { json: boolean }> {

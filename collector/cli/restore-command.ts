@@ -108,7 +108,7 @@ function bringCommand(yargs: Argv): Argv {
         'restore pacs1:images --at 03:00 --to /srv/restored --priority newest --include "2026/**"',
         'restore pacs1:images --at now --to /srv/restored --repository /mnt/copy',
       ),
-    async ({ data, repository, keyFile, checkpoint, json, target, at, to, include, exclude, priority, ...asked }) => {
+    async ({ data, repository, keyFile, checkpoint, collector, identity, json, target, at, to, include, exclude, priority, ...asked }) => {
       const { dryRun, setuid, special, torn, inPlace, yes } = asked
       if (!inPlace && (asked.delete || yes)) throw new PacsimileError('usage', `--${asked.delete ? 'delete' : 'yes'} goes with --in-place`)
       if (dryRun && asked.report !== undefined)
@@ -123,7 +123,7 @@ function bringCommand(yargs: Argv): Argv {
           'usage',
           'There is nobody to ask whether what is there may be changed: give --yes, or --dry-run to see the plan',
         )
-      await using source = await openSource({ data, repository, keyFile, checkpoint })
+      await using source = await openSource({ data, repository, keyFile, checkpoint, collector, identity })
       const point = await source.point(place.agent, place.volume, moment)
       if (!json) sayPoint(target, point, 'Restoring ')
       if (asked.requireComplete) requireComplete(point)

@@ -1,12 +1,13 @@
 /**
- * Opens the history that a command reads: the running collector's, or a bare repository's.
+ * Opens the history that a command reads: the running collector's, a bare repository's, or over the network that of another host.
  *
- * Invariant: which of the two was read is said whenever it was not asked for by name. It prevents an answer from a
- * repository at rest from being taken for the word of a collector that is up.
+ * Invariant: which of them was read is said whenever it was not asked for by name. It prevents an answer from a
+ * repository at rest, or from another host, from being taken for the word of the collector that was meant.
  */
 import { join, resolve } from 'node:path'
 import { PacsimileError } from '../../shared/errors.ts'
 import type { HistorySource } from '../history-source.ts'
+import { isDefaultData } from './options.ts'
 import { note, warn } from './output.ts'
 import { Progress } from './progress.ts'
 import { secretFor } from './secret.ts'
@@ -20,6 +21,10 @@ export interface SourceOptions {
 export interface HistoryOptions extends SourceOptions {
   /** Whether a bare repository is read from its last checkpoint on. */
   readonly checkpoint: boolean
+  /** https://HOST:PORT */
+  readonly collector: string | undefined
+  /** Directory of a restorer's certificate. */
+  readonly identity: string
 }
 
 export interface RepositoryAccess {
@@ -27,11 +32,34 @@ export interface RepositoryAccess {
   readonly dataKey: Buffer
 }
 
-/** With --repository that one; else the collector of --data, and where none runs, its repository read directly. */
+/** With --repository that one, with --collector that one; else the collector of --data, and where none runs, its repository read directly. */
 export async function openSource(options: HistoryOptions): Promise<HistorySource> {
-  const source = options.repository === undefined ? await openData(options) : await readWhole(await openRepository(options), options)
+  const source = await openChosen(options)
   for (const { file, offset, reason } of source.damage) warn(`the repository is damaged: ${file} at byte ${offset}: ${reason}`)
   return source
+}
+
+async function openChosen(options: HistoryOptions): Promise<HistorySource> {
+  const { repository, collector } = options
+  if (repository !== undefined && collector !== undefined)
+    throw new PacsimileError('usage', '--repository and --collector are two places; give one')
+  if (collector !== undefined) return openNetwork(options)
+  return repository === undefined ? openData(options) : readWhole(await openRepository(options), options)
+}
+
+async function openNetwork({ identity, collector }: HistoryOptions): Promise<HistorySource> {
+  const [{ TlsHistory }, { readRestorer }] = await Promise.all([import('../tls-history.ts'), import('../restorer-identity.ts')])
+  return TlsHistory.connect(readRestorer(resolve(identity), collector))
+}
+
+/** On a host that has no collector of its own and is a restorer of another one. */
+async function openStoredNetwork(options: HistoryOptions): Promise<HistorySource | undefined> {
+  const { isRestorer, readRestorer } = await import('../restorer-identity.ts')
+  const directory = resolve(options.identity)
+  if (!isDefaultData(options.data) || !isRestorer(directory)) return undefined
+  const { name, collector } = readRestorer(directory)
+  note(`Reading from ${collector.url} as the restorer ${name}.`)
+  return openNetwork(options)
 }
 
 async function openData(options: HistoryOptions): Promise<HistorySource> {
@@ -41,9 +69,15 @@ async function openData(options: HistoryOptions): Promise<HistorySource> {
   } catch (error) {
     if (!(error instanceof PacsimileError) || error.code !== 'collector-unreachable') throw error
     const access = await openRepository(options).catch((failure: unknown) => {
-      // Where there is no data directory either, the first failure is the one to tell.
-      throw failure instanceof PacsimileError && failure.code === 'not-found' ? error : failure
+      if (failure instanceof PacsimileError && failure.code === 'not-found') return undefined
+      throw failure
     })
+    if (access === undefined) {
+      const elsewhere = await openStoredNetwork(options)
+      if (elsewhere !== undefined) return elsewhere
+      // Where there is no data directory either, the first failure is the one to tell.
+      throw error
+    }
     note(`No collector runs on ${options.data}; reading its repository directly.`)
     return readWhole(access, options)
   }

@@ -29,10 +29,10 @@ export function windowCommand(yargs: Argv): Argv {
         jsonOption(historyOptions(options)).positional('target', { type: 'string', demandOption: true, describe: 'AGENT:VOLUME' }),
         'window pacs1:images',
       ),
-    async ({ data, repository, keyFile, checkpoint, json, target }) => {
+    async ({ data, repository, keyFile, checkpoint, collector, identity, json, target }) => {
       const { agent, volume, path } = parseTarget(target)
       if (path !== '') throw new PacsimileError('usage', 'A window is of a whole volume: AGENT:VOLUME')
-      await using source = await openSource({ data, repository, keyFile, checkpoint })
+      await using source = await openSource({ data, repository, keyFile, checkpoint, collector, identity })
       const window = await source.window(agent, volume)
       if (json) sayJson(windowFields(window))
       else sayWindow(window)

@@ -61,6 +61,10 @@ describe('the command line', () => {
     [['token', 'create', '--data', nowhere], 4, /collector init/],
     [['find', 'a:b'], 2, /needs 2 words behind its name and has 1/],
     [['collector', 'init', '--data', nowhere, '--listen', 'nonsense'], 2, /listen: not HOST:PORT/],
+    [['restorer'], 2, /token, enroll, list, revoke or password/],
+    [['restorer', 'token', 'x', '--allow', 'A:B:C', '--data', nowhere], 2, /all, AGENT or AGENT:VOLUME/],
+    [['ls', 'a:b', '--collector', 'https://x', '--identity', nowhere], 4, /No restorer was enrolled/],
+    [['ls', 'a:b', '--collector', 'https://x', '--repository', nowhere], 2, /two places/],
     [['agent', 'run', '--state', nowhere], 4, /agent.toml is missing/],
   ])('%j ends with %d and says why', async (args, status, words) => {
     const done = await launch(...args)

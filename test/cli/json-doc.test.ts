@@ -33,6 +33,7 @@ import { withAdditions } from '../../shared/version-extensions.ts'
 import { fileVersion } from '../support/agent-parts.ts'
 import { at, FakeHistory, FIRST_MS, IMAGES, LAST_MS, PACS, serveHistory } from '../support/fake-history.ts'
 import { answer } from '../support/launcher.ts'
+import { ReadingPort } from '../support/reading-port.ts'
 import { scratchDirectory } from '../support/scratch.ts'
 
 const DOCUMENT = readFileSync(join(import.meta.dirname, '../../docs/json.md'), 'utf8')
@@ -421,6 +422,22 @@ describe('docs/json.md names exactly the fields of', () => {
     const made = { repositoryId: 'r', caFingerprint: 'c', keyFile: '/k', hasIdentity: true, files: 1, bytes: 1, damage }
     const fields = initFromFields(made, { dataDir: '/d', listen: 'h:1', from: 'fs:/usb' })
     expect(fieldsOf(fields)).toEqual(documented('collector init --from'))
+  })
+
+  it('restorer token, enroll, list, password and revoke', async () => {
+    const port = await ReadingPort.open()
+    const at = ['--data', port.dataDir]
+    const made = (await answer('restorer', 'token', 'radiology', '--allow', 'pacs1', '--allow', 'pacs2:db', ...at)) as { token: string }
+    expect(fieldsOf(made)).toEqual(documented('restorer token'))
+    const identity = join(scratchDirectory(), 'restorer')
+    const enrol = ['restorer', 'enroll', 'radiology', '--collector', port.url, '--token', made.token, '--identity', identity]
+    expect(fieldsOf(await answer(...enrol))).toEqual(documented('restorer enroll'))
+    expect(fieldsOf(await answer('restorer', 'password', 'radiology', ...at))).toEqual(documented('restorer password'))
+    expect(fieldsOf(await answer('restorer', 'list', ...at))).toEqual(documented('restorer list'))
+    expect(fieldsOf(await answer('restorer', 'revoke', 'radiology', ...at))).toEqual(documented('restorer revoke'))
+    expect(await answer('restorer', 'list', ...at)).toMatchObject({
+      restorers: [{ state: 'revoked', password: false, allowed: ['pacs1', 'pacs2:db'] }],
+    })
   })
 
   it('collector init, token create, keys and agent enroll', async () => {

@@ -1,0 +1,60 @@
+/**
+ * What restorers are served on the agents' port: the history API, and WebDAV.
+ *
+ * Invariant: nothing here writes anything but the access log. It prevents who may read from ever changing what is read.
+ */
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { ANSWERS_MAX, ANSWERS_PER_RESTORER_MAX } from '../shared/limits.ts'
+import type { Log } from '../shared/log.ts'
+import { HISTORY_PATH } from '../shared/wire.ts'
+import { AccessLog } from './access-log.ts'
+import { AnswerSlots } from './answer-slots.ts'
+import type { Catalog } from './catalog.ts'
+import { Dav } from './dav.ts'
+import { isDavUrl } from './dav-place.ts'
+import type { History } from './history.ts'
+import { HistoryApi } from './history-api.ts'
+import type { Identity } from './identity.ts'
+import { Readers } from './readers.ts'
+
+export interface RestorerPortParts {
+  readonly dataDir: string
+  readonly identity: Identity
+  readonly history: History
+  readonly catalog: Catalog
+  /** @throws rebuilding while the catalog lacks something */
+  readonly requireFolded: () => void
+  readonly log: Log
+}
+
+export class RestorerPort implements AsyncDisposable {
+  readonly #api: HistoryApi
+  readonly #dav: Dav
+  readonly #access: AccessLog
+  readonly #answering = new Set<Promise<void>>()
+
+  constructor({ dataDir, identity, ...reading }: RestorerPortParts) {
+    this.#access = new AccessLog(dataDir)
+    const slots = new AnswerSlots(ANSWERS_PER_RESTORER_MAX, ANSWERS_MAX)
+    const onRead = (name: Parameters<Identity['restorers']['noteUse']>[0]): void => identity.restorers.noteUse(name, Date.now())
+    const parts = { readers: new Readers(identity, reading.log, onRead), slots, access: this.#access, ...reading }
+    this.#api = new HistoryApi(parts)
+    this.#dav = new Dav(parts)
+  }
+
+  /** False: the address is none of these. */
+  answer(request: IncomingMessage, response: ServerResponse): boolean {
+    const url = request.url ?? ''
+    const answerer = url.startsWith(HISTORY_PATH) ? this.#api : isDavUrl(url) ? this.#dav : undefined
+    if (answerer === undefined) return false
+    const answering = answerer.answer(request, response).finally(() => this.#answering.delete(answering))
+    this.#answering.add(answering)
+    return true
+  }
+
+  /** Call this when the port is closed: waits until nothing is read any more. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all(this.#answering)
+    this.#access[Symbol.dispose]()
+  }
+}
