@@ -6,6 +6,7 @@
  * restorer of one volume from reading, or from being told of, what is in another because both hold the same bytes.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import { basename } from 'node:path'
 import { z } from 'zod'
 import { jsonBody, sendBytes, sendError, sendResult } from '../shared/api-answer.ts'
 import { asPacsimileError, type ErrorCode, PacsimileError } from '../shared/errors.ts'
@@ -15,7 +16,7 @@ import { showPath } from '../shared/path.ts'
 import { HISTORY_PATH } from '../shared/wire.ts'
 import type { AccessLog } from './access-log.ts'
 import type { AnswerSlots } from './answer-slots.ts'
-import type { Catalog } from './catalog.ts'
+import type { Catalog, Damage } from './catalog.ts'
 import type { History } from './history.ts'
 import { type About, historyQuestions, PATH, POSITION, parse, type Question, type Questions, VOLUME } from './history-questions.ts'
 import type { ChunkResult } from './history-source.ts'
@@ -70,7 +71,11 @@ export class HistoryApi {
 
   constructor(parts: ReadingParts) {
     this.#parts = parts
-    this.#questions = { ...historyQuestions(parts.history), content: (body) => this.#content(body) }
+    this.#questions = {
+      ...historyQuestions(parts.history),
+      damage: () => ({ about: undefined, answer: () => Promise.resolve(parts.history.damage.map(withoutDirectory)) }),
+      content: (body) => this.#content(body),
+    }
   }
 
   /** Answers one request; never throws. */
@@ -159,6 +164,11 @@ export class HistoryApi {
       yield* history.chunks(refs)
     }
   }
+}
+
+/** Where the repository lies is nothing to another host. */
+function withoutDirectory(damage: Damage): Damage {
+  return { ...damage, file: basename(damage.file) }
 }
 
 function factsOf({ agent, volume, path, at }: About): object {

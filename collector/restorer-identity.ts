@@ -7,7 +7,7 @@
  */
 import { join } from 'node:path'
 import { z } from 'zod'
-import { checkCollectorRole } from '../shared/certificate.ts'
+import { checkCollectorRole, parseCertificate } from '../shared/certificate.ts'
 import { type CollectorAddress, parseCollectorAddress } from '../shared/collector-address.ts'
 import { formatConfig, readConfig } from '../shared/config.ts'
 import { RESTORER_REPLY } from '../shared/enrollment.ts'
@@ -21,6 +21,8 @@ const CONFIG = z.strictObject({ name: z.string().min(1), collector: z.string().m
 
 export interface RestorerIdentity {
   readonly name: string
+  /** When the certificate ends, in ms since 1970. */
+  readonly expiresMs: number
   /** Where it enrolled. */
   readonly collector: CollectorAddress
   readonly tls: {
@@ -90,12 +92,14 @@ export function readRestorer(directory: string, collector?: string): RestorerIde
       throw new PacsimileError('not-found', `${file} is missing; \`pacsimile restorer enroll\` with a new token makes it`)
     return bytes.toString('utf8')
   }
+  const certificate = read(at.certificate)
   return {
     name: config.name,
+    expiresMs: Date.parse(parseCertificate(certificate).validTo),
     collector: parseCollectorAddress(collector ?? config.collector),
     tls: {
       ca: read(at.authority),
-      cert: read(at.certificate),
+      cert: certificate,
       key: read(at.key),
       minVersion: 'TLSv1.3',
       checkServerIdentity: checkCollectorRole,

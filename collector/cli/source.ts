@@ -7,10 +7,14 @@
 import { join, resolve } from 'node:path'
 import { PacsimileError } from '../../shared/errors.ts'
 import type { HistorySource } from '../history-source.ts'
+import { showDuration } from './amounts.ts'
 import { isDefaultData } from './options.ts'
 import { note, warn } from './output.ts'
 import { Progress } from './progress.ts'
 import { secretFor } from './secret.ts'
+
+/** A certificate that ends so soon is worth a word. */
+const EXPIRES_SOON_MS = 7 * 24 * 3_600_000
 
 export interface SourceOptions {
   readonly data: string
@@ -49,7 +53,15 @@ async function openChosen(options: HistoryOptions): Promise<HistorySource> {
 
 async function openNetwork({ identity, collector }: HistoryOptions): Promise<HistorySource> {
   const [{ TlsHistory }, { readRestorer }] = await Promise.all([import('../tls-history.ts'), import('../restorer-identity.ts')])
-  return TlsHistory.connect(readRestorer(resolve(identity), collector))
+  const restorer = readRestorer(resolve(identity), collector)
+  const leftMs = restorer.expiresMs - Date.now()
+  if (leftMs < EXPIRES_SOON_MS)
+    warn(
+      leftMs <= 0
+        ? 'the certificate of this restorer has expired'
+        : `the certificate of this restorer expires in ${showDuration(leftMs)}; \`pacsimile restorer token ${restorer.name}\` at the collector is the way to a new one`,
+    )
+  return TlsHistory.connect(restorer)
 }
 
 /** On a host that has no collector of its own and is a restorer of another one. */

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { keepSealedIdentity, restoreIdentity, SEALED_NAME } from '../../collector/sealed-identity.ts'
@@ -37,6 +37,17 @@ describe('the sealed identity', () => {
     expect(agents()).toBeUndefined()
     writeFileSync(join(parts.dataDir, 'agents/pacs1.json'), '{"version":1}')
     expect(await until('it follows', 10, agents)).toBe('{"version":1}')
+    // A restorer, and when it was last here, which is nobody's to keep.
+    mkdirSync(join(parts.dataDir, 'restorers'))
+    writeFileSync(join(parts.dataDir, 'restorers/radiology.used'), '')
+    writeFileSync(join(parts.dataDir, 'restorers/radiology.json'), '{"version":1,"revoked":""}')
+    const restorers = (): string[] | undefined => {
+      const to = target()
+      restoreIdentity(to)
+      const found = readdirSync(join(to.dataDir, 'restorers'))
+      return found.length === 0 ? undefined : found
+    }
+    expect(await until('it follows restorers', 10, restorers)).toEqual(['radiology.json'])
     const to = target()
     restoreIdentity(to)
     for (const name of KEYS) expect(readFileSync(join(to.dataDir, 'keys', name), 'utf8')).toBe(`content of ${name}`)
