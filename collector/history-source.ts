@@ -49,7 +49,13 @@ export interface LogQuery {
 }
 
 /** The content of a chunk, or why it cannot be had. */
-export type ChunkResult = { readonly bytes: Buffer } | { readonly failure: string }
+export type ChunkResult =
+  | {
+      readonly bytes: Buffer
+      /** Nobody else has this memory: it may be given away to another thread. */
+      readonly isOwn?: true
+    }
+  | { readonly failure: string }
 
 export interface HistorySource extends AsyncDisposable {
   /** Whether what is recorded later is seen through it too. */

@@ -104,14 +104,62 @@ export function decodeLog(stream: AsyncIterable<Buffer>): AsyncIterable<LogEntry
   })
 }
 
-export function encodeChunks(results: AsyncIterable<ChunkResult>): AsyncIterable<Uint8Array> {
-  return framed(results, (result) =>
-    'bytes' in result
-      ? Buffer.concat([Buffer.from([0]), result.bytes])
-      : Buffer.concat([Buffer.from([1]), Buffer.from(result.failure, 'utf8')]),
-  )
+const [CONTENT, FAILURE] = [0, 1]
+/** Of an item: its length, and which of the two it is. */
+const CHUNK_HEAD_BYTES = 5
+
+/** Large contents are passed on as they are: to copy them costs more than all else here. */
+export async function* encodeChunks(results: AsyncIterable<ChunkResult>): AsyncGenerator<Uint8Array> {
+  let parts: Uint8Array[] = []
+  let bytes = 0
+  for await (const result of results) {
+    const body = 'bytes' in result ? result.bytes : Buffer.from(result.failure, 'utf8')
+    const head = Buffer.allocUnsafe(CHUNK_HEAD_BYTES)
+    head.writeUInt32LE(body.length + 1, 0)
+    head.writeUInt8('bytes' in result ? CONTENT : FAILURE, CHUNK_HEAD_BYTES - 1)
+    parts.push(head)
+    bytes += head.length
+    const isLarge = body.length >= GATHER_BYTES
+    if (!isLarge) {
+      parts.push(body)
+      bytes += body.length
+    }
+    if (isLarge || bytes >= GATHER_BYTES) {
+      yield Buffer.concat(parts)
+      parts = []
+      bytes = 0
+    }
+    if (isLarge) yield body
+  }
+  if (bytes > 0) yield Buffer.concat(parts)
 }
 
-export function decodeChunks(stream: AsyncIterable<Buffer>): AsyncIterable<ChunkResult> {
-  return unframed(stream, (bytes) => (bytes[0] === 0 ? { bytes: bytes.subarray(1) } : { failure: bytes.subarray(1).toString('utf8') }))
+/** The inverse; each content has memory of its own. @throws protocol when the stream ends within an item */
+export async function* decodeChunks(stream: AsyncIterable<Buffer>): AsyncGenerator<ChunkResult, void> {
+  const head = Buffer.allocUnsafe(CHUNK_HEAD_BYTES)
+  let headBytes = 0
+  let body: Buffer<ArrayBuffer> | undefined
+  let bodyBytes = 0
+  for await (const part of stream) {
+    for (let at = 0; at < part.length; ) {
+      if (body === undefined) {
+        const copied = part.copy(head, headBytes, at)
+        headBytes += copied
+        at += copied
+        if (headBytes < CHUNK_HEAD_BYTES) continue
+        const length = head.readUInt32LE(0) - 1
+        if (length < 0 || length > CHUNK_BYTES_MAX) throw new PacsimileError('protocol', `An item of ${length} bytes is no chunk`)
+        body = Buffer.allocUnsafeSlow(length)
+        bodyBytes = 0
+      }
+      const copied = part.copy(body, bodyBytes, at)
+      bodyBytes += copied
+      at += copied
+      if (bodyBytes < body.length) continue
+      yield head[CHUNK_HEAD_BYTES - 1] === CONTENT ? { bytes: body, isOwn: true } : { failure: body.toString('utf8') }
+      body = undefined
+      headBytes = 0
+    }
+  }
+  if (headBytes > 0) throw new PacsimileError('protocol', 'The answer was cut off')
 }

@@ -11,7 +11,7 @@ import { extname } from 'node:path'
 import { Worker } from 'node:worker_threads'
 import { asPacsimileError, PacsimileError } from '../shared/errors.ts'
 import type { ChunkRef } from '../shared/version.ts'
-import type { HistorySource } from './history-source.ts'
+import type { ChunkResult, HistorySource } from './history-source.ts'
 import { type FilesDone, type FilesPlace, FilesWriter, type FileTask } from './restore-files.ts'
 import type { WriterTask, WriterWord } from './restore-worker.ts'
 
@@ -92,11 +92,11 @@ class WriterThread {
   }
 
   async #bring(refs: readonly ChunkRef[]): Promise<void> {
-    for await (const result of this.#parts.source.chunks(refs)) this.#tell({ kind: 'content', result })
+    for await (const result of this.#parts.source.chunks(refs)) this.#tell({ kind: 'content', result }, memoryOf(result))
   }
 
-  #tell(task: WriterTask): void {
-    this.#worker.postMessage(task, [])
+  #tell(task: WriterTask, given: readonly ArrayBuffer[] = []): void {
+    this.#worker.postMessage(task, given)
   }
 
   #fail(error: unknown): void {
@@ -108,4 +108,11 @@ class WriterThread {
     this.#tell({ kind: 'end' })
     await this.#exited
   }
+}
+
+/** What of it is given away and not copied. */
+function memoryOf(result: ChunkResult): ArrayBuffer[] {
+  if (!('bytes' in result) || result.isOwn !== true) return []
+  const { buffer } = result.bytes
+  return buffer instanceof ArrayBuffer ? [buffer] : []
 }
