@@ -10,14 +10,14 @@ import type { IncomingMessage } from 'node:http'
 import { TLSSocket } from 'node:tls'
 import { systemClock, type WallClock } from '../shared/clock.ts'
 import { PacsimileError } from '../shared/errors.ts'
-import { PASSWORD_CHECKS_MAX, PASSWORD_FAILURES_MAX } from '../shared/limits.ts'
+import { PASSWORD_CHECKS_MAX, PASSWORD_CHECKS_WAITING_MAX, PASSWORD_FAILURES_MAX } from '../shared/limits.ts'
 import type { Log } from '../shared/log.ts'
 import type { Label } from '../shared/path.ts'
 import type { Reader } from './access-log.ts'
 import type { Allowance } from './allowance.ts'
 import { FailureLimit } from './failure-limit.ts'
 import type { Identity } from './identity.ts'
-import { isPassword } from './password.ts'
+import { isPassword, type PasswordHash } from './password.ts'
 
 const FAILURE_WINDOW_MS = 60_000
 
@@ -42,6 +42,7 @@ export class Readers {
   readonly #refused: FailureLimit
   readonly #shown = new WeakMap<TLSSocket, Shown>()
   #checks = 0
+  readonly #waiting: (() => void)[] = []
 
   /** @param onRead called with each restorer that is let in */
   constructor(identity: Identity, log: Log, onRead: (name: Label) => void, clock: WallClock = systemClock) {
@@ -92,14 +93,18 @@ export class Readers {
     return { name: now.name, allowance: now.allowance, by: 'password', address }
   }
 
-  /** Without a restorer the time is spent all the same, so that it does not tell which names there are. */
-  async #holds(password: string, against = NOBODY): Promise<boolean> {
-    if (this.#checks >= PASSWORD_CHECKS_MAX) throw new PacsimileError('busy', 'Other passwords are being checked; try again')
-    this.#checks += 1
+  /** Without a restorer the time is spent all the same, so that it does not tell which names there are. @throws busy */
+  async #holds(password: string, against: PasswordHash = NOBODY): Promise<boolean> {
+    if (this.#checks < PASSWORD_CHECKS_MAX) this.#checks += 1
+    else if (this.#waiting.length < PASSWORD_CHECKS_WAITING_MAX) await new Promise<void>((resolve) => this.#waiting.push(resolve))
+    else throw new PacsimileError('busy', 'Other passwords are being checked; try again')
     try {
       return await isPassword(password, against)
     } finally {
-      this.#checks -= 1
+      // Whoever waits takes the place over.
+      const next = this.#waiting.shift()
+      if (next === undefined) this.#checks -= 1
+      else next()
     }
   }
 
@@ -112,7 +117,7 @@ export class Readers {
 }
 
 /** No password has this hash. */
-const NOBODY = { kind: 'scrypt', salt: '00'.repeat(16), hash: '00'.repeat(32) } as const
+const NOBODY: PasswordHash = { kind: 'scrypt', salt: '00'.repeat(16), hash: '00'.repeat(32) }
 
 function credentialsOf(request: IncomingMessage): { name: string; password: string } | undefined {
   const [, encoded] = /^basic ([a-z0-9+/]{1,400}={0,2})$/i.exec(request.headers.authorization ?? '') ?? []

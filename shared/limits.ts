@@ -134,8 +134,9 @@ export const ENROLLMENT_FAILURES_MAX = 10
 export const GUESTS_MAX = 32
 /** Passwords that may be wrong from one address within a minute before it is turned away unheard. */
 export const PASSWORD_FAILURES_MAX = 10
-/** Passwords that are checked at once: each takes 32 MiB and some 60 ms of a core. */
+/** Passwords that are checked at once, each of which takes 32 MiB and some 60 ms of a core, and that wait for it. */
 export const PASSWORD_CHECKS_MAX = 2
+export const PASSWORD_CHECKS_WAITING_MAX = 64
 /** Answers to restorers at once, to one and to all. */
 export const ANSWERS_PER_RESTORER_MAX = 16
 export const ANSWERS_MAX = 64
@@ -161,5 +162,6 @@ assert.ok(MESSAGE_BYTES_MAX > RECORD_BYTES_MAX, 'the largest record fits a messa
 assert.ok(RECORDS_PER_MESSAGE_MAX >= 2 * JOURNAL_BATCH_MAX, 'what was appended together fits a message')
 assert.ok(WINDOW_BYTES >= 2 * CHUNK_BYTES_MAX, 'two chunks fit the window, so that one can be under way while one is acked')
 assert.ok(JOURNAL_ROOM_BYTES > BALLAST_BYTES, 'throwing the ballast away does not by itself let the journal go on')
+assert.ok(PASSWORD_CHECKS_WAITING_MAX > GUESTS_MAX, 'each guest may wait with one')
 assert.ok(ANSWERS_MAX > ANSWERS_PER_RESTORER_MAX, 'one restorer does not shut out the others')
 assert.ok(CONTROL_BYTES_MAX >= OFFER_DIGESTS_MAX * 32, 'an offer fits a control message')

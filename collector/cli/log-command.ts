@@ -72,9 +72,12 @@ export function logCommand(yargs: Argv): Argv {
 
 /** What there is, and then what comes, for ever. Asked for up to a position that is known, so that nothing is passed over. */
 async function* followed(source: HistorySource, { agent, volume }: Target, query: LogQuery): AsyncGenerator<LogEntry> {
+  let seen = ''
   for (let { from } = query; ; await setTimeout(FOLLOW_MS)) {
     const { head } = await source.window(agent, volume)
-    if (head.seq === 0) continue
+    const now = `${head.epoch}:${head.seq}`
+    if (head.seq === 0 || now === seen) continue
+    seen = now
     const until = { kind: 'seq', ...head } as const
     yield* source.log(agent, volume, { ...query, from, until })
     from = until

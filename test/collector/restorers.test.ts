@@ -223,6 +223,16 @@ describe('a password', () => {
     expect(await ask(password)).toBe(429)
   })
 
+  it('that many connections show at once is checked for all of them', async () => {
+    const port = await ReadingPort.open()
+    await port.restorer('radiology')
+    const password = newPassword()
+    port.identity.restorers.setPassword('radiology', await hashPassword(password))
+    const headers = { authorization: `Basic ${Buffer.from(`radiology:${password}`).toString('base64')}` }
+    const asked = Array.from({ length: 12 }, () => port.ask({ method: 'OPTIONS', path: '/dav/', headers }))
+    expect((await Promise.all(asked)).map(({ status }) => status)).toEqual(Array.from({ length: 12 }, () => 200))
+  })
+
   it('that is switched off is good no more on a connection that has shown it', async () => {
     const port = await ReadingPort.open()
     await port.restorer('radiology')
