@@ -51,19 +51,26 @@ function pacsimile(...args: string[]): string {
 export class Station implements AsyncDisposable {
   readonly state: string
   readonly data: string
+  /** Of the collector, for `--collector`. */
+  readonly url: string
   readonly #children: ChildProcess[] = []
 
-  private constructor(directory: string) {
+  private constructor(directory: string, listen: string) {
     this.state = join(directory, 'agent')
     this.data = join(directory, 'collector')
+    this.url = `https://${listen}`
+  }
+
+  get collectorPid(): number {
+    return this.#children[0]?.pid ?? 0
   }
 
   /** The agent watches `source`; the rest lies in `directory`. */
   static async start(directory: string, source: string): Promise<Station> {
     mkdirSync(directory, { recursive: true })
-    const station = new Station(directory)
-    const { state, data } = station
     const listen = `127.0.0.1:${await freePort()}`
+    const station = new Station(directory, listen)
+    const { state, data } = station
     pacsimile('collector', 'init', '--data', data, '--listen', listen)
     station.#spawn('collector', 'run', '--data', data)
     await station.#patiently('status', '--data', data)
