@@ -83,6 +83,9 @@ export function etagOf({ digest }: FileVersion): string {
   return `"${digestHex(digest)}"`
 }
 
+/** What no XML may hold (XML 1.0, 2.2) becomes U+FFFD. */
 function escaped(text: string): string {
-  return text.replaceAll(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`)
+  return text
+    .replaceAll(/[^\t\n\r -\uD7FF\uE000-\uFFFD\u{10000}-\u{10FFFF}]/gu, '\uFFFD')
+    .replaceAll(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`)
 }

@@ -35,6 +35,9 @@ export interface Patience {
   readonly keepAliveTimeout: number
 }
 
+/** A peer that is silent for so long is asked by the kernel whether it is there. */
+const SILENT = { keepAlive: true, keepAliveInitialDelay: 30_000 }
+
 const PATIENCE: Patience = {
   headersTimeout: 10_000,
   requestTimeout: REQUEST_MS_MAX,
@@ -62,7 +65,7 @@ export class Receiver {
 
   private constructor(parts: ReceiverParts, patience: Patience) {
     this.#parts = parts
-    this.#server = createServer({ ...parts.identity.serverTlsOptions(), ...patience }, (request, response) => {
+    this.#server = createServer({ ...parts.identity.serverTlsOptions(), ...patience, ...SILENT }, (request, response) => {
       const isEnrolment = request.url === ENROLL_PATH || request.url === RESTORER_ENROLL_PATH
       if (request.method === 'POST' && isEnrolment) void parts.enrollment.answer(request, response)
       else if (!parts.restorers.answer(request, response)) response.writeHead(404).end()

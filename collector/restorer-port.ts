@@ -4,8 +4,10 @@
  * Invariant: nothing here writes anything but the access log. It prevents who may read from ever changing what is read.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import { setTimeout } from 'node:timers/promises'
 import { ANSWERS_MAX, ANSWERS_PER_RESTORER_MAX } from '../shared/limits.ts'
 import type { Log } from '../shared/log.ts'
+import type { Label } from '../shared/path.ts'
 import { HISTORY_PATH } from '../shared/wire.ts'
 import { AccessLog } from './access-log.ts'
 import { AnswerSlots } from './answer-slots.ts'
@@ -16,6 +18,9 @@ import type { History } from './history.ts'
 import { HistoryApi } from './history-api.ts'
 import type { Identity } from './identity.ts'
 import { Readers } from './readers.ts'
+
+/** So long an end waits for the last answers. */
+const END_MS_MAX = 5000
 
 export interface RestorerPortParts {
   readonly dataDir: string
@@ -36,7 +41,7 @@ export class RestorerPort implements AsyncDisposable {
   constructor({ dataDir, identity, ...reading }: RestorerPortParts) {
     this.#access = new AccessLog(dataDir)
     const slots = new AnswerSlots(ANSWERS_PER_RESTORER_MAX, ANSWERS_MAX)
-    const onRead = (name: Parameters<Identity['restorers']['noteUse']>[0]): void => identity.restorers.noteUse(name, Date.now())
+    const onRead = (name: Label): void => identity.restorers.noteUse(name, Date.now())
     const parts = { readers: new Readers(identity, reading.log, onRead), slots, access: this.#access, ...reading }
     this.#api = new HistoryApi(parts)
     this.#dav = new Dav(parts)
@@ -52,9 +57,12 @@ export class RestorerPort implements AsyncDisposable {
     return true
   }
 
-  /** Call this when the port is closed: waits until nothing is read any more. */
+  /** Call this when the port is closed: what is being answered notices it, all but a long look at what is not to be found. */
   async [Symbol.asyncDispose](): Promise<void> {
-    await Promise.all(this.#answering)
+    const patience = new AbortController()
+    const tooLong = setTimeout(END_MS_MAX, undefined, { signal: patience.signal }).catch(() => {})
+    await Promise.race([Promise.all(this.#answering), tooLong])
+    patience.abort()
     this.#access[Symbol.dispose]()
   }
 }

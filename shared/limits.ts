@@ -146,8 +146,8 @@ export const ASKED_FILES_MAX = 4096
 export const ASKED_CHUNKS_MAX = 65_536
 /** Largest body of a PROPFIND. */
 export const PROPFIND_BYTES_MAX = 64 * KiB
-/** Whoever is sent something and takes nothing of it for so long loses the connection, in ms. */
-export const READER_STALL_MS = 60_000
+/** Whoever is sent something and takes nothing of it for so long loses the connection, in ms: somebody may be reading page by page. */
+export const READER_STALL_MS = 10 * 60_000
 /** A whole request arrives within that time, in ms. */
 export const REQUEST_MS_MAX = 30_000
 

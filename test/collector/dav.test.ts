@@ -31,6 +31,7 @@ async function site(allowed: readonly string[] = ['all']): Promise<Site> {
   writer.put('d/deep', directoryVersion())
   for (let i = 0; i < 100; i++) writer.file(`d/deep/${i}`, Buffer.from(String(i)))
   writer.file('caf\xc3\xa9', Buffer.alloc(0))
+  writer.file('d/deep/\xef\xbf\xbe', Buffer.alloc(0))
   writer.append({ kind: 'mark', volume: VOLUME, name: 'before' })
   writer.file('d/image.dcm', Buffer.from('changed'))
   writer.remove('d/deep')
@@ -65,7 +66,7 @@ describe('WebDAV lists', () => {
     expect((await list('/dav/pacs1/images/@mark:before/d')).toSorted()).toEqual(
       names.map((name) => `/dav/pacs1/images/@mark:before/d/${name}`).toSorted(),
     )
-    expect(await list('/dav/pacs1/images/@mark:before/d/deep/')).toHaveLength(101)
+    expect(await list('/dav/pacs1/images/@mark:before/d/deep/')).toHaveLength(102)
     expect((await list('/dav/pacs1/images/@now/d/')).toSorted()).toEqual(
       ['', '%FF%0A%22%3C%26', 'image.dcm'].map((name) => `/dav/pacs1/images/@now/d/${name}`).toSorted(),
     )
@@ -74,9 +75,13 @@ describe('WebDAV lists', () => {
 
   it('in XML that others read, whatever the names', async () => {
     const { ask } = await site()
-    const { body } = await ask('PROPFIND', '/dav/pacs1/images/@mark:before/d/', { depth: '1' })
+    const listed = await ask('PROPFIND', '/dav/pacs1/images/@mark:before/d/', { depth: '1' })
+    const deep = await ask('PROPFIND', '/dav/pacs1/images/@mark:before/d/deep/', { depth: '1' })
+    const odd = '<propfind xmlns="DAV:"><prop><a xmlns="&amp;\x01\uFFFE"/></prop></propfind>'
+    const echoed = await ask('PROPFIND', '/dav/', { depth: '1' }, odd)
+    const body = Buffer.from(`<all>${[listed, deep, echoed].map((one) => one.body.toString().replace(/^<\?[^>]*>/, '')).join('')}</all>`)
     const script =
-      'import sys,xml.etree.ElementTree as e\nfor r in e.fromstring(sys.stdin.buffer.read()): print(ascii([t.text for t in r.iter() if t.text]))'
+      'import sys,xml.etree.ElementTree as e\nfor m in e.fromstring(sys.stdin.buffer.read()):\n for r in m: print(ascii([t.text for t in r.iter() if t.text]))'
     const read = spawnSync('python3', ['-c', script], { input: body, encoding: 'utf8' })
     expect(read.stderr).toBe('')
     expect(read.stdout).toContain(String.raw`\\xff\\x0a"<&`)
@@ -294,13 +299,13 @@ describe('the parts of WebDAV', () => {
   })
 
   it('write XML in which nothing of a name is markup', async () => {
-    const name = '"<&\'\x01]]>\u2028'
+    const name = '"<&\'\x01]]>\uFFFF\u2028'
     const bytes = Buffer.from(name, 'utf8').toString('latin1')
     async function* items(): AsyncGenerator<{ href: string; name: string; version: undefined }> {
       yield { href: `/dav/${davPart(bytes)}/`, name: bytes, version: undefined }
     }
     const text = Buffer.concat(await Array.fromAsync(multistatus(items(), 'all'))).toString('utf8')
-    expect(text).toContain('<D:displayname>&#34;&#60;&#38;&#39;\\x01]]&#62;\\xe2\\x80\\xa8</D:displayname>')
+    expect(text).toContain('<D:displayname>&#34;&#60;&#38;&#39;\\x01]]&#62;\uFFFD\\xe2\\x80\\xa8</D:displayname>')
   })
 
   it.each([
