@@ -28,6 +28,7 @@ export async function sendPlain(
     sent.bytes += bytes.length
     if (!response.write(bytes)) await drained(response, signal, READER_STALL_MS)
   }
+  signal.throwIfAborted()
   begin()
   response.end()
 }

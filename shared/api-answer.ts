@@ -54,6 +54,7 @@ export async function sendBytes(
     begin()
     if (!answer.write(bytes)) await drained(answer, signal, stallMs)
   }
+  signal.throwIfAborted()
   begin()
   answer.addTrailers({ [OUTCOME]: 'whole' })
   answer.end()

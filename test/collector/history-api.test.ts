@@ -179,6 +179,26 @@ describe('history over the network', () => {
     expect(JSON.parse(refused.body.toString())).toMatchObject({ error: { code: 'io' } })
   })
 
+  it('ends in the middle of an answer when its restorer is revoked', async () => {
+    const port = await archive()
+    const remote = await connected(await port.restorer('radiology'))
+    const [file] = await Array.fromAsync(remote.tree(PACS, VOLUME, relativePath('e/one'), { epoch: 1, seq: 12 }))
+    if (file?.version.kind !== 'file') throw new Error('it is a file')
+    const [isSent, gate] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+    vi.spyOn(port.store.history, 'chunks').mockImplementation(async function* () {
+      yield { bytes: Buffer.alloc(1 << 20) }
+      isSent.resolve()
+      await gate.promise
+    })
+    const reading = Array.fromAsync(remote.chunks(file.version.chunks))
+    await isSent.promise
+    port.identity.revokeRestorer('radiology')
+    await expect(reading).rejects.toMatchObject({ code: 'collector-unreachable' })
+    await expect(remote.volumes()).rejects.toMatchObject({ code: 'not-trusted' })
+    gate.resolve()
+    await vi.waitFor(() => expect(port.access.at(-1)).toMatchObject({ event: 'ended', outcome: 'cut' }))
+  })
+
   it('goes on after its idle connections were closed, and says when nobody answers any more', async () => {
     const port = await archive({
       patience: { headersTimeout: 1000, requestTimeout: 1000, connectionsCheckingInterval: 50, keepAliveTimeout: 50 },
