@@ -10,6 +10,7 @@ import type { HistorySource } from '../../collector/history-source.ts'
 import { restore } from '../../collector/restore.ts'
 import type { RestorerIdentity } from '../../collector/restorer-identity.ts'
 import { TlsHistory } from '../../collector/tls-history.ts'
+import { PacsimileError } from '../../shared/errors.ts'
 import { QUESTION_BYTES_MAX } from '../../shared/limits.ts'
 import { type Label, label, ROOT, relativePath } from '../../shared/path.ts'
 import { directoryVersion, JournalWriter, symlinkVersion, VOLUME } from '../support/journal-writer.ts'
@@ -167,6 +168,21 @@ describe('history over the network', () => {
       { event: 'ended', outcome: 'whole', bytes: 2000 + 2 * 5 },
     ])
     expect([lines[0]?.id, lines[2]?.id]).toEqual([lines[1]?.id, lines[3]?.id])
+  })
+
+  it('is not given while the catalog lacks something, also not by WebDAV', async () => {
+    let isFolded = false
+    const requireFolded = (): void => {
+      if (!isFolded) throw new PacsimileError('rebuilding', 'The catalog is being made')
+    }
+    const port = await archive({ requireFolded })
+    const identity = await port.restorer('radiology')
+    await expect(TlsHistory.connect(identity)).rejects.toMatchObject({ code: 'rebuilding' })
+    const get = { path: '/dav/pacs1/images/@mark:before/d/one', ...identity.tls }
+    expect((await port.ask(get)).status).toBe(503)
+    isFolded = true
+    expect(await (await connected(identity)).volumes()).toHaveLength(1)
+    expect((await port.ask(get)).status).toBe(200)
   })
 
   it('is not given where that line cannot be written', async () => {
