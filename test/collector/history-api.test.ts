@@ -20,6 +20,7 @@ import { walkTree } from '../support/tree-walk.ts'
 import { differences } from '../support/truth.ts'
 
 const PACS = label('pacs1', 'agent')
+const PATIENTLY = { timeout: 15_000 }
 
 async function archive(options?: Parameters<typeof ReadingPort.open>[0]): Promise<ReadingPort> {
   const port = await ReadingPort.open(options)
@@ -212,7 +213,7 @@ describe('history over the network', () => {
     await expect(reading).rejects.toMatchObject({ code: 'collector-unreachable' })
     await expect(remote.volumes()).rejects.toMatchObject({ code: 'not-trusted' })
     gate.resolve()
-    await vi.waitFor(() => expect(port.access.at(-1)).toMatchObject({ event: 'ended', outcome: 'cut' }))
+    await vi.waitFor(() => expect(port.access.at(-1)).toMatchObject({ event: 'ended', outcome: 'cut' }), PATIENTLY)
   })
 
   it('goes on after its idle connections were closed, and says when nobody answers any more', async () => {
@@ -325,7 +326,7 @@ describe('a hostile restorer', () => {
     vi.spyOn(port.store.history, 'volumes').mockImplementation(() => gate.promise.then(() => []))
     const ask = (): Promise<number> => port.ask({ method: 'POST', path: '/v1/history/volumes', ...tls }, '{}').then(({ status }) => status)
     const waiting = Array.from({ length: 16 }, ask)
-    await vi.waitFor(() => expect(port.access.filter(({ event }) => event === 'asked')).toHaveLength(16))
+    await vi.waitFor(() => expect(port.access.filter(({ event }) => event === 'asked')).toHaveLength(16), PATIENTLY)
     expect(await ask()).toBe(429)
     gate.resolve()
     expect(new Set(await Promise.all(waiting))).toEqual(new Set([200]))
