@@ -92,7 +92,7 @@ describe('history over the network', () => {
     expect(JSON.stringify(near.at(-3))).toContain('one one')
   })
 
-  it('is restored like any other', async () => {
+  it('is restored like any other', { timeout: 60_000 }, async () => {
     const port = await archive()
     const { writer } = port
     for (let i = 0; i < 300; i++) writer.file(`many-${i}`, Buffer.from(`${i} `.repeat(1500)))
