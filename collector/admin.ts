@@ -10,7 +10,7 @@ import { type Label, label, relativePath } from '../shared/path.ts'
 import type { CatchUp } from './catch-up.ts'
 import type { Copies } from './copies.ts'
 import { NAMED } from './copy-definition.ts'
-import type { HistorySource } from './history-source.ts'
+import type { History } from './history.ts'
 import { encodeChunks, encodeEntries, encodeLog } from './history-wire.ts'
 import type { Overview } from './overview.ts'
 import type { PointRequest } from './point.ts'
@@ -34,7 +34,7 @@ const moment = z
   .transform((at): PointRequest => (at.kind === 'seq' ? { kind: 'seq', epoch: at.epoch, seq: at.seq } : at))
 
 const POINT = z.object({ agent: name, volume: name, at: moment })
-const TREE = z.object({ agent: name, volume: name, path, at: position })
+const TREE = z.object({ agent: name, volume: name, path, at: position, depth: z.enum(['all', 'directory']).optional() })
 const LOG = z.object({ agent: name, volume: name, path, from: moment.optional(), until: moment.optional() })
 const WINDOW = z.object({ agent: name, volume: name })
 const VERSIONS = z.object({ agent: name, volume: name, path })
@@ -46,6 +46,7 @@ const EXPECT = z.object({ agent: name, volume: name, forMs: count.min(1), reason
 const CHUNKS = z.object({
   chunks: z.array(z.object({ digest: z.string().transform(digestFromHex), length: count.max(CHUNK_BYTES_MAX) })).max(65_536),
 })
+const PLACES = z.object({ chunks: z.array(z.string().transform(digestFromHex)).max(65_536) })
 const HOLD = z.object({
   name,
   agent: name,
@@ -64,7 +65,7 @@ const WAIT = z.object({ agent: name.optional(), volume: name.optional(), timeout
 export interface AdminParts extends ReachParts {
   readonly overview: Overview
   readonly copies: Copies
-  readonly history: HistorySource
+  readonly history: History
   readonly control: ReplicaControl
   readonly prune: Pruning
   /** Undefined where scrubbing is switched off. */
@@ -100,7 +101,7 @@ export function adminRoutes(parts: AdminParts): LocalRoutes {
     },
     tree(body) {
       const asked = parse(TREE, body)
-      return encodeEntries(history.tree(asked.agent, asked.volume, asked.path, asked.at))
+      return encodeEntries(history.tree(asked.agent, asked.volume, asked.path, asked.at, asked.depth))
     },
     async lastWhole(body) {
       const asked = parse(TREE, body)
@@ -153,6 +154,10 @@ export function adminRoutes(parts: AdminParts): LocalRoutes {
     mark: (body, signal) => mark(parts, parse(MARK, body), signal),
     chunks(body) {
       return encodeChunks(history.chunks(parse(CHUNKS, body).chunks))
+    },
+    places(body) {
+      const { chunks } = parse(PLACES, body)
+      return Promise.resolve(history.places(chunks).map((place) => place ?? null))
     },
     async scrub(body, signal) {
       await parts.scrub?.scrub(parse(FILES, body).files, signal)

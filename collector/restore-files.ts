@@ -202,7 +202,7 @@ function isFatal(error: unknown): boolean {
   return errno === undefined || FATAL.has(errno)
 }
 
-function replicaAt(directory: string | undefined): SafeDirectory | undefined {
+export function replicaAt(directory: string | undefined): SafeDirectory | undefined {
   if (directory === undefined) return undefined
   try {
     return new SafeDirectory(directory)
@@ -213,7 +213,7 @@ function replicaAt(directory: string | undefined): SafeDirectory | undefined {
 }
 
 /** A regular file of the tree, or undefined. The name is not followed. */
-function openPlain(tree: SafeDirectory, path: RelativePath): number | undefined {
+export function openPlain(tree: SafeDirectory, path: RelativePath): number | undefined {
   let file: number | undefined
   try {
     file = openSync(pathBuffer(tree.at(path)), OPEN_FILE)
@@ -226,7 +226,7 @@ function openPlain(tree: SafeDirectory, path: RelativePath): number | undefined 
 }
 
 /** Undefined where the file does not have that content there. */
-function readChunk(file: number, offset: number, length: number, digest: Digest): Buffer | undefined {
+export function readChunk(file: number, offset: number, length: number, digest: Digest): Buffer | undefined {
   const bytes = Buffer.allocUnsafe(length)
   for (let done = 0; done < length; ) {
     const read = readSync(file, bytes, done, length - done, offset + done)
