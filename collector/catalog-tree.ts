@@ -19,6 +19,7 @@ const FIRST_BYTE_OF_NAMES = 1
 /** Rows read at once; where much is jumped over, fewer after each jump. */
 const ROWS_AT_ONCE = 1000
 const ROWS_AFTER_JUMP = 16
+const READ_BYTES = 256 << 10
 
 /** A key and its value. */
 export type Row = readonly [Buffer, Buffer]
@@ -34,7 +35,7 @@ export interface Cursor {
 /** Where rows are read in the order of their keys. */
 export interface Rows {
   entries(range: KeyRange, options?: { reverse?: boolean; limit?: number; batch?: number }): AsyncGenerator<Row>
-  cursor(range: KeyRange): Cursor
+  cursor(range: KeyRange, options?: { readBytes?: number }): Cursor
 }
 
 export interface TreePlace {
@@ -79,7 +80,8 @@ async function* readRange(
   namesAt: number | undefined,
 ): AsyncGenerator<TreeEntry> {
   const until = positionOf(keys.version(agent, volume, path, at))
-  const cursor = rows.cursor(range)
+  const cursor = rows.cursor(range, { readBytes: READ_BYTES })
+  let next: Promise<readonly Row[]> | undefined
   /** A key of the path that is being read, how many of its versions were, and the newest that is not too new. */
   let current: Buffer | undefined
   let count = 0
@@ -98,8 +100,11 @@ async function* readRange(
 
   try {
     let atOnce = namesAt === undefined ? ROWS_AT_ONCE : ROWS_AFTER_JUMP
-    for (let found = await cursor.next(atOnce); found.length > 0; found = await cursor.next(atOnce)) {
+    next = readAhead(cursor, atOnce)
+    for (let found = await next; found.length > 0; found = await next) {
       atOnce = Math.min(ROWS_AT_ONCE, atOnce * 4)
+      // Read while these are looked at. Of one level alone most would be jumped over.
+      next = namesAt === undefined ? readAhead(cursor, atOnce) : undefined
       for (const row of found) {
         const [key] = row
         if (current === undefined || !isSamePath(current, key)) {
@@ -119,14 +124,26 @@ async function* readRange(
       } else if (current !== undefined && count >= found.length) {
         // Versions of one path and nothing else: the one that counts may be far away, and the next path too.
         newest = await newestRow(rows, Buffer.concat([pathOf(current), until]))
+        await next
+        next = undefined
         cursor.seek(behind(pathOf(current)))
       }
+      next ??= readAhead(cursor, atOnce)
     }
     const last = settled()
     if (last !== undefined) yield last
   } finally {
+    // Whoever looks no further does not care whether it could have been read.
+    await next?.catch(() => undefined)
     await cursor.close()
   }
+}
+
+/** An error is told to who comes to it. */
+function readAhead(cursor: Cursor, count: number): Promise<readonly Row[]> {
+  const rows = cursor.next(count)
+  rows.catch(() => {})
+  return rows
 }
 
 /** Of the versions of the key's path, the newest that is not newer than the key says. */

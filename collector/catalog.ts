@@ -232,8 +232,11 @@ export class Catalog implements Rows {
   }
 
   /** The same for who jumps ahead. */
-  cursor(range: KeyRange, { batch = 1000, ...options }: { reverse?: boolean; limit?: number; batch?: number } = {}): Cursor {
-    const iterator = this.#db.iterator({ ...range, ...options, highWaterMarkBytes: READ_BYTES })
+  cursor(
+    range: KeyRange,
+    { batch = 1000, readBytes = READ_BYTES, ...options }: { reverse?: boolean; limit?: number; batch?: number; readBytes?: number } = {},
+  ): Cursor {
+    const iterator = this.#db.iterator({ ...range, ...options, highWaterMarkBytes: readBytes })
     return {
       next: (count = batch) =>
         iterator.nextv(count).catch((error: unknown) => {

@@ -17,7 +17,7 @@ export function letReadAhead(directory: string): void {
       .map((line) => line.split(' '))
       .findLast((fields) => fields[DIRECTORY_FIELD] === directory)
     const device = mounted?.[DEVICE_FIELD]
-    if (device !== undefined) writeFileSync(`/sys/class/bdi/${device}-fuse/read_ahead_kb`, `${READ_AHEAD_KB}`)
+    if (device !== undefined) writeFileSync(`/sys/class/bdi/${device}/read_ahead_kb`, `${READ_AHEAD_KB}`)
   } catch (error) {
     if (errnoOf(error) === undefined) throw error
   }

@@ -6,6 +6,7 @@
  * counted as done has exactly the content that its record names. It prevents a restore that is fast because it trusted a copy that decayed.
  */
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
+import { release } from '../shared/bytes.ts'
 import { type Digest, digestOf } from '../shared/digest.ts'
 import { asPacsimileError, errnoOf, PacsimileError, reasonOf } from '../shared/errors.ts'
 import { pathBuffer, type RelativePath, showPath } from '../shared/path.ts'
@@ -133,11 +134,14 @@ export class FilesWriter implements Disposable {
       const { size, mtimeNs } = fstatSync(file, { bigint: true })
       if (size !== BigInt(version.size) || mtimeNs !== version.mtimeNs) return false
       let offset = 0
+      let last: Buffer | undefined
       this.#next = (digest, length) => {
-        const bytes = readChunk(file, offset, length, digest)
-        if (bytes === undefined) throw new Differs()
+        // Whoever asks for the next chunk is done with the one before.
+        if (last !== undefined) release(last)
+        last = readChunk(file, offset, length, digest)
+        if (last === undefined) throw new Differs()
         offset += length
-        return bytes
+        return last
       }
       await this.#target.put(at, version)
       this.#onWritten(version.size)

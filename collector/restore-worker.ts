@@ -4,6 +4,7 @@
  * asked for.
  */
 import { parentPort, workerData } from 'node:worker_threads'
+import { release } from '../shared/bytes.ts'
 import type { Digest } from '../shared/digest.ts'
 import { asPacsimileError, type ErrorCode, PacsimileError } from '../shared/errors.ts'
 import type { ChunkRef } from '../shared/version.ts'
@@ -59,9 +60,14 @@ async function* readFrom(from: PackReader, refs: readonly ChunkRef[]): AsyncGene
   for (const [i, ref] of refs.entries()) {
     const found = places[i]
     const bytes = found === undefined ? undefined : from.read(found, ref.digest)
-    if (bytes !== undefined) yield { bytes }
-    // It may have been moved, or mended; and if not, the history knows why.
-    else yield* asked([ref])
+    if (bytes !== undefined) {
+      yield { bytes }
+      // Whoever asks for the next is done with it.
+      release(bytes)
+    } else {
+      // It may have been moved, or mended; and if not, the history knows why.
+      yield* asked([ref])
+    }
   }
 }
 
