@@ -125,7 +125,7 @@ async function check(directory: string): Promise<object> {
   }
 }
 
-/** Of several moments, in seconds: one directory, the whole tree, and the plan of a restore, asked of a collector through its socket. */
+/** Of several moments: one directory, the whole tree, and the plan of a restore, asked of a collector through its socket. */
 async function look(directory: string): Promise<object> {
   const catalog = await openCatalog(join(directory, 'catalog'), silentLog)
   const repository = Repository.open(repositoryOf(directory), KEY)
@@ -145,13 +145,13 @@ async function look(directory: string): Promise<object> {
   for (const part of MOMENTS) {
     const at = { epoch: 1, seq: Math.ceil(seq * part) }
     const first = relativePath(pathOf(0).split('/')[0] ?? '')
-    const [inDirectory, directorySeconds] = await timed(() => counted(source.tree(agent, VOLUME, first, at, 'directory')))
-    const [, rootSeconds] = await timed(() => counted(source.tree(agent, VOLUME, ROOT, at, 'directory')))
-    const [inTree, treeSeconds] = await timed(() => counted(history.tree(agent, VOLUME, ROOT, at)))
+    const [inDirectory, ofDirectory] = await timed(() => counted(source.tree(agent, VOLUME, first, at, 'directory')))
+    const [, ofRoot] = await timed(() => counted(source.tree(agent, VOLUME, ROOT, at, 'directory')))
+    const [inTree, ofTree] = await timed(() => counted(history.tree(agent, VOLUME, ROOT, at)))
     const point = { position: at, time: undefined, requestedMs: 0, next: undefined, gap: undefined, whole: true, coverage: undefined }
     const asked = { agent, volume: VOLUME, path: ROOT, point, to: '/', dryRun: true, setuid: false, special: false, torn: false }
-    const [, planSeconds] = await timed(() => planRestore(source, asked))
-    looks.push({ part, inDirectory, directorySeconds, rootSeconds, inTree, treeSeconds, planSeconds })
+    const [, ofPlan] = await timed(() => planRestore(source, asked))
+    looks.push({ part, inDirectory, ofDirectory, ofRoot, inTree, ofTree, ofPlan })
   }
   await server.close()
   await catalog.close()
@@ -165,10 +165,12 @@ async function counted(entries: AsyncIterable<unknown>): Promise<number> {
   return count
 }
 
-async function timed<Result>(act: () => Promise<Result>): Promise<[Result, number]> {
-  const startedMs = performance.now()
+/** With the seconds that passed, and those that both sides together took of the CPU. */
+async function timed<Result>(act: () => Promise<Result>): Promise<[Result, readonly [seconds: number, cpuSeconds: number]]> {
+  const [startedMs, started] = [performance.now(), process.cpuUsage()]
   const result = await act()
-  return [result, secondsSince(startedMs)]
+  const { user, system } = process.cpuUsage(started)
+  return [result, [secondsSince(startedMs), Math.round((user + system) / 1e4) / 100]]
 }
 
 async function plan(directory: string): Promise<object> {
