@@ -4,6 +4,7 @@
 import { z } from 'zod'
 import { type HybridTime, hybridTime } from '../shared/clock.ts'
 import { type Digest, digestHex } from '../shared/digest.ts'
+import { PacsimileError } from '../shared/errors.ts'
 import { callLocal, streamLocal } from '../shared/local-api.ts'
 import type { Label, RelativePath } from '../shared/path.ts'
 import { type Position, WATCH_MODES } from '../shared/record.ts'
@@ -142,8 +143,14 @@ export class RemoteHistory implements HistorySource {
   }
 
   async #places(names: readonly Digest[]): Promise<(FramePlace | undefined)[]> {
-    const found = await this.#call('places', { chunks: names.map(digestHex) }, PLACES)
-    return found.map((place) => place ?? undefined)
+    try {
+      const found = await this.#call('places', { chunks: names.map(digestHex) }, PLACES)
+      return found.map((place) => place ?? undefined)
+    } catch (error) {
+      // A collector of an older release, that was not started again since: it gives content itself.
+      if (error instanceof PacsimileError && error.code === 'unsupported') return names.map(() => undefined)
+      throw error
+    }
   }
 
   async *chunks(refs: readonly ChunkRef[]): AsyncGenerator<ChunkResult> {
