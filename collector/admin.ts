@@ -9,8 +9,8 @@ import { type Label, label } from '../shared/path.ts'
 import type { CatchUp } from './catch-up.ts'
 import type { Copies } from './copies.ts'
 import { NAMED } from './copy-definition.ts'
+import type { History } from './history.ts'
 import { historyQuestions, MOMENT, parse, VOLUME } from './history-questions.ts'
-import type { HistorySource } from './history-source.ts'
 import { encodeChunks } from './history-wire.ts'
 import type { Identity } from './identity.ts'
 import type { Overview } from './overview.ts'
@@ -32,6 +32,7 @@ const EXPECT = z.object({ agent: name, volume: name, forMs: count.min(1), reason
 const CHUNKS = z.object({
   chunks: z.array(z.object({ digest: z.string().transform(digestFromHex), length: count.max(CHUNK_BYTES_MAX) })).max(65_536),
 })
+const PLACES = z.object({ chunks: z.array(z.string().transform(digestFromHex)).max(65_536) })
 const HOLD = z.object({
   name,
   agent: name,
@@ -52,7 +53,7 @@ export interface AdminParts extends ReachParts {
   readonly identity: Identity
   readonly overview: Overview
   readonly copies: Copies
-  readonly history: HistorySource
+  readonly history: History
   readonly control: ReplicaControl
   readonly prune: Pruning
   /** Undefined where scrubbing is switched off. */
@@ -113,6 +114,10 @@ export function adminRoutes(parts: AdminParts): LocalRoutes {
     chunks(body) {
       return encodeChunks(history.chunks(parse(CHUNKS, body).chunks))
     },
+    places(body) {
+      const { chunks } = parse(PLACES, body)
+      return Promise.resolve(history.places(chunks).map((place) => place ?? null))
+    },
     async scrub(body, signal) {
       await parts.scrub?.scrub(parse(FILES, body).files, signal)
       return {}
@@ -159,7 +164,7 @@ function directoryOf(replica: Replica | undefined, agent: Label, volume: Label):
 }
 
 /** What the command line asks of the history, of any volume. */
-function historyRoutes(history: HistorySource): LocalRoutes {
+function historyRoutes(history: History): LocalRoutes {
   return Object.fromEntries(
     Object.entries(historyQuestions(history)).map(([asked, question]) => [asked, (body) => question(body).answer()]),
   )

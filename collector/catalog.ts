@@ -16,6 +16,7 @@ import type { TreeEntry } from '../shared/tree.ts'
 import { hardLinkKey, type Version } from '../shared/version.ts'
 import { levelError } from './catalog-error.ts'
 import { type KeyRange, keys, ranges, readNewestKey, readPosition, readVersionKey } from './catalog-keys.ts'
+import { type Cursor, type Row, type Rows, readDirectory, readEntry, readTree } from './catalog-tree.ts'
 import { readChunkPlace, readCoverage, readVersion, readVolume } from './catalog-values.ts'
 import type { FramePlace } from './repository/frame-file.ts'
 import { READ_FROM_START, type ReadPosition } from './repository/repository.ts'
@@ -74,7 +75,7 @@ const OPEN_TABLES_MIN = 64
 /** Read ahead at once; what LevelDB would take, 16 KiB, is some hundred entries. */
 const READ_BYTES = 64 << 10
 
-export class Catalog {
+export class Catalog implements Rows {
   readonly #db: ClassicLevel<Buffer, Buffer>
 
   private constructor(db: ClassicLevel<Buffer, Buffer>) {
@@ -221,16 +222,28 @@ export class Catalog {
   async *entries(
     range: KeyRange,
     { batch = 1000, ...options }: { reverse?: boolean; limit?: number; batch?: number } = {},
-  ): AsyncGenerator<[Buffer, Buffer]> {
-    const iterator = this.#db.iterator({ ...range, ...options, highWaterMarkBytes: READ_BYTES })
-    const next = (): Promise<[Buffer, Buffer][]> =>
-      iterator.nextv(batch).catch((error: unknown) => {
-        throw levelError(error, 'Reading the catalog')
-      })
+  ): AsyncGenerator<Row> {
+    const cursor = this.cursor(range, { batch, ...options })
     try {
-      for (let found = await next(); found.length > 0; found = await next()) yield* found
+      for (let found = await cursor.next(); found.length > 0; found = await cursor.next()) yield* found
     } finally {
-      await iterator.close()
+      await cursor.close()
+    }
+  }
+
+  /** The same for who jumps ahead. */
+  cursor(
+    range: KeyRange,
+    { batch = 1000, readBytes = READ_BYTES, ...options }: { reverse?: boolean; limit?: number; batch?: number; readBytes?: number } = {},
+  ): Cursor {
+    const iterator = this.#db.iterator({ ...range, ...options, highWaterMarkBytes: readBytes })
+    return {
+      next: (count = batch) =>
+        iterator.nextv(count).catch((error: unknown) => {
+          throw levelError(error, 'Reading the catalog')
+        }),
+      seek: (key) => iterator.seek(key),
+      close: () => iterator.close(),
     }
   }
 
@@ -277,14 +290,17 @@ export class Catalog {
   }
 
   /** The tree at a position: the path itself and all below it, depth first, names in byte order. */
-  async *treeAt(agent: Label, volume: Label, path: RelativePath, at: Position): AsyncGenerator<TreeEntry> {
-    yield* this.#newestUntil(ranges.versionsOf(agent, volume, path), agent, volume, at)
-    yield* this.#newestUntil(ranges.versionsBelow(agent, volume, path), agent, volume, at)
+  treeAt(agent: Label, volume: Label, path: RelativePath, at: Position): AsyncGenerator<TreeEntry> {
+    return readTree(this, { agent, volume, path, at })
   }
 
-  async entryAt(agent: Label, volume: Label, path: RelativePath, at: Position): Promise<TreeEntry | undefined> {
-    for await (const entry of this.#newestUntil(ranges.versionsOf(agent, volume, path), agent, volume, at)) return entry
-    return undefined
+  /** The same of the path itself and what is right in it. */
+  directoryAt(agent: Label, volume: Label, path: RelativePath, at: Position): AsyncGenerator<TreeEntry> {
+    return readDirectory(this, { agent, volume, path, at })
+  }
+
+  entryAt(agent: Label, volume: Label, path: RelativePath, at: Position): Promise<TreeEntry | undefined> {
+    return readEntry(this, { agent, volume, path, at })
   }
 
   /**
@@ -302,23 +318,6 @@ export class Catalog {
         return { path, position, version }
     }
     return undefined
-  }
-
-  async *#newestUntil(range: KeyRange, agent: Label, volume: Label, at: Position): AsyncGenerator<TreeEntry> {
-    let candidate: { path: RelativePath; position: Position; value: Buffer } | undefined
-    const take = function* (): Generator<TreeEntry> {
-      const version = candidate === undefined ? undefined : readVersion(candidate.value)
-      if (candidate !== undefined && version !== undefined) yield { path: candidate.path, position: candidate.position, version }
-    }
-    for await (const [key, value] of this.entries(range)) {
-      const { path, position } = readVersionKey(key, agent, volume)
-      if (candidate !== undefined && candidate.path !== path) {
-        yield* take()
-        candidate = undefined
-      }
-      if (comparePositions(position, at) <= 0) candidate = { path, position, value }
-    }
-    yield* take()
   }
 
   /** What was found damaged when the repository was folded. */

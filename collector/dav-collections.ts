@@ -14,7 +14,6 @@ import type { Allowance, Place } from './allowance.ts'
 import type { Catalog } from './catalog.ts'
 import type { DavItem } from './dav-answer.ts'
 import { DAV_PATH, type DavPlace, davMoment, davPart } from './dav-place.ts'
-import { directoryAt } from './directory-at.ts'
 import type { History } from './history.ts'
 
 const HOUR_MS = 3_600_000
@@ -99,8 +98,8 @@ export class DavCollections {
 
   async *#directory(own: DavItem, place: PathPlace, at: Position): AsyncGenerator<DavItem> {
     yield own
-    for await (const { path, version } of directoryAt(this.#catalog, place, at))
-      if (version.kind === 'file' || version.kind === 'directory') yield itemOf(place, path, version)
+    for await (const { path, version } of this.#catalog.directoryAt(place.agent, place.volume, place.path, at))
+      if (path !== place.path && (version.kind === 'file' || version.kind === 'directory')) yield itemOf(place, path, version)
   }
 
   /** Now, every mark, and whole hours and days of the window. Any other moment is there too, and not listed. */

@@ -51,7 +51,7 @@ export const MOMENT = z
 
 export const VOLUME = z.object({ agent: name, volume: name })
 const POINT = VOLUME.extend({ at: MOMENT })
-const TREE = VOLUME.extend({ path: PATH, at: POSITION })
+const TREE = VOLUME.extend({ path: PATH, at: POSITION, depth: z.enum(['all', 'directory']).optional() })
 const LOG = VOLUME.extend({ path: PATH, from: MOMENT.optional(), until: MOMENT.optional() })
 const VERSIONS = VOLUME.extend({ path: PATH })
 
@@ -72,7 +72,7 @@ export function historyQuestions(history: HistorySource): Questions {
     },
     tree(body) {
       const about = parse(TREE, body)
-      return { about, answer: () => encodeEntries(history.tree(about.agent, about.volume, about.path, about.at)) }
+      return { about, answer: () => encodeEntries(history.tree(about.agent, about.volume, about.path, about.at, about.depth)) }
     },
     lastWhole(body) {
       const about = parse(TREE, body)

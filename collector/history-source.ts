@@ -9,6 +9,7 @@ import type { ChunkRef, Version } from '../shared/version.ts'
 import type { Absence } from './absent-content.ts'
 import type { Coverage, Damage, Gap } from './catalog.ts'
 import type { Mark } from './marks.ts'
+import type { PackAccess } from './pack-reader.ts'
 import type { Point, PointRequest } from './point.ts'
 
 /** An entry of a tree at a point. */
@@ -48,6 +49,8 @@ export interface LogQuery {
   readonly until: PointRequest | undefined
 }
 
+export type TreeDepth = 'all' | 'directory'
+
 /** The content of a chunk, or why it cannot be had. */
 export type ChunkResult =
   | {
@@ -65,8 +68,11 @@ export interface HistorySource extends AsyncDisposable {
   volumes(): Promise<{ readonly agent: Label; readonly volume: Label }[]>
   /** @throws not-found, outside-window */
   point(agent: Label, volume: Label, request: PointRequest): Promise<Point>
-  /** The path and all below it at a position, depth first, names in byte order. Empty where the path is not there. */
-  tree(agent: Label, volume: Label, path: RelativePath, at: Position): AsyncIterable<ListedEntry>
+  /**
+   * The path and all below it at a position, depth first, names in byte order. Empty where the path is not there. With 'directory' only
+   * what is right in it, though a source may give more.
+   */
+  tree(agent: Label, volume: Label, path: RelativePath, at: Position, depth?: TreeDepth): AsyncIterable<ListedEntry>
   /** When the path was last given content that was not torn, at or before a position; undefined where it was not since it is a file. */
   lastWhole(agent: Label, volume: Label, path: RelativePath, at: Position): Promise<HybridTime | undefined>
   /** Records of a volume, oldest first. */
@@ -80,4 +86,6 @@ export interface HistorySource extends AsyncDisposable {
   window(agent: Label, volume: Label): Promise<Window>
   /** Contents of chunks, one result for each, in the order asked for. */
   chunks(refs: readonly ChunkRef[]): AsyncIterable<ChunkResult>
+  /** The packs themselves, for who reads them in threads of his own; undefined where they, or their key, are not to be had here. */
+  packs?(): Promise<PackAccess | undefined>
 }

@@ -14,25 +14,29 @@ import type { ChunkResult, ListedEntry, LogEntry } from './history-source.ts'
 
 /** Items gathered into one write. */
 const GATHER_BYTES = 256 << 10
+const LENGTH_BYTES = 4
 const ITEM_BYTES_MAX = RECORD_BYTES_MAX + CHUNK_BYTES_MAX
 
-/** Prefixes each item with its length and joins small ones. */
+/** Prefixes each item with its length and joins small ones. What `encode` gives may lie in memory that its next call takes. */
 async function* framed<Item>(items: AsyncIterable<Item>, encode: (item: Item) => Uint8Array): AsyncGenerator<Uint8Array> {
-  let parts: Uint8Array[] = []
+  let gathered = Buffer.allocUnsafe(GATHER_BYTES)
   let bytes = 0
   for await (const item of items) {
     const body = encode(item)
-    const length = Buffer.allocUnsafe(4)
-    length.writeUInt32LE(body.length, 0)
-    parts.push(length, body)
-    bytes += body.length + 4
-    if (bytes >= GATHER_BYTES) {
-      yield Buffer.concat(parts)
-      parts = []
+    const length = LENGTH_BYTES + body.length
+    if (bytes > 0 && bytes + length > gathered.length) {
+      yield gathered.subarray(0, bytes)
+      gathered = Buffer.allocUnsafe(GATHER_BYTES)
       bytes = 0
     }
+    const isLarge = length > gathered.length
+    const to = isLarge ? Buffer.allocUnsafe(length) : gathered
+    to.writeUInt32LE(body.length, bytes)
+    to.set(body, bytes + LENGTH_BYTES)
+    if (isLarge) yield to
+    else bytes += length
   }
-  if (bytes > 0) yield Buffer.concat(parts)
+  if (bytes > 0) yield gathered.subarray(0, bytes)
 }
 
 /** The inverse. @throws protocol when the stream ends within an item */
@@ -67,8 +71,9 @@ function absenceNumber(absent: Absence | undefined): number {
 }
 
 export function encodeEntries(entries: AsyncIterable<ListedEntry>): AsyncIterable<Uint8Array> {
+  const to = new ByteWriter()
   return framed(entries, (entry) => {
-    const to = new ByteWriter(256)
+    to.reset()
     to.string(entry.path).u64(entry.position.epoch).u64(entry.position.seq).u8(absenceNumber(entry.absent))
     encodeVersion(entry.version, to)
     return to.view()
@@ -86,8 +91,9 @@ export function decodeEntries(stream: AsyncIterable<Buffer>): AsyncIterable<List
 }
 
 export function encodeLog(entries: AsyncIterable<LogEntry>): AsyncIterable<Uint8Array> {
+  const to = new ByteWriter()
   return framed(entries, (entry) => {
-    const to = new ByteWriter(256)
+    to.reset()
     to.u8(absenceNumber(entry.absent)).bytes(encodeSummary(entry.record))
     to.u8(entry.version === undefined ? 0 : 1)
     if (entry.version !== undefined) encodeVersion(entry.version, to)

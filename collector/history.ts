@@ -12,9 +12,10 @@ import type { ChunkRef } from '../shared/version.ts'
 import { type Absence, absenceOfContent } from './absent-content.ts'
 import type { Catalog, Damage, VolumeFacts } from './catalog.ts'
 import type { ChunkCache } from './chunk-cache.ts'
-import type { ChunkResult, HistorySource, ListedEntry, LogEntry, LogQuery, Window } from './history-source.ts'
+import type { ChunkResult, HistorySource, ListedEntry, LogEntry, LogQuery, TreeDepth, Window } from './history-source.ts'
 import { type Mark, markNamed, marksOf } from './marks.ts'
 import { includedUntil, type Point, type PointRequest, showMoment } from './point.ts'
+import type { FramePlace } from './repository/frame-file.ts'
 import type { Repository } from './repository/repository.ts'
 
 export class History implements HistorySource {
@@ -150,10 +151,12 @@ export class History implements HistorySource {
 
   // ---- trees and logs ----------------------------------------------------------------------------------------------
 
-  async *tree(agent: Label, volume: Label, path: RelativePath, at: Position): AsyncGenerator<ListedEntry> {
+  async *tree(agent: Label, volume: Label, path: RelativePath, at: Position, depth: TreeDepth = 'all'): AsyncGenerator<ListedEntry> {
     await this.#facts(agent, volume)
     const mayBeAbsent = await this.#catalog.hasAbsent(agent)
-    for await (const entry of this.#catalog.treeAt(agent, volume, path, at))
+    const isWhole = depth === 'all'
+    const found = isWhole ? this.#catalog.treeAt(agent, volume, path, at) : this.#catalog.directoryAt(agent, volume, path, at)
+    for await (const entry of found)
       yield { ...entry, absent: mayBeAbsent ? await absenceOfContent(this.#catalog, agent, volume, entry) : undefined }
   }
 
@@ -230,6 +233,11 @@ export class History implements HistorySource {
         yield { failure: reasonOf(error) }
       }
     }
+  }
+
+  /** Of each chunk; undefined where it is in no pack. */
+  places(names: readonly Digest[]): (FramePlace | undefined)[] {
+    return names.map((name) => this.#catalog.chunk(name))
   }
 
   /** Verified content. @throws damage, io, not-found */

@@ -8,6 +8,7 @@ import type { Catalog, Damage } from './catalog.ts'
 import { catalogFromCheckpoint } from './checkpoint.ts'
 import { History } from './history.ts'
 import { supersededBy } from './needed-chunks.ts'
+import type { PackAccess } from './pack-reader.ts'
 import { replay } from './replay.ts'
 import { Repository } from './repository/repository.ts'
 import { ScratchCatalog } from './scratch-catalog.ts'
@@ -22,11 +23,13 @@ export class OfflineHistory extends History {
   override readonly isLive = false
   readonly repository: Repository
   readonly #scratch: ScratchCatalog
+  readonly #dataKey: Buffer
 
-  private constructor(scratch: ScratchCatalog, repository: Repository, damage: readonly Damage[]) {
+  private constructor(scratch: ScratchCatalog, repository: Repository, dataKey: Buffer, damage: readonly Damage[]) {
     super(scratch.catalog, repository, { damage: () => damage })
     this.repository = repository
     this.#scratch = scratch
+    this.#dataKey = dataKey
   }
 
   /** @throws not-found, format-unknown, io */
@@ -44,6 +47,7 @@ export class OfflineHistory extends History {
       return new OfflineHistory(
         scratch,
         repository,
+        dataKey,
         damage.filter((found) => !superseded.includes(found)),
       )
     } catch (error) {
@@ -55,6 +59,11 @@ export class OfflineHistory extends History {
 
   get catalog(): Catalog {
     return this.#scratch.catalog
+  }
+
+  packs(): Promise<PackAccess> {
+    const { directory } = this.repository
+    return Promise.resolve({ directory, dataKey: this.#dataKey, places: (names) => Promise.resolve(this.places(names)) })
   }
 
   override async [Symbol.asyncDispose](): Promise<void> {

@@ -3,16 +3,19 @@
  */
 import { z } from 'zod'
 import { type HybridTime, hybridTime } from '../shared/clock.ts'
-import { digestHex } from '../shared/digest.ts'
+import { type Digest, digestHex } from '../shared/digest.ts'
+import { PacsimileError } from '../shared/errors.ts'
 import { callLocal, streamLocal } from '../shared/local-api.ts'
 import type { Label, RelativePath } from '../shared/path.ts'
 import { type Position, WATCH_MODES } from '../shared/record.ts'
 import type { ChunkRef } from '../shared/version.ts'
 import type { Damage } from './catalog.ts'
-import type { ChunkResult, HistorySource, ListedEntry, LogEntry, LogQuery, Window } from './history-source.ts'
+import type { ChunkResult, HistorySource, ListedEntry, LogEntry, LogQuery, TreeDepth, Window } from './history-source.ts'
 import { decodeChunks, decodeEntries, decodeLog } from './history-wire.ts'
 import type { Mark } from './marks.ts'
+import type { OpenRepository, PackAccess } from './pack-reader.ts'
 import type { Point, PointRequest } from './point.ts'
+import type { FramePlace } from './repository/frame-file.ts'
 
 const time = z.string().transform((text) => hybridTime(BigInt(text)))
 const position = z.object({ epoch: z.number(), seq: z.number() })
@@ -45,6 +48,7 @@ const WINDOW = z.object({
   coverage: z.array(span),
 })
 
+const PLACES = z.array(z.object({ file: z.number(), offset: z.number(), storedLength: z.number() }).nullable())
 const REPLICA = z.object({ directory: z.string().optional() })
 const DAMAGE = z.array(z.object({ file: z.string(), offset: z.number(), reason: z.string() }))
 const UNREACHABLE = { unreachable: 'collector-unreachable' } as const
@@ -64,21 +68,27 @@ export class RemoteHistory implements HistorySource {
   readonly isLive = true
   readonly damage: readonly Damage[]
   readonly #calls: HistoryCalls
+  readonly #repository: () => Promise<OpenRepository | undefined>
 
-  protected constructor(calls: HistoryCalls, damage: readonly Damage[]) {
+  protected constructor(
+    calls: HistoryCalls,
+    damage: readonly Damage[],
+    repository: () => Promise<OpenRepository | undefined> = () => Promise.resolve(undefined),
+  ) {
     this.#calls = calls
+    this.#repository = repository
     this.damage = damage
   }
 
-  /** @throws collector-unreachable */
-  static async open(socketFile: string): Promise<RemoteHistory> {
+  /** `repository`: that of the collector, where its key is to be had without asking for it. @throws collector-unreachable */
+  static async open(socketFile: string, repository?: () => Promise<OpenRepository | undefined>): Promise<RemoteHistory> {
     const calls: HistoryCalls = {
       call: (name, body) => callLocal(socketFile, name, body, UNREACHABLE),
       stream: (name, body) => streamLocal(socketFile, name, body, UNREACHABLE),
       // Every call has its own connection.
       close() {},
     }
-    return new RemoteHistory(calls, await damageSaid(calls))
+    return new RemoteHistory(calls, await damageSaid(calls), repository)
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -111,8 +121,8 @@ export class RemoteHistory implements HistorySource {
     }
   }
 
-  tree(agent: Label, volume: Label, path: RelativePath, at: Position): AsyncIterable<ListedEntry> {
-    return decodeEntries(this.#stream('tree', { agent, volume, path, at }))
+  tree(agent: Label, volume: Label, path: RelativePath, at: Position, depth: TreeDepth = 'all'): AsyncIterable<ListedEntry> {
+    return decodeEntries(this.#stream('tree', { agent, volume, path, at, depth }))
   }
 
   async lastWhole(agent: Label, volume: Label, path: RelativePath, at: Position): Promise<HybridTime | undefined> {
@@ -140,6 +150,22 @@ export class RemoteHistory implements HistorySource {
   async window(agent: Label, volume: Label): Promise<Window> {
     const found = await this.#call('window', { agent, volume }, WINDOW)
     return { ...found, from: found.from }
+  }
+
+  async packs(): Promise<PackAccess | undefined> {
+    const opened = await this.#repository()
+    return opened === undefined ? undefined : { ...opened, places: (names) => this.#places(names) }
+  }
+
+  async #places(names: readonly Digest[]): Promise<(FramePlace | undefined)[]> {
+    try {
+      const found = await this.#call('places', { chunks: names.map(digestHex) }, PLACES)
+      return found.map((place) => place ?? undefined)
+    } catch (error) {
+      // A collector of an older release, that was not started again since: it gives content itself.
+      if (error instanceof PacsimileError && error.code === 'unsupported') return names.map(() => undefined)
+      throw error
+    }
   }
 
   async *chunks(refs: readonly ChunkRef[]): AsyncGenerator<ChunkResult, void> {

@@ -6,6 +6,7 @@
  * counted as done has exactly the content that its record names. It prevents a restore that is fast because it trusted a copy that decayed.
  */
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
+import { release } from '../shared/bytes.ts'
 import { type Digest, digestOf } from '../shared/digest.ts'
 import { asPacsimileError, errnoOf, PacsimileError, reasonOf } from '../shared/errors.ts'
 import { pathBuffer, type RelativePath, showPath } from '../shared/path.ts'
@@ -133,11 +134,14 @@ export class FilesWriter implements Disposable {
       const { size, mtimeNs } = fstatSync(file, { bigint: true })
       if (size !== BigInt(version.size) || mtimeNs !== version.mtimeNs) return false
       let offset = 0
+      let last: Buffer | undefined
       this.#next = (digest, length) => {
-        const bytes = readChunk(file, offset, length, digest)
-        if (bytes === undefined) throw new Differs()
+        // Whoever asks for the next chunk is done with the one before.
+        if (last !== undefined) release(last)
+        last = readChunk(file, offset, length, digest)
+        if (last === undefined) throw new Differs()
         offset += length
-        return bytes
+        return last
       }
       await this.#target.put(at, version)
       this.#onWritten(version.size)
@@ -202,7 +206,7 @@ function isFatal(error: unknown): boolean {
   return errno === undefined || FATAL.has(errno)
 }
 
-function replicaAt(directory: string | undefined): SafeDirectory | undefined {
+export function replicaAt(directory: string | undefined): SafeDirectory | undefined {
   if (directory === undefined) return undefined
   try {
     return new SafeDirectory(directory)
@@ -213,7 +217,7 @@ function replicaAt(directory: string | undefined): SafeDirectory | undefined {
 }
 
 /** A regular file of the tree, or undefined. The name is not followed. */
-function openPlain(tree: SafeDirectory, path: RelativePath): number | undefined {
+export function openPlain(tree: SafeDirectory, path: RelativePath): number | undefined {
   let file: number | undefined
   try {
     file = openSync(pathBuffer(tree.at(path)), OPEN_FILE)
@@ -226,7 +230,7 @@ function openPlain(tree: SafeDirectory, path: RelativePath): number | undefined 
 }
 
 /** Undefined where the file does not have that content there. */
-function readChunk(file: number, offset: number, length: number, digest: Digest): Buffer | undefined {
+export function readChunk(file: number, offset: number, length: number, digest: Digest): Buffer | undefined {
   const bytes = Buffer.allocUnsafe(length)
   for (let done = 0; done < length; ) {
     const read = readSync(file, bytes, done, length - done, offset + done)

@@ -1,6 +1,6 @@
 /**
- * The threads that write restored files, seen from outside: batches go to whichever is free, content that is not near is
- * brought to it from the source.
+ * The threads that write restored files, seen from outside: batches go to whichever is free, which reads them from the replica or the packs itself;
+ * content that it cannot read is brought to it from the source.
  *
  * A thread holds one batch at a time, so memory is bounded by their number. Small restores have no thread. Invariant: the first error that
  * ends the restore ends all of it. It prevents a disk that is full from being written to by the others for as long as they can.
@@ -9,11 +9,13 @@ import { once } from 'node:events'
 import { availableParallelism } from 'node:os'
 import { extname } from 'node:path'
 import { Worker } from 'node:worker_threads'
+import type { Digest } from '../shared/digest.ts'
 import { asPacsimileError, PacsimileError } from '../shared/errors.ts'
 import type { ChunkRef } from '../shared/version.ts'
 import type { ChunkResult, HistorySource } from './history-source.ts'
+import type { PackAccess } from './pack-reader.ts'
 import { type FilesDone, type FilesPlace, FilesWriter, type FileTask } from './restore-files.ts'
-import type { WriterTask, WriterWord } from './restore-worker.ts'
+import type { WriterPlace, WriterTask, WriterWord } from './restore-worker.ts'
 
 /** Beyond this many the disk is what is waited for. */
 const THREADS_MAX = 4
@@ -41,7 +43,8 @@ async function writeInThreads(batches: readonly (readonly FileTask[])[], parts: 
   const count = Math.min(THREADS_MAX, Math.max(2, availableParallelism()), batches.length)
   const { bytesPerSecond } = parts.place
   const place = { ...parts.place, bytesPerSecond: bytesPerSecond && bytesPerSecond / count }
-  const threads = Array.from({ length: count }, () => new WriterThread({ ...parts, place }))
+  const packs = await parts.source.packs?.()
+  const threads = Array.from({ length: count }, () => new WriterThread({ ...parts, place }, packs))
   const work = async (thread: WriterThread): Promise<void> => {
     for (const files of waiting) parts.onDone(await thread.write(files), files.length)
   }
@@ -54,14 +57,17 @@ async function writeInThreads(batches: readonly (readonly FileTask[])[], parts: 
 
 class WriterThread {
   readonly #parts: WritingParts
+  readonly #packs: PackAccess | undefined
   readonly #worker: Worker
   readonly #exited: Promise<unknown>
   #answer: PromiseWithResolvers<FilesDone> | undefined
 
-  constructor(parts: WritingParts) {
+  constructor(parts: WritingParts, packs: PackAccess | undefined) {
     this.#parts = parts
+    this.#packs = packs
+    const opened = packs === undefined ? undefined : { directory: packs.directory, dataKey: packs.dataKey }
     const url = new URL(`./restore-worker${extname(import.meta.filename)}`, import.meta.url)
-    this.#worker = new Worker(url, { workerData: parts.place, execArgv: [] })
+    this.#worker = new Worker(url, { workerData: { place: parts.place, packs: opened } satisfies WriterPlace, execArgv: [] })
     this.#exited = once(this.#worker, 'exit').catch(() => undefined)
     this.#worker.on('message', (word: WriterWord) => this.#take(word))
     this.#worker.on('error', (error) => this.#fail(error))
@@ -80,6 +86,9 @@ class WriterThread {
       case 'want':
         this.#bring(word.refs).catch((error: unknown) => this.#fail(error))
         return
+      case 'look':
+        this.#look(word.names).catch((error: unknown) => this.#fail(error))
+        return
       case 'written':
         this.#parts.onWritten(word.bytes)
         return
@@ -93,6 +102,10 @@ class WriterThread {
 
   async #bring(refs: readonly ChunkRef[]): Promise<void> {
     for await (const result of this.#parts.source.chunks(refs)) this.#tell({ kind: 'content', result }, memoryOf(result))
+  }
+
+  async #look(names: readonly Digest[]): Promise<void> {
+    this.#tell({ kind: 'places', places: (await this.#packs?.places(names)) ?? [] })
   }
 
   #tell(task: WriterTask, given: readonly ArrayBuffer[] = []): void {

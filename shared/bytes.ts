@@ -17,6 +17,15 @@ export function asBuffer(bytes: Uint8Array): Buffer {
   return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 }
 
+/**
+ * Gives memory back at once that nobody looks at any more; the bytes are gone. Without it large pieces that come and go have the garbage
+ * collected all the time. What is no larger than the pool of Buffers may be a part of it, and stays.
+ */
+export function release(bytes: Uint8Array): void {
+  const { buffer } = bytes
+  if (buffer instanceof ArrayBuffer && buffer.byteLength > Buffer.poolSize) buffer.transfer(0)
+}
+
 export class ByteWriter {
   #buffer: Buffer
   #length = 0

@@ -63,13 +63,15 @@ export function unfilterSamples(filtered: Uint8Array): Buffer {
   const lead = (parameters >> LEAD_SHIFT) & 0b11
   if (width === undefined || (parameters & UNUSED) !== 0 || lead >= width || filtered.length < PARAMETER_BYTES + lead)
     throw new PacsimileError('damage', `Filtered content begins with ${parameters}, which describes no samples`)
-  const plain = Buffer.allocUnsafe(filtered.length - PARAMETER_BYTES)
-  const count = Math.floor((plain.length - lead) / width)
+  const plainLength = filtered.length - PARAMETER_BYTES
+  const count = Math.floor((plainLength - lead) / width)
   const start = PARAMETER_BYTES + lead
   const planes = filtered.subarray(start, start + count * width)
   const words = width === 1 ? fromPlane(planes, stride) : width === 2 ? from2Planes(planes, stride) : from4Planes(planes, stride)
   const bytes = Buffer.from(words.buffer, words.byteOffset, words.byteLength)
   if ((parameters & BIG_ENDIAN) !== 0) swap(bytes, width)
+  if (bytes.length === plainLength) return bytes
+  const plain = Buffer.allocUnsafe(plainLength)
   plain.set(filtered.subarray(PARAMETER_BYTES, start))
   plain.set(bytes, lead)
   plain.set(filtered.subarray(start + count * width), lead + count * width)
@@ -100,8 +102,19 @@ function toPlane(words: Words, stride: number, plane: Uint8Array): void {
   }
 }
 
+// With a stride of one, which nearly all samples have, the sample before is at hand.
+
 function fromPlane(plane: Uint8Array, stride: number): Uint8Array {
   const words = new Uint8Array(plane.length)
+  if (stride === 1) {
+    let before = 0
+    for (let i = 0; i < plane.length; i++) {
+      const coded = plane[i] as number
+      before = (before + ((coded >>> 1) ^ -(coded & 1))) & 0xff
+      words[i] = before
+    }
+    return words
+  }
   for (let i = 0; i < plane.length; i++) {
     const coded = plane[i] as number
     words[i] = ((coded >>> 1) ^ -(coded & 1)) + (i < stride ? 0 : (words[i - stride] as number))
@@ -122,6 +135,16 @@ function to2Planes(words: Words, stride: number, planes: Uint8Array): void {
 function from2Planes(planes: Uint8Array, stride: number): Uint16Array {
   const count = planes.length >> 1
   const words = new Uint16Array(count)
+  if (stride === 1) {
+    const lower = planes.subarray(count)
+    let before = 0
+    for (let i = 0; i < count; i++) {
+      const coded = ((planes[i] as number) << 8) | (lower[i] as number)
+      before = (before + ((coded >>> 1) ^ -(coded & 1))) & 0xffff
+      words[i] = before
+    }
+    return words
+  }
   for (let i = 0; i < count; i++) {
     const coded = ((planes[i] as number) << 8) | (planes[count + i] as number)
     words[i] = ((coded >>> 1) ^ -(coded & 1)) + (i < stride ? 0 : (words[i - stride] as number))

@@ -5,7 +5,7 @@
  * for, and its memory never exceeds that. It prevents a few bytes from a hostile peer from becoming gigabytes.
  */
 import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib'
-import { asBuffer } from './bytes.ts'
+import { asBuffer, release } from './bytes.ts'
 import { PacsimileError, reasonOf } from './errors.ts'
 import { filteredLength, filterSamples, type Samples, unfilterSamples } from './sample-filter.ts'
 
@@ -25,6 +25,8 @@ const WORTHWHILE = 0.95
 const COMPRESS_BYTES_MIN = 64
 /** From the middle of content this long, or shorter as a whole, it is tried out whether filtering pays. */
 const TRIAL_BYTES = 16 * 1024
+/** The least that zlib takes. */
+const PIECE_BYTES_MIN = 64
 
 let scratch = new Uint8Array(0)
 
@@ -43,7 +45,10 @@ export function plainOf({ filtered, compressed, bytes }: Stored, plainLength: nu
   const length = filtered ? filteredLength(plainLength) : plainLength
   const whole = compressed ? decompress(bytes, length) : asBuffer(bytes)
   if (whole.length !== length) throw new PacsimileError('damage', `Stored content has ${whole.length} bytes instead of ${length}`)
-  return filtered ? unfilterSamples(whole) : whole
+  if (!filtered) return whole
+  const plain = unfilterSamples(whole)
+  if (compressed) release(whole)
+  return plain
 }
 
 function doesFilteringPay(plain: Uint8Array, samples: Samples): boolean {
@@ -68,7 +73,8 @@ function compress(bytes: Uint8Array): Buffer {
 
 function decompress(bytes: Uint8Array, length: number): Buffer {
   try {
-    return zstdDecompressSync(asBuffer(bytes), { maxOutputLength: Math.max(length, 1) })
+    // In one piece: a byte more than it takes says that there is no more.
+    return zstdDecompressSync(asBuffer(bytes), { maxOutputLength: Math.max(length, 1), chunkSize: Math.max(length + 1, PIECE_BYTES_MIN) })
   } catch (error) {
     throw new PacsimileError('damage', `Compressed content does not open: ${reasonOf(error)}`, { cause: error })
   }

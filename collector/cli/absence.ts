@@ -24,7 +24,7 @@ export async function absenceOf(source: HistorySource, place: Target, at: Positi
 
 async function nearestAbove(source: HistorySource, place: Target, at: Position): Promise<RelativePath | undefined> {
   for (let path = parentOf(place.path); path !== undefined; path = parentOf(path)) {
-    for await (const entry of source.tree(place.agent, place.volume, path, at)) return entry.path
+    for await (const entry of source.tree(place.agent, place.volume, path, at, 'directory')) return entry.path
   }
   return undefined
 }
@@ -34,7 +34,7 @@ async function similarTo(source: HistorySource, place: Target, directory: Relati
   const [wanted = ''] = (directory === '' ? place.path : place.path.slice(directory.length + 1)).split('/')
   let best: { name: string; distance: number } | undefined
   let looked = 0
-  for await (const { path } of source.tree(place.agent, place.volume, directory, at)) {
+  for await (const { path } of source.tree(place.agent, place.volume, directory, at, 'directory')) {
     if (++looked > LOOKED_AT_MAX) break
     if (parentOf(path) !== directory) continue
     const name = nameOf(path)

@@ -57,7 +57,7 @@ export function catCommand(yargs: Argv): Argv {
 
 async function fileAt(source: HistorySource, place: Target, at: PointRequest): Promise<ListedFile> {
   const point = await source.point(place.agent, place.volume, at)
-  for await (const entry of source.tree(place.agent, place.volume, place.path, point.position)) {
+  for await (const entry of source.tree(place.agent, place.volume, place.path, point.position, 'directory')) {
     const { version } = entry
     if (version.kind !== 'file') throw new PacsimileError('usage', `${showTarget(place)} was a ${version.kind} then, not a file`)
     if (entry.absent === 'lost')

@@ -39,7 +39,8 @@ export function lsCommand(yargs: Argv): Argv {
       if (!json) sayPoint(target, point)
       const rows: string[][] = []
       let found = 0
-      for await (const entry of source.tree(place.agent, place.volume, place.path, point.position)) {
+      const depth = recursive ? 'all' : 'directory'
+      for await (const entry of source.tree(place.agent, place.volume, place.path, point.position, depth)) {
         found += 1
         if (!isShown(entry, place, recursive)) continue
         if (json) sayJson(entryFields(entry))

@@ -24,6 +24,7 @@ import { keysCommand } from './keys-command.ts'
 import { logCommand } from './log-command.ts'
 import { lsCommand } from './ls-command.ts'
 import { markCommand, marksCommand } from './mark-command.ts'
+import { mountCommand } from './mount-command.ts'
 import { endWithoutReader } from './output.ts'
 import { pruneCommand } from './prune-command.ts'
 import { rebuildCommand } from './rebuild-command.ts'
@@ -54,6 +55,7 @@ const COMMANDS = [
   markCommand,
   marksCommand,
   restoreCommand,
+  mountCommand,
   replicaCommand,
   failoverCommand,
   checkCommand,

@@ -24,16 +24,22 @@ export function givenSecret(keyFile: string | undefined): RepositorySecret | und
   return undefined
 }
 
-/** For a bare repository: what is given, else the key file that `init` put beside it, else a question. @throws key-missing */
+/** What is given, else the key file that `init` put beside the repository; undefined where there is neither. */
+export function secretAtHand(repository: string, keyFile: string | undefined): RepositorySecret | undefined {
+  const beside = keyFileBeside(repository)
+  return givenSecret(keyFile) ?? (existsSync(beside) ? { kind: 'key-file', file: beside } : undefined)
+}
+
+const keyFileBeside = (repository: string): string => join(dirname(resolve(repository)), 'keys', 'repository.key')
+
+/** For a bare repository: what is at hand, else a question. @throws key-missing */
 export async function secretFor(repository: string, keyFile: string | undefined): Promise<RepositorySecret> {
-  const given = givenSecret(keyFile)
-  if (given !== undefined) return given
-  const beside = join(dirname(resolve(repository)), 'keys', 'repository.key')
-  if (existsSync(beside)) return { kind: 'key-file', file: beside }
+  const found = secretAtHand(repository, keyFile)
+  if (found !== undefined) return found
   if (process.stdin.isTTY) return { kind: 'passphrase', passphrase: await askSecret('Passphrase of the repository: ') }
   throw new PacsimileError(
     'key-missing',
-    `No key for ${repository}: neither --key-file nor a passphrase or recovery key in the environment, and no ${beside}`,
+    `No key for ${repository}: neither --key-file nor a passphrase or recovery key in the environment, and no ${keyFileBeside(repository)}`,
   )
 }
 

@@ -11,7 +11,7 @@ import { showDuration } from './amounts.ts'
 import { isDefaultData } from './options.ts'
 import { note, warn } from './output.ts'
 import { Progress } from './progress.ts'
-import { secretFor } from './secret.ts'
+import { secretAtHand, secretFor } from './secret.ts'
 
 /** A certificate that ends so soon is worth a word. */
 const EXPIRES_SOON_MS = 7 * 24 * 3_600_000
@@ -77,7 +77,7 @@ async function openStoredNetwork(options: HistoryOptions): Promise<HistorySource
 async function openData(options: HistoryOptions): Promise<HistorySource> {
   const { RemoteHistory } = await import('../remote-history.ts')
   try {
-    return await RemoteHistory.open(join(options.data, 'admin.sock'))
+    return await RemoteHistory.open(join(options.data, 'admin.sock'), () => openedUnasked(options))
   } catch (error) {
     if (!(error instanceof PacsimileError) || error.code !== 'collector-unreachable') throw error
     const access = await openRepository(options).catch((failure: unknown) => {
@@ -92,6 +92,20 @@ async function openData(options: HistoryOptions): Promise<HistorySource> {
     }
     note(`No collector runs on ${options.data}; reading its repository directly.`)
     return readWhole(access, options)
+  }
+}
+
+/** Beside the collector that writes it. Undefined where the key is nowhere to be read: then the collector reads for us. */
+async function openedUnasked(options: HistoryOptions): Promise<RepositoryAccess | undefined> {
+  try {
+    const { directory, id } = await repositoryPlace(options)
+    const secret = secretAtHand(directory, options.keyFile)
+    if (secret === undefined) return undefined
+    const { openKeys } = await import('../repository/keys.ts')
+    return { directory, dataKey: openKeys(directory, id, secret) }
+  } catch (error) {
+    if (error instanceof PacsimileError) return undefined
+    throw error
   }
 }
 

@@ -24,6 +24,7 @@ import {
 } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { promisify } from 'node:util'
+import { release } from '../../shared/bytes.ts'
 import { DIGEST_BYTES, type Digest, digest } from '../../shared/digest.ts'
 import { asPacsimileError, PacsimileError } from '../../shared/errors.ts'
 import { syncDirectory, TEMPORARY_PREFIX, writeFully } from '../../shared/files.ts'
@@ -283,16 +284,16 @@ export class FrameFile {
   }
 
   #readFrame<Opened>(offset: number, storedLength: number, open: (header: FrameHeader, body: Buffer) => Opened): Opened {
-    const total = FRAME_OVERHEAD_BYTES + storedLength
-    const bytes = Buffer.allocUnsafe(total)
-    const got = this.#pread(bytes, offset)
-    const header = got === total ? readFrameHeader(bytes) : undefined
+    const bytes = Buffer.allocUnsafe(FRAME_OVERHEAD_BYTES + storedLength)
+    const header = this.#pread(bytes, offset) === bytes.length ? readFrameHeader(bytes) : undefined
     if (header === undefined || header.storedLength !== storedLength)
       throw new PacsimileError('damage', `No whole frame at byte ${offset} of ${this.path}`)
     try {
       return open(header, bytes.subarray(FRAME_HEADER_BYTES))
     } catch (error) {
       throw asPacsimileError(error, `Reading byte ${offset} of ${this.path}`)
+    } finally {
+      release(bytes)
     }
   }
 

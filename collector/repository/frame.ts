@@ -10,6 +10,7 @@
  */
 import { createCipheriv, createDecipheriv, createHmac, createSecretKey, type KeyObject, randomFillSync } from 'node:crypto'
 import { crc32, zstdCompressSync } from 'node:zlib'
+import { release } from '../../shared/bytes.ts'
 import { DIGEST_BYTES, type Digest, digest, digestOf } from '../../shared/digest.ts'
 import { PacsimileError } from '../../shared/errors.ts'
 import { FRAME_BYTES_MAX } from '../../shared/limits.ts'
@@ -209,7 +210,9 @@ export function openLabel(header: FrameHeader, fileLabelKey: KeyObject): Digest 
 
 /** The plain content. `name` is the digest that it must have. @throws damage */
 export function openFrame(header: FrameHeader, body: Buffer, name: Digest, dataKey: KeyObject): Buffer {
-  return opened(header, body, name, dataKey).plain
+  const { plain, stored } = opened(header, body, name, dataKey)
+  if (plain.buffer !== stored.buffer) release(stored)
+  return plain
 }
 
 /** The same as it is stored, for another file; it was verified. @throws damage */

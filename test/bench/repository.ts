@@ -1,11 +1,13 @@
 /**
- * What a long history costs: repositories of some and of many versions of 10^5 files, opened, folded anew, checked, and planned to be pruned.
+ * What a long history costs: repositories of some and of many versions of 10^5 files, opened, folded anew, checked, looked at as they were at several
+ * moments, and planned to be pruned.
  *
  *     node --disable-warning=ExperimentalWarning test/bench/repository.ts
  *
  * Not a test: nothing fails by time here. Each step is a process of its own, started as the launcher does, so that its peak of memory is its
  * own: of all that is resident (`rss`), of what cannot be given back without swapping (`anon`), and of mapped files, which are the page cache's
- * (`file`; some 57 MB of it are Node itself). BENCH_VERSIONS lists the sizes: what is flat is about the same in each. BENCH_FILES makes the tree smaller. Beside
+ * (`file`; some 57 MB of it are Node itself). BENCH_VERSIONS lists the sizes: what is flat is about the same in each. BENCH_FILES makes the tree smaller,
+ * BENCH_PER_DIRECTORY its directories larger. Beside
  * reading (`check`) stands sha256sum over the same files, from the page cache like them.
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
@@ -18,21 +20,29 @@ import { Catalog } from '../../collector/catalog.ts'
 import { openCatalog } from '../../collector/catalog-opening.ts'
 import { checkRepository } from '../../collector/check.ts'
 import { ChunkCache } from '../../collector/chunk-cache.ts'
+import { History } from '../../collector/history.ts'
+import type { TreeDepth } from '../../collector/history-source.ts'
+import { encodeEntries } from '../../collector/history-wire.ts'
 import { Ingest } from '../../collector/ingest.ts'
 import { endOfLedger } from '../../collector/ledger-view.ts'
 import { planPrune } from '../../collector/prune-plan.ts'
 import { rebuildCatalog } from '../../collector/rebuild.ts'
+import { RemoteHistory } from '../../collector/remote-history.ts'
 import { replay } from '../../collector/replay.ts'
 import { Repository } from '../../collector/repository/repository.ts'
+import { planRestore } from '../../collector/restore-plan.ts'
 import { RunningTime } from '../../collector/running-time.ts'
 import { DEFAULT_CHUNK_SIZES } from '../../shared/chunker.ts'
 import { keepHeapSmall } from '../../shared/heap.ts'
+import { serveLocal } from '../../shared/local-api.ts'
 import { silentLog } from '../../shared/log.ts'
-import { directoryVersion, JournalWriter } from '../support/journal-writer.ts'
+import { type RelativePath, ROOT, relativePath } from '../../shared/path.ts'
+import type { Position } from '../../shared/record.ts'
+import { directoryVersion, JournalWriter, VOLUME } from '../support/journal-writer.ts'
 
 const VERSIONS = (process.env['BENCH_VERSIONS'] ?? '200000 1000000').split(' ').map(Number)
 const FILES = Number(process.env['BENCH_FILES'] ?? 100_000)
-const PER_DIRECTORY = 1000
+const PER_DIRECTORY = Number(process.env['BENCH_PER_DIRECTORY'] ?? 1000)
 const CONTENT_BYTES = 200
 const RECORDS_AT_ONCE = 2000
 const KEY = Buffer.alloc(32, 7)
@@ -42,7 +52,9 @@ const LOOK_MS = 25
 /** As collector/cli/pacsimile and main.ts start a collector and the other commands. */
 const HEAP_GROWING_PERCENT = 100
 const NODE_OPTIONS = ['--disable-warning=ExperimentalWarning']
-const SHORT_LIVED_MB = { make: 16, open: 16, rebuild: 4, check: 4, plan: 4 }
+const SHORT_LIVED_MB = { make: 16, open: 16, rebuild: 4, check: 4, look: 4, plan: 4 }
+/** Parts of the history after which it is looked at. */
+const MOMENTS = [0.1, 0.5, 1]
 
 const repositoryOf = (directory: string): string => join(directory, 'repository')
 const pathOf = (file: number): string => `d${Math.floor(file / PER_DIRECTORY)}/f${file}`
@@ -113,6 +125,54 @@ async function check(directory: string): Promise<object> {
   }
 }
 
+/** Of several moments: one directory, the whole tree, and the plan of a restore, asked of a collector through its socket. */
+async function look(directory: string): Promise<object> {
+  const catalog = await openCatalog(join(directory, 'catalog'), silentLog)
+  const repository = Repository.open(repositoryOf(directory), KEY)
+  const history = new History(catalog, repository)
+  const { agent } = new JournalWriter()
+  const { seq = 0 } = catalog.chainEnd(agent) ?? {}
+  const socket = join(directory, 'look.sock')
+  const server = await serveLocal(socket, {
+    damage: () => Promise.resolve([]),
+    tree: (body) => {
+      const asked = body as { path: RelativePath; at: Position; depth?: TreeDepth }
+      return encodeEntries(history.tree(agent, VOLUME, asked.path, asked.at, asked.depth))
+    },
+  })
+  const source = await RemoteHistory.open(socket)
+  const looks = []
+  for (const part of MOMENTS) {
+    const at = { epoch: 1, seq: Math.ceil(seq * part) }
+    const first = relativePath(pathOf(0).split('/')[0] ?? '')
+    const [inDirectory, ofDirectory] = await timed(() => counted(source.tree(agent, VOLUME, first, at, 'directory')))
+    const [, ofRoot] = await timed(() => counted(source.tree(agent, VOLUME, ROOT, at, 'directory')))
+    const [inTree, ofTree] = await timed(() => counted(history.tree(agent, VOLUME, ROOT, at)))
+    const point = { position: at, time: undefined, requestedMs: 0, next: undefined, gap: undefined, whole: true, coverage: undefined }
+    const asked = { agent, volume: VOLUME, path: ROOT, point, to: '/', dryRun: true, setuid: false, special: false, torn: false }
+    const [, ofPlan] = await timed(() => planRestore(source, asked))
+    looks.push({ part, inDirectory, ofDirectory, ofRoot, inTree, ofTree, ofPlan })
+  }
+  await server.close()
+  await catalog.close()
+  repository.close()
+  return { looks }
+}
+
+async function counted(entries: AsyncIterable<unknown>): Promise<number> {
+  let count = 0
+  for await (const _ of entries) count += 1
+  return count
+}
+
+/** With the seconds that passed, and those that both sides together took of the CPU. */
+async function timed<Result>(act: () => Promise<Result>): Promise<[Result, readonly [seconds: number, cpuSeconds: number]]> {
+  const [startedMs, started] = [performance.now(), process.cpuUsage()]
+  const result = await act()
+  const { user, system } = process.cpuUsage(started)
+  return [result, [secondsSince(startedMs), Math.round((user + system) / 1e4) / 100]]
+}
+
 async function plan(directory: string): Promise<object> {
   const catalog = await openCatalog(join(directory, 'catalog'), silentLog)
   const repository = Repository.open(repositoryOf(directory), KEY)
@@ -128,7 +188,7 @@ function bytesBelow(directory: string): number {
   return readdirSync(directory, { recursive: true, encoding: 'utf8' }).reduce((sum, name) => sum + statSync(join(directory, name)).size, 0)
 }
 
-const STEPS = { make, open, rebuild, check, plan } as const
+const STEPS = { make, open, rebuild, check, look, plan } as const
 
 /** In MiB, by /proc/PID/status. */
 interface Memory {

@@ -12,6 +12,7 @@ import { holdFields } from '../../collector/cli/hold-command.ts'
 import { initFromFields } from '../../collector/cli/init-from.ts'
 import { logFields } from '../../collector/cli/log-row.ts'
 import { markFields } from '../../collector/cli/mark-command.ts'
+import { mountFields } from '../../collector/cli/mount-command.ts'
 import { pruneFields } from '../../collector/cli/prune-command.ts'
 import { rebuildFields } from '../../collector/cli/rebuild-command.ts'
 import { restoreFields } from '../../collector/cli/restore-row.ts'
@@ -230,6 +231,13 @@ describe('docs/json.md names exactly the fields of', () => {
     const note = { ...place, terms: '[]', momentMs: 1, startedMs: 1, endedMs: 1, rootMtimeNs: '1' }
     expect(fieldsOf({ restores: [listFields(note, '/x')] })).toEqual(documented('restore list'))
     expect(fieldsOf({ forgotten: ['0123456789ab'] })).toEqual(documented('restore forget'))
+  })
+
+  it('mount', () => {
+    const time = at(LAST_MS)
+    const point = { position: { epoch: 1, seq: 1 }, time, requestedMs: LAST_MS, next: time, gap: GAP, whole: true, coverage: undefined }
+    const found = fieldsOf(mountFields({ agent: PACS, volume: IMAGES, path: UNREADABLE }, '/mnt', point))
+    expect(found).toEqual(documented('mount').filter((name) => name !== 'gap'))
   })
 
   it('check', () => {

@@ -3,6 +3,8 @@ import { cpSync, readdirSync, readFileSync, renameSync, rmSync, statSync, utimes
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { History } from '../../collector/history.ts'
+import type { PackAccess } from '../../collector/pack-reader.ts'
+import type { FramePlace } from '../../collector/repository/frame-file.ts'
 import { type RestoreReport, restore } from '../../collector/restore.ts'
 import type { RestoreRequest } from '../../collector/restore-plan.ts'
 import { RESTORE_NOTE } from '../../collector/restore-target.ts'
@@ -22,12 +24,18 @@ class WatchedHistory extends History {
   replica: string | undefined
   asked = 0
   readonly calls: (readonly ChunkRef[])[] = []
+  /** What the threads may read themselves. */
+  opened: PackAccess | undefined
   failAfter = Number.POSITIVE_INFINITY
   /** The failure waits for it. */
   beforeFailing: () => Promise<unknown> = () => Promise.resolve()
 
   override replicaDirectory(_agent: Label, _volume: Label): Promise<string | undefined> {
     return Promise.resolve(this.replica)
+  }
+
+  packs(): Promise<PackAccess | undefined> {
+    return Promise.resolve(this.opened)
   }
 
   override async *chunks(refs: readonly ChunkRef[]): ReturnType<History['chunks']> {
@@ -121,6 +129,37 @@ describe('a restore beside a replica', () => {
     const at = await archive()
     at.history.replica = join(scratchDirectory(), 'nothing')
     expect(await restoreTo(at, newTarget())).toMatchObject({ fromReplica: 0, missing: [] })
+  })
+})
+
+describe('a restore whose threads read the packs themselves', () => {
+  it('asks only for what they do not find where it should be', async () => {
+    const at = await archive()
+    const truth = walkTree((await restoreTo(at, newTarget())).to)
+    const { store, history } = at
+    const whole: PackAccess = {
+      directory: store.repositoryDirectory,
+      dataKey: store.dataKey,
+      places: (names) => Promise.resolve(history.places(names)),
+    }
+    history.asked = 0
+    history.opened = whole
+    const read = await restoreTo(at, newTarget())
+    expect(read).toMatchObject({ fromReplica: 0, missing: [] })
+    expect(history.asked).toBe(0)
+    expect(walkTree(read.to)).toEqual(truth)
+
+    // Moved since, of another chunk, or in no pack that is known.
+    const wrong = (place: FramePlace | undefined, i: number, all: readonly (FramePlace | undefined)[]): FramePlace | undefined => {
+      if (place === undefined || i % 4 === 0) return place
+      return i % 4 === 1 ? { ...place, file: 99 } : i % 4 === 2 ? all[i - 1] : undefined
+    }
+    history.opened = { ...whole, places: async (names) => (await whole.places(names)).map(wrong) }
+    const asked = await restoreTo(at, newTarget())
+    expect(asked.missing).toEqual([])
+    expect(history.asked).toBeGreaterThan(at.chunks / 2)
+    expect(history.asked).toBeLessThan(at.chunks)
+    expect(walkTree(asked.to)).toEqual(truth)
   })
 })
 
