@@ -5,7 +5,8 @@ import { defineConfig } from 'vitest/config'
  * nobody, or is hit by a fault at a step that is counted, run one file at a time with nothing beside them; the others wait for timers and disks for most of their time, two at once.
  */
 const PATIENT =
-  `agent-heal agents bucket copies copy-care damage decay decay-everywhere hostile in-place looking prune restore-kill scrub stand-in`
+  `agent-heal agents away bit-rot bucket catching-up copies copy-care damage decay decay-everywhere full-state-disk hostile in-place
+    looking mount orthanc prune remote restore-kill scrub sqlite stand-in`
     .split(/\s+/)
     .map((name) => `test/system/${name}.test.ts`)
 

@@ -9,14 +9,14 @@ import type { Argv } from 'yargs'
 import { PacsimileError } from '../../shared/errors.ts'
 import { removeTree } from '../../shared/files.ts'
 import { showPath } from '../../shared/path.ts'
-import { type Branch, type BranchEntry, branchesDirectory, branchNames, readBranch, requireBranch } from '../branch.ts'
+import type { Branch, BranchEntry } from '../branch.ts'
 import type { FrozenReplica } from '../failover-tree.ts'
 import { showLocalTime } from '../point.ts'
 import type { Standing } from '../replica-standing.ts'
 import { askCollector } from './admin-call.ts'
 import { showBytes, showCount } from './amounts.ts'
 import { parseDuration } from './duration.ts'
-import { type Decision, decide, differencesOf, endFailover, type FailoverEnd } from './failover-end.ts'
+import type { Decision, FailoverEnd } from './failover-end.ts'
 import { bytesFields, isoTime, sayJson } from './json.ts'
 import { dataOption, jsonOption, withExamples } from './options.ts'
 import { note, paint, say } from './output.ts'
@@ -65,7 +65,7 @@ function statusCommand(yargs: Argv): Argv {
     async ({ data, json, target }) => {
       const place = parseVolume(target, 'A failover')
       const { stop } = await standingOf(data, place)
-      const branches = branchesOf(resolve(data), place)
+      const branches = await branchesOf(resolve(data), place)
       const state = stop?.phase ?? 'following'
       if (json) {
         sayJson({ target, state, since: stop === undefined ? null : isoTime(stop.sinceMs), branches: branches.map(branchFields) })
@@ -87,6 +87,7 @@ function diffCommand(yargs: Argv): Argv {
     (options) => withExamples(jsonOption(dataOption(options)).positional('target', VOLUME), 'failover diff pacs1:images'),
     async ({ data, json, target }) => {
       const frozen = await frozenReplica(resolve(data), parseVolume(target, 'A failover'))
+      const { differencesOf } = await import('./failover-end.ts')
       const entries = (await differencesOf(frozen)).filter(({ isTimeOnly }) => !isTimeOnly)
       if (json) sayJson(frozenFields(frozen, entries))
       else if (entries.length === 0) note('Nothing was written into it.')
@@ -122,6 +123,7 @@ function endCommand(yargs: Argv): Argv {
     async ({ data, json, target, bringBack, bundle, discard, despiteUsers }) => {
       const decision = decisionOf(bringBack, bundle, discard)
       const frozen = await frozenReplica(resolve(data), parseVolume(target, 'A failover'))
+      const { endFailover } = await import('./failover-end.ts')
       sayEnd(await endFailover({ data: resolve(data), frozen, decision, isDespiteUsers: despiteUsers }), json)
     },
   )
@@ -140,6 +142,8 @@ function applyCommand(yargs: Argv): Argv {
       ),
     async ({ json, branch, to }) => {
       const directory = resolve(branch)
+      const { requireBranch } = await import('../branch.ts')
+      const { decide } = await import('./failover-end.ts')
       sayEnd(await decide(requireBranch(directory), directory, { kind: 'bring-back', to: resolve(to) }), json)
     },
   )
@@ -156,10 +160,10 @@ function pruneCommand(yargs: Argv): Argv {
           .option('older-than', { type: 'string', describe: 'Since they ended', demandOption: true, requiresArg: true }),
         'failover prune pacs1:images --older-than 90d',
       ),
-    ({ data, json, target, olderThan }) => {
+    async ({ data, json, target, olderThan }) => {
       const place = parseVolume(target, 'A failover')
       const before = Date.now() - parseDuration(olderThan, '--older-than')
-      const old = branchesOf(resolve(data), place).filter(
+      const old = (await branchesOf(resolve(data), place)).filter(
         ({ branch }) => branch.disposition !== 'undecided' && branch.endedMs !== null && branch.endedMs < before,
       )
       for (const { directory } of old) removeTree(directory)
@@ -224,7 +228,8 @@ interface KeptBranch {
 }
 
 /** Oldest first. */
-function branchesOf(data: string, { agent, volume }: Target): KeptBranch[] {
+async function branchesOf(data: string, { agent, volume }: Target): Promise<KeptBranch[]> {
+  const { branchesDirectory, branchNames, readBranch } = await import('../branch.ts')
   const above = branchesDirectory(data, agent, volume)
   return branchNames(above).flatMap((name) => {
     const branch = readBranch(join(above, name))

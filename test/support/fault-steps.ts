@@ -26,7 +26,7 @@ const RUNS_AT_ONCE = 2
 /** Longer than a copier waits for a lock that somebody has left. */
 const RUN_MS_MAX = 150_000
 /** In the order in which they are tried. */
-const NUMBERS_BESIDE = [0, 1, -1, 0, 2, -2]
+const NUMBERS_BESIDE = [0, 1, -1, 0, 2, -2, 0, 3, -3, 1, -1, 0]
 /** Of the steps on files with names made at random, this share may be out of reach: another thread comes to the same number first. */
 const MISSED_SHARE_MAX = 0.2
 
