@@ -4,11 +4,10 @@ import { defineConfig } from 'vitest/config'
  * Three projects, one after the other. Unit tests share the cores; system tests start real processes. Those of what is fast, waits for
  * nobody, or is hit by a fault at a step that is counted, run one file at a time with nothing beside them; the others wait for timers and disks for most of their time, two at once.
  */
-const PATIENT =
-  `agent-heal agents away bit-rot bucket catching-up copies copy-care damage decay decay-everywhere full-state-disk hostile in-place
-    looking mount orthanc prune remote restore-kill scrub sqlite stand-in`
-    .split(/\s+/)
-    .map((name) => `test/system/${name}.test.ts`)
+const PATIENT = `agent-heal agents away bit-rot bucket catching-up copies copy-care damage decay decay-everywhere full-state-disk
+    hostile in-place looking mount orthanc prune remote restore-kill scrub sqlite stand-in takeover unprivileged workload`
+  .split(/\s+/)
+  .map((name) => `test/system/${name}.test.ts`)
 
 export default defineConfig({
   test: {
