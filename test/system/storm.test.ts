@@ -9,7 +9,7 @@ import { walkTree } from '../support/tree-walk.ts'
 import { differences } from '../support/truth.ts'
 
 const SEED = Number(process.env['PACSIMILE_SEED'] ?? Date.now() % 1_000_000)
-const OPERATIONS = Number(process.env['PACSIMILE_STORM_OPERATIONS'] ?? 20_000)
+const OPERATIONS = Number(process.env['PACSIMILE_STORM_OPERATIONS'] ?? 12_000)
 const PATIENCE_SECONDS = 60 + OPERATIONS / 500
 const FILESYSTEM_BYTES = (1 << 30) + OPERATIONS * 32_768
 const LIMIT = { timeout: (240 + OPERATIONS / 100) * 1000 }
