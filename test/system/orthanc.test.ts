@@ -16,8 +16,8 @@ const SOAK = process.env['PACSIMILE_SOAK'] === '1'
 const SECONDS = SOAK ? 60 : 4
 /** Restored for a new Orthanc: at any time while it stores. One more is of a moment of rest. */
 const MOMENTS = SOAK ? 20 : 4
-/** What agent/open-databases.ts lets a database be behind the files beside it. */
-const LAG_MS_MAX = 30_000
+/** The most that a restored moment may be behind the moment that was asked for. */
+const LAG_MS_MAX = 10_000
 const STORAGE = 'orthanc'
 const LIMIT = { timeout: (150 + SECONDS * 10) * 1000 }
 
