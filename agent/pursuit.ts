@@ -58,6 +58,8 @@ interface Pursued {
 
 /** Looks taken at once: their states are fetched together. */
 const TAKE_MAX = 64
+/** So many files that are being written come before versions that are held open: of those there may be no end, and a file that is never closed has no other turn. */
+const WRITTEN_FIRST = 4
 /** While more versions than these are held open, only so many looks are under way beside them: most of those must wait for a version anyway. */
 const PINS_FIRST = 64
 const LOOKS_BESIDE_PINS = 32
@@ -134,7 +136,7 @@ export class Pursuit {
     while (!signal.aborted) {
       const taken = await this.#takeSome()
       if (taken > 0) continue
-      const nextMs = this.#parts.settle.nextMs(this.#mayTake > 0 ? 'all' : 'urgent')
+      const nextMs = this.#parts.settle.nextMs(this.#mayTake > 0 ? 'all' : 'pressing')
       // Without room or chunk sizes, whoever makes them rings.
       const isReady = nextMs !== undefined && this.#parts.capture.room > 0 && this.#parts.chunkSizes() !== undefined
       await this.#alarm.sleep(isReady ? Math.max(0, nextMs - performance.now()) : undefined, signal)
@@ -147,13 +149,14 @@ export class Pursuit {
     const room = Math.min(TAKE_MAX, capture.room)
     if (sizes === undefined || room === 0) return 0
     const freed = pins.takeFreed()
-    const taken = pins.take(room)
+    const written = settle.take(performance.now(), Math.min(WRITTEN_FIRST, Math.ceil(room / 2)), 'written')
+    const taken = pins.take(room - written.length)
     // The kernel had more than may be open at once; now it has not.
     if (pins.size < PINS_FEW && settle.heldSize > 0) settle.release(performance.now())
-    const urgent = settle.take(performance.now(), room - taken.length, 'urgent')
-    const left = Math.min(room - taken.length - urgent.length, this.#mayTake)
+    const urgent = settle.take(performance.now(), room - written.length - taken.length, 'urgent')
+    const left = Math.min(room - written.length - taken.length - urgent.length, this.#mayTake)
     const others = settle.take(performance.now(), left, held.hasRoomForScan && pins.size < PINS_FIRST ? 'all' : 'events')
-    const looks = [...urgent, ...others]
+    const looks = [...written, ...urgent, ...others]
     this.#ordinary += looks.filter(({ isUrgent }) => !isUrgent).length
     this.#underWay += taken.length + looks.length
     await this.#dispatch([...taken.map(pinLook), ...freed, ...looks.filter((look) => !pins.putBehind(look))], taken, sizes)

@@ -4,6 +4,7 @@
  * The rules. An event makes its path due at once, because the read lease decides whether it is still being written; only one
  * that says that the file was written and not closed waits for 250 ms of quiet, at most 1 s. A look that found a writer is repeated after 5, 10, 20 … 250 ms; after 250 ms without an event, at the latest 1 s after
  * the first, the file is captured as it is, and one that stays open never more often than every fourth part of the time.
+ * A file that is written comes before all that came or was closed: so does one that has waited for 250 ms since it came, and is written still.
  * Directories change with every child, so their own metadata waits for 100 ms of quiet, at most 500 ms. After a capture
  * comes one more look, 150 ms later, where the watcher may drop events that follow each other closely.
  * Invariant: one look per path at a time, and an event during a look leads to another look; a path that there is no room for
@@ -106,7 +107,11 @@ export class Settle {
     entry.reason = 'change'
     entry.origin = 'event'
     entry.lastMs = nowMs
-    entry.isClosed ||= !isOpen
+    if (isOpen && entry.isClosed && nowMs - entry.firstMs >= QUIET_MS) {
+      entry.isClosed = false
+      // The queue where it is passes it over then.
+      entry.queuedMs = NOT_QUEUED
+    } else entry.isClosed ||= !isOpen
     if (!entry.isClosed) {
       this.#schedule(entry, Math.min(nowMs + QUIET_MS, entry.firstMs + LAG_MAX_MS))
       return
@@ -205,10 +210,10 @@ export class Settle {
     this.#onCollapsed(volume)
   }
 
-  /** When `take` will next have something that waits for a time; what a scan found is always due. */
-  nextMs(from: 'all' | 'urgent' = 'all'): number | undefined {
-    if (from === 'urgent') return this.#urgent.nextMs
-    const times = [this.#urgent.nextMs, this.#written.nextMs, this.#events.nextMs].filter((timeMs) => timeMs !== undefined)
+  /** When `take` will next have something that waits for a time: pressing is what others wait for, and what is being written. */
+  nextMs(from: 'all' | 'pressing' = 'all'): number | undefined {
+    const queues = [this.#urgent, this.#written, ...(from === 'all' ? [this.#events] : [])]
+    const times = queues.map(({ nextMs }) => nextMs).filter((timeMs) => timeMs !== undefined)
     return times.length === 0 ? undefined : Math.min(...times)
   }
 
@@ -224,13 +229,11 @@ export class Settle {
   }
 
   /** At most `max` paths that are due, those first for which others wait; they are being looked at until `finished` is told. */
-  take(nowMs: number, max: number, from: 'all' | 'events' | 'urgent'): Due[] {
+  take(nowMs: number, max: number, from: 'all' | 'events' | 'urgent' | 'written'): Due[] {
+    const queues = { urgent: [this.#urgent], written: [this.#written], events: [this.#urgent, this.#written, this.#events] }
     const due: Due[] = []
     while (due.length < max) {
-      const entry =
-        this.#nextOf(this.#urgent, nowMs) ??
-        (from === 'urgent' ? undefined : (this.#nextOf(this.#written, nowMs) ?? this.#nextOf(this.#events, nowMs))) ??
-        (from === 'all' ? this.#nextScanned() : undefined)
+      const entry = this.#nextOf(queues[from === 'all' ? 'events' : from], nowMs) ?? (from === 'all' ? this.#nextScanned() : undefined)
       if (entry === undefined) break
       entry.isLooking = true
       entry.looking = entry.tickets
@@ -243,16 +246,19 @@ export class Settle {
     return due
   }
 
-  #nextOf(queue: DueQueue<SettleEntry>, nowMs: number): SettleEntry | undefined {
-    for (let nextMs = queue.nextMs; nextMs !== undefined && nextMs <= nowMs; nextMs = queue.nextMs) {
-      const popped = queue.pop()
-      if (popped === undefined) return undefined
-      const { item: entry, dueMs } = popped
-      if (dueMs !== entry.queuedMs) continue
-      entry.queuedMs = NOT_QUEUED
-      if (!this.#isWaiting(entry)) continue
-      if (entry.dueMs <= nowMs) return entry
-      this.#schedule(entry, entry.dueMs)
+  /** Of the first of the queues that has any. */
+  #nextOf(queues: readonly DueQueue<SettleEntry>[], nowMs: number): SettleEntry | undefined {
+    for (const queue of queues) {
+      for (let nextMs = queue.nextMs; nextMs !== undefined && nextMs <= nowMs; nextMs = queue.nextMs) {
+        const popped = queue.pop()
+        if (popped === undefined) break
+        const { item: entry, dueMs } = popped
+        if (dueMs !== entry.queuedMs) continue
+        entry.queuedMs = NOT_QUEUED
+        if (!this.#isWaiting(entry)) continue
+        if (entry.dueMs <= nowMs) return entry
+        this.#schedule(entry, entry.dueMs)
+      }
     }
     return undefined
   }

@@ -339,6 +339,18 @@ describe('settle', () => {
     expect(settle.take(255, 1, 'all')).toMatchObject([{ path: 'open' }])
   })
 
+  it('takes a file that came and is written still before all that came before it', () => {
+    const settle = new Settle(noScan)
+    settle.changed(place('earlier'), 0)
+    settle.changed(place('new'), 1)
+    settle.changed(place('new'), 250, { isOpen: true })
+    expect(settle.take(250, 1, 'written')).toEqual([])
+    settle.changed(place('new'), 251, { isOpen: true })
+    expect(settle.nextMs('pressing')).toBe(501)
+    expect(settle.take(501, 2, 'written')).toMatchObject([{ path: 'new' }])
+    expect(settle.take(501, 2, 'all')).toMatchObject([{ path: 'earlier' }])
+  })
+
   it('does not let rest what others wait for', () => {
     const settle = new Settle(noScan)
     settle.found(place('d'), 'event', { answered() {} }, 0, { isUrgent: true })
