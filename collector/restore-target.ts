@@ -4,11 +4,11 @@
  * A note in it says of what it is while it is not whole. Invariant: a directory with content that no interrupted restore has put there is
  * never written to, and one that is not whole says so. It prevents a half restored archive from being taken for the whole one.
  */
-import { mkdirSync, readdirSync, unlinkSync } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { readdirSync, unlinkSync } from 'node:fs'
+import { join } from 'node:path'
 import { z } from 'zod'
-import { asPacsimileError, errnoOf, PacsimileError } from '../shared/errors.ts'
-import { createFileDurably, readIfPresent, removeFileDurably, TEMPORARY_PREFIX } from '../shared/files.ts'
+import { asPacsimileError, PacsimileError } from '../shared/errors.ts'
+import { createFileDurably, makeDirectories, readIfPresent, removeFileDurably, TEMPORARY_PREFIX } from '../shared/files.ts'
 import { showPath } from '../shared/path.ts'
 import { showLocalTime } from './point.ts'
 import type { RestoreRequest } from './restore-plan.ts'
@@ -30,7 +30,7 @@ type Note = z.output<typeof SCHEMA>
 export function prepareTarget(request: RestoreRequest): boolean {
   const { to } = request
   try {
-    makeTarget(to)
+    makeDirectories(to, 0o700)
     const wanted = noteOf(request)
     const found = readNote(to)
     if (found === undefined) {
@@ -48,16 +48,6 @@ export function prepareTarget(request: RestoreRequest): boolean {
     )
   } catch (error) {
     throw asPacsimileError(error, `Preparing ${to}`)
-  }
-}
-
-/** The last directory by itself: of a disk that is read-only the recursive way says that a directory is missing. */
-function makeTarget(to: string): void {
-  mkdirSync(dirname(to), { recursive: true, mode: 0o700 })
-  try {
-    mkdirSync(to, { mode: 0o700 })
-  } catch (error) {
-    if (errnoOf(error) !== 'EEXIST') throw error
   }
 }
 
