@@ -216,7 +216,15 @@ describe('docs/json.md names exactly the fields of', () => {
 
   it('restore undo, restore list and restore forget', () => {
     const shortcomings = [{ path: UNREADABLE, what: 'mode' as const, reason: 'EPERM' }]
-    const report = { id: '0123456789ab', to: '/x', steps: 1, troubles: [{ path: UNREADABLE, reason: 'r' }], shortcomings, done: false }
+    const report = {
+      id: '0123456789ab',
+      to: '/x',
+      steps: 1,
+      troubles: [{ path: UNREADABLE, reason: 'r' }],
+      shortcomings,
+      done: false,
+      placeStays: true,
+    }
     expect(fieldsOf(undoFields(report))).toEqual(documented('restore undo'))
     const place = {
       version: 1,

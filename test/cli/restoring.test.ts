@@ -109,6 +109,7 @@ describe('restore --in-place', () => {
     expect(readFileSync(join(live, 'three'), 'utf8')).toBe('newer')
     const forced = await launch('restore', 'undo', id, '--force')
     expect(forced).toMatchObject({ status: 0, stdout: expect.stringContaining(`Restore ${id} is taken back`) as string })
+    expect(forced.stdout).toContain(`\`restore forget ${id}\` removes that`)
     expect(contentsOf(live)).toBe('newer')
     expect(await answer('restore', 'list')).toMatchObject({
       restores: [{ id, to: live, state: 'undone-but', agent: 'pacs1', volume: 'images' }],

@@ -1,11 +1,37 @@
 /** A restore in place, or its undo, that is cut short at any of its steps. */
+import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
 import { describe, expect, it, vi } from 'vitest'
 import { forgetRestore } from '../../collector/undo.ts'
 import { UndoPlace } from '../../collector/undo-place.ts'
 import { libc } from '../../shared/libc.ts'
-import { archiveOf, copyOf, cutAt, restoreInto, spoil, studies, undo } from '../support/in-place-archive.ts'
+import { archiveOf, copyOf, cutAt, restoreInto, spoil, studies, undo, write } from '../support/in-place-archive.ts'
 import { archiveTree, walkTree } from '../support/tree-walk.ts'
-import { differences } from '../support/truth.ts'
+import { type Copy, differences } from '../support/truth.ts'
+
+const CHANGED_AGAIN = ['newest', 'put there', 'made again', 'in another directory']
+
+/** What was restored over `spoil`, in each way in which that can be. */
+function changeAgain(live: string): void {
+  write(live, 'a/1', 'newest')
+  rmSync(join(live, 'a/2'))
+  write(live, 'a/new', 'made again')
+  write(live, 'b/since', 'put there')
+  mkdirSync(join(live, 'c'))
+  write(live, 'c/d', 'in another directory')
+  chmodSync(join(live, 'a/3'), 0o640)
+}
+
+/** The root's time is that of the undo place, where that stays. */
+function namesOf(tree: Copy): Copy {
+  return new Map([...tree].filter(([path]) => path !== ''))
+}
+
+function filesIn(directory: string): string[] {
+  return readdirSync(directory, { recursive: true, withFileTypes: true }).flatMap((entry) =>
+    entry.isFile() ? [readFileSync(join(entry.parentPath, entry.name), 'utf8')] : [],
+  )
+}
 
 describe('a restore in place that is cut short', () => {
   it('at any of its renames goes on, or goes back', async () => {
@@ -56,6 +82,36 @@ describe('a restore in place that is cut short', () => {
       expect(differences(before, walkTree(live)), `cut at ${limit}`).toEqual([])
       if (whole) {
         expect(limit).toBeGreaterThan(8)
+        return
+      }
+    }
+  })
+
+  it('at any rename of an undo that is forced goes on as forced, and does nothing twice', async () => {
+    const at = await archiveOf(studies)
+    spoil(at.live)
+    const before = namesOf(walkTree(at.live))
+    for (let limit = 1; ; limit++) {
+      const live = copyOf(at.live)
+      const { id } = (await restoreInto(at, live)).inPlace
+      changeAgain(live)
+      const cut = cutAt(limit)
+      const whole = await undo(live, id, true).then(
+        () => true,
+        () => false,
+      )
+      cut.mend()
+      if (!whole) expect(await undo(live, id)).toMatchObject({ done: true, troubles: [], placeStays: true })
+      for (const isForced of [true, false, true]) {
+        expect(differences(before, namesOf(archiveTree(live))), `cut at ${limit}`).toEqual([])
+        const [place] = UndoPlace.in(live).places
+        expect(place?.note.state).toBe('undone-but')
+        const kept = filesIn(place?.directory ?? '')
+        for (const content of CHANGED_AGAIN) expect(kept, `what had to make way, cut at ${limit}`).toContain(content)
+        expect(await undo(live, id, isForced)).toMatchObject({ done: true, troubles: [], placeStays: true })
+      }
+      if (whole) {
+        expect(limit).toBeGreaterThan(6)
         return
       }
     }
