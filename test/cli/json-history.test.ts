@@ -17,9 +17,11 @@ import type { Version } from '../../shared/version.ts'
 import { withAdditions } from '../../shared/version-extensions.ts'
 import { fileVersion } from '../support/agent-parts.ts'
 import { at, FakeHistory, FIRST_MS, IMAGES, LAST_MS, PACS, serveHistory } from '../support/fake-history.ts'
-import { documented, fieldsOf, UNREADABLE } from '../support/json-document.ts'
+import { documented, fieldsOf } from '../support/json-document.ts'
 import { answer } from '../support/launcher.ts'
 
+/** Each field of it has its bytes beside it. */
+const UNREADABLE = relativePath('x\xff')
 const METADATA = { mode: 0o644, uid: 0, gid: 0, mtimeNs: 1n, ctimeNs: 1n, inode: 1n, links: 1 }
 const VERSIONS: Version[] = [
   withAdditions(fileVersion('x', { xattrs: [{ name: 'user.n', value: 'v' }] }), {

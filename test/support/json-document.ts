@@ -1,7 +1,6 @@
 /** docs/json.md: the fields that it names, and those of an answer. */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { relativePath } from '../../shared/path.ts'
 
 const DOCUMENT = readFileSync(join(import.meta.dirname, '../../docs/json.md'), 'utf8')
 
@@ -24,6 +23,3 @@ export function fieldsOf(...answers: unknown[]): string[] {
   for (const given of answers) visit(given, '')
   return [...found].sort()
 }
-
-/** A path that is no text, so that each field of it has its bytes beside it. */
-export const UNREADABLE = relativePath('x\xff')
