@@ -14,7 +14,9 @@ import { type Copy, differences } from '../support/truth.ts'
 import { Random } from '../support/workload.ts'
 
 const SEED = Number(process.env['PACSIMILE_SEED'] ?? Date.now() % 1_000_000)
-const KILLS = process.env['PACSIMILE_SOAK'] === undefined ? 6 : 50
+const IS_SOAK = process.env['PACSIMILE_SOAK'] !== undefined
+const KILLS = IS_SOAK ? 50 : 8
+const TIMEOUT_MS = IS_SOAK ? 3_600_000 : 600_000
 const STUDIES = 30
 const IMAGES = 40
 const VOLUME = 'pacs1:images'
@@ -23,7 +25,7 @@ const EXIT_NOT_EMPTY = 9
 const NS_PER_MS = 1_000_000n
 
 describe(`a restore that is killed ${KILLS} times (PACSIMILE_SEED=${SEED})`, () => {
-  it('goes on where it was and is right in the end, from the replica and from the bare repository', { timeout: 600_000 }, async () => {
+  it('goes on where it was and is right in the end, from the replica and from the bare repository', { timeout: TIMEOUT_MS }, async () => {
     process.env['PACSIMILE_RESTORES'] = join(scratchDirectory(), 'restores')
     const random = new Random(SEED)
     const source = join(scratchDirectory(), 'images')
@@ -50,9 +52,15 @@ describe(`a restore that is killed ${KILLS} times (PACSIMILE_SEED=${SEED})`, () 
         let killedAtMs: number | undefined
         for (let isDone = false; !isDone; ) {
           const startedMs = Date.now()
-          // The first run shows how long one takes; the second is killed as soon as nothing says any more that it is not whole, later ones anywhere.
-          const limitMs = round === 0 ? EXIT_BUSY_MS : random.below(Math.ceil(wholeMs))
-          const moment = round === 1 ? (ended: AbortSignal) => noteLeaving(to, ended) : () => setTimeout(limitMs, undefined, { ref: false })
+          // The first shows how long one takes, the second is killed when nothing says any more that it is not whole, the third once, when it has
+          // written something, and all others anywhere.
+          const isLeftAlone = round === 0 || (round === 2 && killedAtMs !== undefined)
+          const limitMs = isLeftAlone ? EXIT_BUSY_MS : random.below(Math.ceil(wholeMs))
+          const moment = async (isEnded: AbortSignal): Promise<void> => {
+            if (round === 1) await noteLeaving(to, isEnded)
+            else if (round === 2 && !isLeftAlone) await seen(join(to, 'study-0/0.dcm'), true, isEnded)
+            else await setTimeout(limitMs, undefined, { ref: false })
+          }
           const { status, said, complaint } = await ended([...args, '--json'], moment)
           isDone = status !== null
           if (status === 0) {
@@ -103,9 +111,12 @@ async function ended(
 }
 
 /** Resolves when the note of a restore has come and gone, or when that has ended. */
-async function noteLeaving(to: string, ended: AbortSignal): Promise<void> {
-  for (const isThere of [true, false])
-    while (existsSync(join(to, RESTORE_NOTE)) !== isThere && !ended.aborted) await setTimeout(1, undefined, { ref: false })
+async function noteLeaving(to: string, isEnded: AbortSignal): Promise<void> {
+  for (const isThere of [true, false]) await seen(join(to, RESTORE_NOTE), isThere, isEnded)
+}
+
+async function seen(path: string, isThere: boolean, isEnded: AbortSignal): Promise<void> {
+  while (existsSync(path) !== isThere && !isEnded.aborted) await setTimeout(1, undefined, { ref: false })
 }
 
 function expectNoNote(to: string): void {

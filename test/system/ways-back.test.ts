@@ -22,9 +22,9 @@ import { EVERY_OPERATION, Random, Workload } from '../support/workload.ts'
 const SEED = Number(process.env['PACSIMILE_SEED'] ?? Date.now() % 1_000_000)
 const IS_SOAK = process.env['PACSIMILE_SOAK'] !== undefined
 const POINTS = IS_SOAK ? 100 : 6
-const NOTED = IS_SOAK ? 160 : 16
+const NOTED = IS_SOAK ? 140 : 16
 /** At once; each goes from late points to early ones. */
-const LANES = 2
+const LANES = IS_SOAK ? 8 : 2
 const TIMEOUT_MS = IS_SOAK ? 3_600_000 : 240_000
 const FIRST_STEPS = 80
 const STEPS_MAX = 25
