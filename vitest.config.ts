@@ -5,7 +5,7 @@ import { defineConfig } from 'vitest/config'
  * nobody, or is hit by a fault at a step that is counted, run one file at a time with nothing beside them; the others wait for timers and disks for most of their time, two at once.
  */
 const PATIENT = `agent-heal agents away bit-rot bucket catching-up copies copy-care damage decay decay-everywhere full-state-disk
-    hostile in-place looking mount prune remote restore-kill scrub sqlite stand-in takeover unprivileged workload`
+    hostile in-place looking mount prune remote restore-kill scrub sqlite stand-in takeover unprivileged ways-back workload`
   .split(/\s+/)
   .map((name) => `test/system/${name}.test.ts`)
 

@@ -4,11 +4,11 @@
  * A note in it says of what it is while it is not whole. Invariant: a directory with content that no interrupted restore has put there is
  * never written to, and one that is not whole says so. It prevents a half restored archive from being taken for the whole one.
  */
-import { mkdirSync, readdirSync, unlinkSync } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { readdirSync, rmSync, unlinkSync } from 'node:fs'
+import { join } from 'node:path'
 import { z } from 'zod'
-import { asPacsimileError, errnoOf, PacsimileError } from '../shared/errors.ts'
-import { createFileDurably, readIfPresent, removeFileDurably, TEMPORARY_PREFIX } from '../shared/files.ts'
+import { asPacsimileError, PacsimileError } from '../shared/errors.ts'
+import { createFileDurably, makeDirectories, readIfPresent, syncDirectory, TEMPORARY_PREFIX } from '../shared/files.ts'
 import { showPath } from '../shared/path.ts'
 import { showLocalTime } from './point.ts'
 import type { RestoreRequest } from './restore-plan.ts'
@@ -30,13 +30,13 @@ type Note = z.output<typeof SCHEMA>
 export function prepareTarget(request: RestoreRequest): boolean {
   const { to } = request
   try {
-    makeTarget(to)
+    makeDirectories(to, 0o700)
     const wanted = noteOf(request)
     const found = readNote(to)
     if (found === undefined) {
       // What is left of a note that was being written when its writer was killed.
       const [half, others] = [`${TEMPORARY_PREFIX}${RESTORE_NOTE}`, readdirSync(to)]
-      if (others.some((name) => !name.startsWith(half))) throw new PacsimileError('target-not-empty', `${to} is not empty`)
+      if (others.some((name) => !name.startsWith(half))) throw notEmpty(to)
       for (const name of others) unlinkSync(join(to, name))
       createFileDurably(join(to, RESTORE_NOTE), `${JSON.stringify(wanted)}\n`)
       return false
@@ -51,23 +51,26 @@ export function prepareTarget(request: RestoreRequest): boolean {
   }
 }
 
-/** The last directory by itself: of a disk that is read-only the recursive way says that a directory is missing. */
-function makeTarget(to: string): void {
-  mkdirSync(dirname(to), { recursive: true, mode: 0o700 })
+/**
+ * Everything in it is durable. `finish` gives the directory back the time that the leaving of the note has changed: at once, for one that lacks
+ * only its time says no more that a restore of it was interrupted. @throws io
+ */
+export function completeTarget(to: string, finish: () => void): void {
   try {
-    mkdirSync(to, { mode: 0o700 })
-  } catch (error) {
-    if (errnoOf(error) !== 'EEXIST') throw error
-  }
-}
-
-/** Everything in it is durable. @throws io */
-export function completeTarget(to: string): void {
-  try {
-    removeFileDurably(join(to, RESTORE_NOTE))
+    rmSync(join(to, RESTORE_NOTE), { force: true })
+    finish()
+    syncDirectory(to)
   } catch (error) {
     throw asPacsimileError(error, `Completing ${to}`)
   }
+}
+
+/** Also where this restore was killed behind its last step: then that is how to see that it is whole. */
+function notEmpty(to: string): PacsimileError {
+  return new PacsimileError(
+    'target-not-empty',
+    `${to} is not empty; --in-place makes of a directory with content what it was at that moment, and changes only what differs`,
+  )
 }
 
 function noteOf({ agent, volume, path, point, include, exclude }: RestoreRequest): Note {

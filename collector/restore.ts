@@ -90,9 +90,7 @@ export async function restore(
   try {
     await run.write(entries)
     run.sync()
-    completeTarget(request.to)
-    // The note of it has left the target, which is another modification.
-    run.finishRoot()
+    completeTarget(request.to, () => run.finishRoot())
   } finally {
     run.close()
   }

@@ -106,10 +106,12 @@ export class Swap implements Disposable {
     else this.#exchange(at, path)
   }
 
-  #bringBack({ path, slot }: RemoveStep, force: boolean): void {
+  #bringBack({ path, slot, old }: RemoveStep, force: boolean): void {
     const at = this.#parts.place.slot(slot)
-    if (printAt(this.#tree, at) === undefined) return
-    if (printAt(this.#tree, path) === undefined) {
+    const found = printAt(this.#tree, path)
+    // Never done, or brought back already: what had to make way for it is in the slot then.
+    if (printAt(this.#tree, at) === undefined || found?.inode === old.inode) return
+    if (found === undefined) {
       this.#move(at, path)
       return
     }

@@ -38,6 +38,8 @@ const NOTE = z.object({
   endedMs: z.number().nullable(),
   /** Whether what was changed since had to make way for what was there before: it is in the slots then. */
   isForced: z.boolean().optional(),
+  /** Of the undo that is under way, or was cut short: whether it is such a one. */
+  isForcing: z.boolean().optional(),
   /** Of the target, before the place was made. */
   rootMtimeNs: z.string().regex(/^-?\d+$/),
 })
@@ -142,7 +144,7 @@ export class UndoPlace {
   }
 
   /** Durably. @throws io, space */
-  enter(state: UndoState, change: Partial<Pick<UndoNote, 'endedMs' | 'isForced'>> = {}): void {
+  enter(state: UndoState, change: Partial<Pick<UndoNote, 'endedMs' | 'isForced' | 'isForcing'>> = {}): void {
     this.#write({ ...this.#note, ...change, state })
   }
 

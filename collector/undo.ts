@@ -24,11 +24,13 @@ export interface UndoReport {
   /** What could not be, or was changed since, with the reason. Then the undo place stays. */
   readonly troubles: readonly Trouble[]
   readonly shortcomings: readonly Shortcoming[]
-  /** Whether the target is as it was. The undo place is gone then, but with `force` it stays for what had to make way. */
+  /** Whether the target is as it was. */
   readonly done: boolean
+  /** Something is not done, or had to make way by `force` and is nowhere else. */
+  readonly placeStays: boolean
 }
 
-/** @throws not-found, locked, io, space, format-invalid */
+/** `force` holds until the undo has ended, also where that takes several runs. @throws not-found, locked, io, space, format-invalid */
 export async function undoRestore(target: string, id: string, force: boolean): Promise<UndoReport> {
   const hold = await TargetHold.take(target)
   try {
@@ -43,27 +45,29 @@ function undo(target: string, id: string, force: boolean): UndoReport {
   const isUntouched = place.note.state === 'staging' || place.note.state === 'forgetting'
   if (isUntouched) {
     removePlace(place, place.note.state === 'staging' ? BigInt(place.note.rootMtimeNs) : undefined)
-    return { id, to: target, steps: 0, troubles: [], shortcomings: [], done: true }
+    return { id, to: target, steps: 0, troubles: [], shortcomings: [], done: true, placeStays: false }
   }
   const { steps } = place.readSteps()
-  const isForced = force || place.note.isForced === true
-  place.enter('undoing', { isForced })
+  const { note } = place
+  // One that was cut short goes on as it was asked for; one that has ended was asked for once.
+  const isForcing = force || (note.state === 'undoing' && note.isForcing === true)
+  const isForced = isForcing || note.isForced === true
+  place.enter('undoing', { isForced, isForcing })
   const shortcomings: Shortcoming[] = []
   let troubles: readonly Trouble[] = []
   try {
     const onShortcoming = (shortcoming: Shortcoming): number => shortcomings.push(shortcoming)
     using swap = new Swap({ place, materialize: { setuid: true, special: true, onShortcoming } })
-    swap.back(steps, force)
+    swap.back(steps, isForcing)
     troubles = swap.troubles
     syncAll(target)
   } catch (error) {
     throw asPacsimileError(error, `Taking back restore ${id} in ${target} (the same command goes on)`)
   }
   const done = troubles.length === 0
-  // What had to make way may be nowhere else.
   if (!done || isForced) place.enter('undone-but', { endedMs: Date.now() })
   else removePlace(place, rootMtimeOf(steps) ?? BigInt(place.note.rootMtimeNs))
-  return { id, to: target, steps: steps.length, troubles, shortcomings, done }
+  return { id, to: target, steps: steps.length, troubles, shortcomings, done, placeStays: !done || isForced }
 }
 
 function rootMtimeOf(steps: readonly SwapStep[]): bigint | undefined {

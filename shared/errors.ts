@@ -73,7 +73,7 @@ export const ERRORS = {
   },
   'config-invalid': { exit: 9, retryable: false, advice: 'Correct the named key in the configuration file.' },
   'already-exists': { exit: 9, retryable: false, advice: 'Choose another directory or name; nothing was overwritten.' },
-  'target-not-empty': { exit: 9, retryable: false, advice: 'Restore into an empty or new directory.' },
+  'target-not-empty': { exit: 9, retryable: false, advice: 'Choose an empty or new directory.' },
   'unfinished': {
     exit: 9,
     retryable: false,

@@ -126,11 +126,11 @@ export function removeFileDurably(file: string): boolean {
   }
 }
 
-/** Makes a directory, durably. Its parents, where they are missing, may be passed by everybody: their mode is not its own. */
+/** Makes a directory, durably. Its parents, where they are missing, may be passed by everybody: their mode is not its own. @throws io, space */
 export function makeDirectory(directory: string, mode = 0o700): void {
   try {
-    const above = mkdirSync(dirname(directory), { recursive: true, mode: 0o755 })
-    const made = mkdirSync(directory, { recursive: true, mode })
+    const above = makeDirectories(dirname(directory), 0o755)
+    const made = makeDirectories(directory, mode)
     const first = above ?? made
     if (first !== undefined) syncDirectory(dirname(first))
   } catch (error) {
@@ -138,10 +138,36 @@ export function makeDirectory(directory: string, mode = 0o700): void {
   }
 }
 
+/**
+ * A directory with those above it, where they are missing. Node's own recursive mkdir never returns where the system answers ENOENT in a directory
+ * that is there, as in /proc, and says of a disk that is read-only that a directory is missing.
+ * @returns the first that was made @throws the system's error
+ */
+export function makeDirectories(directory: string, mode = 0o777): string | undefined {
+  if (isDirectory(directory)) return undefined
+  const parent = dirname(directory)
+  const first = parent === directory || isThere(parent) ? undefined : makeDirectories(parent, mode)
+  try {
+    mkdirSync(directory, { mode })
+  } catch (error) {
+    // Somebody else may have made it meanwhile.
+    if (!isDirectory(directory)) throw error
+  }
+  return first ?? directory
+}
+
+function isThere(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false }) !== undefined
+}
+
+function isDirectory(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() === true
+}
+
 /** Whether anything has this name. existsSync asks with access(2), which leaves out the capabilities of a process. @throws io */
 export function isPresent(path: string): boolean {
   try {
-    return statSync(path, { throwIfNoEntry: false }) !== undefined
+    return isThere(path)
   } catch (error) {
     throw asPacsimileError(error, `Looking for ${path}`)
   }

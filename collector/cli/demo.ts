@@ -4,10 +4,11 @@
  * Invariant: however it ends, no process of it runs afterwards, and its directory is gone unless it was asked to stay. It
  * prevents the first thing that a newcomer runs from leaving something behind.
  */
-import { mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { PacsimileError } from '../../shared/errors.ts'
+import { makeDirectories } from '../../shared/files.ts'
 import { DemoSite } from './demo-site.ts'
 import { DemoStory } from './demo-story.ts'
 import { sayJson } from './json.ts'
@@ -61,7 +62,7 @@ export async function runDemo(options: DemoOptions): Promise<number> {
 function emptyDirectory(wanted: string | undefined): string {
   if (wanted === undefined) return mkdtempSync(join(tmpdir(), 'pacsimile-demo-'))
   const directory = resolve(wanted)
-  mkdirSync(directory, { recursive: true })
+  makeDirectories(directory)
   if (readdirSync(directory).length > 0) throw new PacsimileError('target-not-empty', `${directory} is not empty`)
   return directory
 }

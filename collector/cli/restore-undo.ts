@@ -42,7 +42,7 @@ export function undoCommand(yargs: Argv): Argv {
     async ({ id, in: directory, force, json }) => {
       const { undoRestore } = await import('../undo.ts')
       const report = await undoRestore(await targetOf(id, directory), id, force)
-      if (report.done && !force) await forgotten(id)
+      if (!report.placeStays) await forgotten(id)
       if (json) sayJson(undoFields(report))
       else sayUndone(report)
       if (!report.done) process.exitCode = ERRORS.incomplete.exit
@@ -144,8 +144,9 @@ async function endedBefore(ms: number, directory: string | undefined): Promise<{
   return found.flatMap(({ note: of, target }) => (of.endedMs !== null && of.endedMs <= ms ? [{ id: of.id, target }] : []))
 }
 
-function sayUndone({ id, to, steps, troubles, done, shortcomings }: UndoReport): void {
+function sayUndone({ id, to, steps, troubles, done, placeStays, shortcomings }: UndoReport): void {
   if (done) say(`Restore ${id} is taken back: ${to} is as it was before (${showCount(steps, 'step')}).`)
+  if (done && placeStays) say(`What had to make way is kept in it; \`restore forget ${id}\` removes that.`)
   for (const { path, what, reason } of shortcomings.slice(0, LISTED_MAX)) warn(`${showPath(path)} without ${what}: ${reason}`)
   if (troubles.length === 0) return
   note(paint('red', `In ${to} left as they are: ${showCount(troubles.length, 'path')}`, process.stderr))

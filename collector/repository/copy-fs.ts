@@ -364,13 +364,18 @@ async function syncDirectory(directory: string): Promise<void> {
   }
 }
 
-/** Durably; with its parents only where that is asked for. */
+/** Durably; with its parents only where that is asked for, and not by Node's recursive mkdir (shared/files.ts, `makeDirectories`). */
 async function makeDirectory(directory: string, withParents: boolean): Promise<void> {
+  const parent = dirname(directory)
   try {
-    await mkdir(directory, { mode: 0o700, recursive: withParents })
+    await mkdir(directory, { mode: 0o700 })
   } catch (error) {
-    if (errnoOf(error) === 'EEXIST') return
-    throw asPacsimileError(error, `Making the directory ${directory}`)
+    const errno = errnoOf(error)
+    if (errno === 'EEXIST') return
+    if (errno !== 'ENOENT' || !withParents || parent === directory) throw asPacsimileError(error, `Making the directory ${directory}`)
+    await makeDirectory(parent, true)
+    await makeDirectory(directory, false)
+    return
   }
-  await syncDirectory(dirname(directory))
+  await syncDirectory(parent)
 }

@@ -61,6 +61,8 @@ describe('the command line', () => {
     [['token', 'create', '--data', nowhere], 4, /collector init/],
     [['find', 'a:b'], 2, /needs 2 words behind its name and has 1/],
     [['collector', 'init', '--data', nowhere, '--listen', 'nonsense'], 2, /listen: not HOST:PORT/],
+    // Where the system lets nobody make a directory, and says of one that is there that it is not.
+    [['collector', 'init', '--data', '/proc/x'], 10, /Making the directory \/proc\/x\.partial\/keys: ENOENT/],
     [['restorer'], 2, /token, enroll, list, revoke or password/],
     [['restorer', 'token', 'x', '--allow', 'A:B:C', '--data', nowhere], 2, /all, AGENT or AGENT:VOLUME/],
     [['ls', 'a:b', '--collector', 'https://x', '--identity', nowhere], 4, /No restorer was enrolled/],

@@ -13,6 +13,7 @@ import { answer, type Ended, environment, LAUNCHER, launch } from '../support/la
 import { scratchDirectory } from '../support/scratch.ts'
 
 const INCOMPLETE = 8
+const IO = 10
 const NOT_FOUND = 4
 const USAGE = 2
 
@@ -50,6 +51,19 @@ async function launchAtTerminal(typed: string, ...args: readonly string[]): Prom
   const [status] = (await once(child, 'close')) as [number]
   return { status, stdout, stderr: '' }
 }
+
+describe('restore', () => {
+  it('ends with the reason where its target cannot be made', async () => {
+    const { live, args } = await archive()
+    const to = args
+      .filter((word) => !word.startsWith('--in-place') && word !== '--delete')
+      .map((word) => (word === live ? '/proc/a/b' : word))
+    expect(await launch(...to)).toMatchObject({
+      status: IO,
+      stderr: expect.stringMatching(/Preparing \/proc\/a\/b: ENOENT/) as string,
+    })
+  })
+})
 
 describe('restore --in-place', () => {
   it('shows what it would do, and how long that would take, and has done nothing', async () => {
@@ -109,6 +123,7 @@ describe('restore --in-place', () => {
     expect(readFileSync(join(live, 'three'), 'utf8')).toBe('newer')
     const forced = await launch('restore', 'undo', id, '--force')
     expect(forced).toMatchObject({ status: 0, stdout: expect.stringContaining(`Restore ${id} is taken back`) as string })
+    expect(forced.stdout).toContain(`\`restore forget ${id}\` removes that`)
     expect(contentsOf(live)).toBe('newer')
     expect(await answer('restore', 'list')).toMatchObject({
       restores: [{ id, to: live, state: 'undone-but', agent: 'pacs1', volume: 'images' }],

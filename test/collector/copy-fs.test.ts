@@ -56,6 +56,10 @@ describe('a copy in a directory', () => {
     await expect(FsCopy.begin(directory)).rejects.toMatchObject({ code: 'target-not-empty' })
   })
 
+  it('is not begun where the system lets nobody make a directory, and that is said', async () => {
+    await expect(FsCopy.begin('/proc/a/b')).rejects.toMatchObject({ code: 'io', message: expect.stringContaining('ENOENT') as string })
+  })
+
   it('is cleared of what a writer that was killed has left of files, and not of what this one has on its way', async () => {
     const directory = join(scratchDirectory(), 'copy')
     const copy = await begun(directory)

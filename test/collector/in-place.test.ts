@@ -1,13 +1,11 @@
-/** Restoring into a directory that has content, and taking that back. */
+/** Restoring into a directory that has content. */
 import { execFileSync } from 'node:child_process'
 import {
-  chmodSync,
   closeSync,
   existsSync,
   linkSync,
   mkdirSync,
   openSync,
-  readdirSync,
   readFileSync,
   renameSync,
   rmSync,
@@ -18,61 +16,17 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it, vi } from 'vitest'
-import type { InPlaceReport } from '../../collector/in-place-report.ts'
-import { type RestoreReport, restore } from '../../collector/restore.ts'
-import type { RestoreRequest } from '../../collector/restore-plan.ts'
-import { forgetRestore, type UndoReport, undoRestore } from '../../collector/undo.ts'
-import { UndoPlace } from '../../collector/undo-place.ts'
-import { libc } from '../../shared/libc.ts'
 import type { RelativePath } from '../../shared/path.ts'
 import { changeTree, growTree } from '../support/changing-tree.ts'
-import { directoryVersion, JournalWriter, symlinkVersion, VOLUME } from '../support/journal-writer.ts'
-import { recordTree } from '../support/recorded-tree.ts'
+import { type Archive, archiveOf, copyOf, restoreInto, studies, undo, write } from '../support/in-place-archive.ts'
+import { directoryVersion, symlinkVersion } from '../support/journal-writer.ts'
 import { scratchDirectory } from '../support/scratch.ts'
-import { Store } from '../support/store.ts'
 import { archiveTree, walkTree } from '../support/tree-walk.ts'
 import { type Copy, differences } from '../support/truth.ts'
 import { Random } from '../support/workload.ts'
 
 const SEED = Number(process.env['PACSIMILE_SEED'] ?? Date.now() % 1_000_000)
 const ROUNDS = process.env['PACSIMILE_SOAK'] === undefined ? 6 : 200
-
-interface Archive {
-  readonly store: Store
-  readonly writer: JournalWriter
-  /** What the history says. */
-  readonly truth: Copy
-  /** A copy of it, to be changed and restored into. */
-  readonly live: string
-}
-
-/** The history of what `make` makes in a directory. */
-async function archiveOf(make: (directory: string) => void): Promise<Archive> {
-  const store = await Store.open()
-  const writer = new JournalWriter()
-  const source = join(scratchDirectory(), 'source')
-  mkdirSync(source)
-  make(source)
-  recordTree(writer, source)
-  await store.send(writer)
-  return { store, writer, truth: walkTree(source), live: copyOf(source) }
-}
-
-function copyOf(directory: string): string {
-  const copy = join(scratchDirectory(), 'live')
-  execFileSync('cp', ['-a', directory, copy])
-  return copy
-}
-
-type Change = Partial<RestoreRequest>
-
-async function restoreInto(at: Archive, to: string, change: Change = {}): Promise<RestoreReport & { readonly inPlace: InPlaceReport }> {
-  const point = await at.store.history.point(at.writer.agent, VOLUME, { kind: 'head' })
-  const whole = { agent: at.writer.agent, volume: VOLUME, path: '' as RelativePath, point, to, inPlace: true, delete: true }
-  const report = await restore(at.store.history, { ...whole, dryRun: false, setuid: false, special: false, torn: false, ...change })
-  if (report.inPlace === undefined) throw new Error('it was not in place')
-  return { ...report, inPlace: report.inPlace }
-}
 
 /** A directory that was there and is there; the whole, where there is none. */
 function partOf({ truth, live }: Archive, random: Random): string {
@@ -85,20 +39,6 @@ function partOf({ truth, live }: Archive, random: Random): string {
 function below(tree: Copy, directory: string): Copy {
   const part = [...tree].filter(([path]) => path === directory || path.startsWith(`${directory}/`))
   return new Map(part.map(([path, entry]) => [path, { ...entry, sameAs: '' }]))
-}
-
-function undo(to: string, id: string | undefined, force = false): Promise<UndoReport> {
-  return undoRestore(to, id ?? '', force)
-}
-
-const write = (directory: string, name: string, content: string): void => writeFileSync(join(directory, name), content)
-
-/** Two studies of three images. */
-function studies(directory: string): void {
-  for (const study of ['a', 'b']) {
-    mkdirSync(join(directory, study))
-    for (const image of ['1', '2', '3']) write(directory, `${study}/${image}`, `${study}${image} `.repeat(500))
-  }
 }
 
 describe(`a restore in place (PACSIMILE_SEED=${SEED})`, () => {
@@ -294,178 +234,5 @@ describe(`a restore in place (PACSIMILE_SEED=${SEED})`, () => {
     await expect(restoreInto(at, at.live)).rejects.toMatchObject({ code: 'usage' })
     await expect(restoreInto(at, join(at.live, 'a'))).rejects.toMatchObject({ code: 'usage' })
     await expect(restoreInto(at, join(at.live, 'nothing'))).rejects.toMatchObject({ code: 'not-found' })
-  })
-})
-
-describe('a restore in place that is cut short', () => {
-  /** Fails as a power cut does, from the given rename on, and says how many there were. */
-  function cutAt(limit: number): { count: () => number; mend: () => void } {
-    let count = 0
-    const spies = (['exchange', 'renameToNew'] as const).map((name) => {
-      const real = libc?.[name] as (a: string, b: string) => boolean
-      return vi.spyOn(libc as NonNullable<typeof libc>, name).mockImplementation((a, b) => {
-        count += 1
-        if (count >= limit) throw new RangeError('the power failed')
-        return real(a, b)
-      })
-    })
-    return { count: () => count, mend: () => spies.forEach((spy) => spy.mockRestore()) }
-  }
-
-  function spoil(live: string): void {
-    write(live, 'a/1', 'newer')
-    rmSync(join(live, 'a/2'))
-    write(live, 'a/new', 'was not there')
-    rmSync(join(live, 'b'), { recursive: true })
-    write(live, 'b', 'a file now')
-    mkdirSync(join(live, 'c'))
-    write(live, 'c/d', 'x')
-    chmodSync(join(live, 'a/3'), 0o600)
-  }
-
-  it('at any of its renames goes on, or goes back', async () => {
-    const at = await archiveOf(studies)
-    spoil(at.live)
-    const before = walkTree(at.live)
-    for (let limit = 1; ; limit++) {
-      const live = copyOf(at.live)
-      const cut = cutAt(limit)
-      const whole = await restoreInto(at, live).then(
-        () => true,
-        () => false,
-      )
-      cut.mend()
-      if (whole) {
-        expect(limit).toBeGreaterThan(8)
-        return
-      }
-      const [place] = UndoPlace.in(live).places
-      expect(place?.note.state).toBe('swapping')
-      if (limit % 2 === 0) {
-        expect((await restoreInto(at, live)).inPlace).toMatchObject({ id: place?.id, bytesToWrite: undefined })
-        expect(differences(at.truth, archiveTree(live)), `cut at ${limit}`).toEqual([])
-      }
-      await undo(live, place?.id)
-      expect(differences(before, walkTree(live)), `cut at ${limit}, undone`).toEqual([])
-    }
-  })
-
-  it('at any rename of its undo goes on with that, and nothing else begins there', async () => {
-    const at = await archiveOf(studies)
-    spoil(at.live)
-    const before = walkTree(at.live)
-    for (let limit = 1; ; limit++) {
-      const live = copyOf(at.live)
-      const { id } = (await restoreInto(at, live)).inPlace
-      const cut = cutAt(limit)
-      const whole = await undo(live, id).then(
-        () => true,
-        () => false,
-      )
-      cut.mend()
-      if (!whole) {
-        await expect(restoreInto(at, live)).rejects.toMatchObject({ code: 'unfinished' })
-        await expect(forgetRestore(live, id ?? '')).rejects.toMatchObject({ code: 'unfinished' })
-        expect(await undo(live, id)).toMatchObject({ done: true })
-      }
-      expect(differences(before, walkTree(live)), `cut at ${limit}`).toEqual([])
-      if (whole) {
-        expect(limit).toBeGreaterThan(8)
-        return
-      }
-    }
-  })
-
-  it('where names cannot be exchanged likewise', async () => {
-    const at = await archiveOf(studies)
-    spoil(at.live)
-    const before = walkTree(at.live)
-    const moved = (): { mend: () => void } => {
-      const spy = vi.spyOn(libc as NonNullable<typeof libc>, 'exchange').mockReturnValue(false)
-      return { mend: () => spy.mockRestore() }
-    }
-    for (let limit = 1; ; limit++) {
-      const live = copyOf(at.live)
-      const cut = cutAt(limit)
-      const plain = moved()
-      const whole = await restoreInto(at, live).then(
-        () => true,
-        () => false,
-      )
-      cut.mend()
-      if (!whole) await restoreInto(at, live)
-      plain.mend()
-      expect(differences(at.truth, archiveTree(live)), `cut at ${limit}`).toEqual([])
-      const [place] = UndoPlace.in(live).places
-      await undo(live, place?.id)
-      expect(differences(before, walkTree(live)), `cut at ${limit}, undone`).toEqual([])
-      if (whole) {
-        expect(limit).toBeGreaterThan(10)
-        return
-      }
-    }
-  })
-
-  it('while it stages has changed nothing, keeps what it has written, and is not gone on with by another one', async () => {
-    const at = await archiveOf(studies)
-    spoil(at.live)
-    const before = walkTree(at.live)
-    const real = at.store.history.chunks.bind(at.store.history)
-    let calls = 0
-    const chunks = vi.spyOn(at.store.history, 'chunks').mockImplementation(async function* (refs) {
-      // The first is for the estimate.
-      calls += 1
-      let given = 0
-      for await (const result of real(refs)) {
-        if (calls > 1 && ++given > 2) throw new RangeError('the power failed')
-        yield result
-      }
-    })
-    await expect(restoreInto(at, at.live)).rejects.toThrow('the power failed')
-    chunks.mockRestore()
-    const unchanged = new Map([...archiveTree(at.live)].filter(([path]) => path !== ''))
-    expect(differences(new Map([...before].filter(([path]) => path !== '')), unchanged)).toEqual([])
-    await expect(restoreInto(at, at.live, { delete: false })).rejects.toMatchObject({ code: 'unfinished' })
-    const { inPlace } = await restoreInto(at, at.live)
-    expect(differences(at.truth, archiveTree(at.live))).toEqual([])
-    await undo(at.live, inPlace.id)
-    expect(differences(before, walkTree(at.live))).toEqual([])
-  })
-})
-
-describe('an undo', () => {
-  it('leaves alone what was changed since, and brings back the rest; --force keeps the change aside', async () => {
-    const at = await archiveOf(studies)
-    for (const name of ['a/1', 'a/2', 'a/3']) write(at.live, name, `newer ${name}`)
-    rmSync(join(at.live, 'b'), { recursive: true })
-    const { id } = (await restoreInto(at, at.live)).inPlace
-    write(at.live, 'a/1', 'newest')
-    rmSync(join(at.live, 'a/2'))
-    write(at.live, 'b/more', 'made since')
-    const first = await undo(at.live, id)
-    expect(first.done).toBe(false)
-    expect(first.troubles.map(({ path }) => path).sort()).toEqual(['a/1', 'a/2', 'b'])
-    expect(readFileSync(join(at.live, 'a/1'), 'utf8')).toBe('newest')
-    expect(readFileSync(join(at.live, 'a/3'), 'utf8')).toBe('newer a/3')
-    expect(readdirSync(join(at.live, 'b'))).toEqual(['more'])
-
-    expect(await undo(at.live, id, true)).toMatchObject({ done: true, troubles: [] })
-    for (const name of ['a/1', 'a/2', 'a/3']) expect(readFileSync(join(at.live, name), 'utf8')).toBe(`newer ${name}`)
-    expect(existsSync(join(at.live, 'b'))).toBe(false)
-    const [place] = UndoPlace.in(at.live).places
-    expect(place?.note.state).toBe('undone-but')
-    const aside = [...walkTree(place?.directory ?? '').keys()].filter((path) => path.endsWith('/more'))
-    expect(aside, 'what was made since').toHaveLength(1)
-    await forgetRestore(at.live, id ?? '')
-    expect(readdirSync(at.live)).toEqual(['a'])
-  })
-
-  it('can be given up, and then leaves what was restored', async () => {
-    const at = await archiveOf(studies)
-    write(at.live, 'a/1', 'newer')
-    const { id } = (await restoreInto(at, at.live)).inPlace
-    await forgetRestore(at.live, id ?? '')
-    expect(differences(at.truth, walkTree(at.live))).toEqual([])
-    await expect(undo(at.live, id)).rejects.toMatchObject({ code: 'not-found' })
   })
 })

@@ -190,7 +190,7 @@ describe('a restore that was interrupted', () => {
     expect(walkTree(to)).toEqual(truth)
     await expect(restoreTo(at, to)).rejects.toMatchObject({
       code: 'target-not-empty',
-      message: expect.stringContaining('is not empty') as string,
+      message: expect.stringContaining('is not empty; --in-place makes') as string,
     })
   })
 

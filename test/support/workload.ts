@@ -4,6 +4,8 @@
 import {
   appendFileSync,
   chmodSync,
+  chownSync,
+  constants,
   existsSync,
   linkSync,
   lstatSync,
@@ -17,6 +19,8 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { libc } from '../../shared/libc.ts'
+
+const NS_PER_S = 1_000_000_000
 
 /** Small, fast, reproducible (mulberry32). */
 export class Random {
@@ -62,21 +66,26 @@ const OPERATIONS = [
   'chmod',
   'xattr',
 ] as const
-type Operation = (typeof OPERATIONS)[number]
+type Operation = (typeof OPERATIONS)[number] | 'owner' | 'time' | 'directory-metadata' | 'fifo'
+
+/** Also what only root may do, and what is restored on request only. */
+export const EVERY_OPERATION: readonly Operation[] = [...OPERATIONS, 'owner', 'time', 'directory-metadata', 'fifo']
 
 export class Workload {
   readonly #root: Buffer
   readonly #random: Random
+  readonly #operations: readonly Operation[]
   #count = 0
 
-  constructor(root: string, seed: number) {
+  constructor(root: string, seed: number, operations: readonly Operation[] = OPERATIONS) {
     this.#root = Buffer.from(root)
     this.#random = new Random(seed)
+    this.#operations = operations
   }
 
   /** Does one operation. @returns what it was */
   step(): Operation {
-    const operation = this.#random.pick(OPERATIONS) ?? 'create'
+    const operation = this.#random.pick(this.#operations) ?? 'create'
     this.#do(operation)
     return operation
   }
@@ -175,6 +184,24 @@ export class Workload {
         return
       case 'xattr':
         if (file !== undefined) libc?.setXattr(this.#at(file).toString('latin1'), 'user.pacs', this.#random.bytes(20).toString('latin1'))
+        return
+      case 'owner':
+        if (file !== undefined) chownSync(this.#at(file), this.#random.below(3000), this.#random.below(3000))
+        return
+      case 'time': {
+        const [seconds, nanoseconds] = [this.#random.below(2 ** 31), this.#random.below(NS_PER_S)]
+        const path = this.#random.below(3) === 0 ? directory : file
+        if (path !== undefined)
+          libc?.setModified(this.#at(path).toString('latin1'), BigInt(seconds) * BigInt(NS_PER_S) + BigInt(nanoseconds))
+        return
+      }
+      case 'directory-metadata':
+        if (directory === undefined) return
+        chmodSync(this.#at(directory), 0o700 + this.#random.below(0o100))
+        libc?.setXattr(this.#at(directory).toString('latin1'), 'user.study', this.#random.bytes(20).toString('latin1'))
+        return
+      case 'fifo':
+        libc?.makeNode(this.#at(this.#newPlace()).toString('latin1'), constants.S_IFIFO | 0o640, 0n)
         return
     }
   }

@@ -4,6 +4,7 @@ import { chmodSync, copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, s
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { CuttingProxy } from '../support/cutting-proxy.ts'
+import { enrolRestorer } from '../support/restorer.ts'
 import { scratchDirectory } from '../support/scratch.ts'
 import { Site } from '../support/site.ts'
 import { type WalkedEntry, walkTree } from '../support/tree-walk.ts'
@@ -25,14 +26,6 @@ interface Restored {
   readonly kept: number
   readonly fromReplica: number
   readonly missing: readonly unknown[]
-}
-
-/** The certificate's directory. */
-function enrol({ installation }: Site, name: string, port = installation.port): string {
-  const { token } = installation.json('restorer', 'token', name, '--allow', 'pacs1', '--data', installation.data) as { token: string }
-  const identity = join(scratchDirectory(), 'identity')
-  installation.run('restorer', 'enroll', name, '--collector', `https://127.0.0.1:${port}`, '--token', token, '--identity', identity)
-  return identity
 }
 
 /** What WebDAV has words for: files and directories, times to the second. */
@@ -74,7 +67,7 @@ describe('another host', () => {
     await site.stop()
 
     const proxy = await CuttingProxy.to(installation.port)
-    const identity = enrol(site, 'host', proxy.port)
+    const identity = enrolRestorer(installation, 'host', 'pacs1', proxy.port)
     const far = ['--collector', `https://127.0.0.1:${proxy.port}`, '--identity', identity]
     const target = `${VOLUME}/study/${NAME}8`
     for (const command of [
@@ -135,7 +128,7 @@ describe('another host', () => {
     await site.wait()
     await site.stop()
 
-    const identity = enrol(site, 'clients')
+    const identity = enrolRestorer(installation, 'clients', 'pacs1')
     const { password } = installation.json('restorer', 'password', 'clients', ...near) as { password: string }
     const url = `https://pacsimile-collector:${installation.port}/dav/pacs1/images/@mark:before`
     const directory = scratchDirectory()
