@@ -6,8 +6,9 @@
  * kept, or went as the retention says, from passing for damage of the repository because its directory was renamed.
  */
 import { type Label, type RelativePath, rebase } from '../shared/path.ts'
-import type { Position } from '../shared/record.ts'
+import { comparePositions, decodeSummary, type Position } from '../shared/record.ts'
 import type { Catalog } from './catalog.ts'
+import { keys } from './catalog-keys.ts'
 import type { RecordMarks } from './record-marks.ts'
 
 export type Absence = 'lost' | 'expired'
@@ -30,6 +31,29 @@ export async function absenceOfContent(
     if (marks?.isExpired(position) ?? catalog.isExpired(agent, position)) return 'expired'
   }
   return undefined
+}
+
+/** Of each entry; what most of them need is asked of the catalog at once. */
+export async function absencesOf(
+  catalog: Catalog,
+  agent: Label,
+  volume: Label,
+  entries: readonly Entry[],
+): Promise<(Absence | undefined)[]> {
+  // In the order of the records, so that of each of the catalog's tables all is read while it is open.
+  const places = [...entries].map(({ position }, place) => ({ position, place })).sort((a, b) => comparePositions(a.position, b.position))
+  const [lost, expired, summaries] = await Promise.all(
+    [keys.lost, keys.expired, keys.summary].map((keyOf) => catalog.values(places.map(({ position }) => keyOf(agent, position)))),
+  )
+  const found: (Absence | undefined)[] = []
+  for (const [i, { place }] of places.entries()) {
+    const [entry, summary] = [entries[place], summaries?.[i]]
+    if (lost?.[i] !== undefined) found[place] = 'lost'
+    else if (expired?.[i] !== undefined) found[place] = 'expired'
+    else if (entry === undefined || summary === undefined || decodeSummary(summary).kind !== 'rename') found[place] = undefined
+    else found[place] = await absenceOfContent(catalog, agent, volume, entry)
+  }
+  return found
 }
 
 /** The record that put what the entry is; undefined where damage has taken it, or it is younger than the marks. */

@@ -45,7 +45,11 @@ export function positionBytes(position: Position): ByteString {
 }
 
 export function readPosition(bytes: Buffer, at = 0): Position {
-  return { epoch: Number(bytes.readBigUInt64BE(at)), seq: Number(bytes.readBigUInt64BE(at + 8)) }
+  return { epoch: readNumber(bytes, at), seq: readNumber(bytes, at + 8) }
+}
+
+function readNumber(bytes: Buffer, at: number): number {
+  return bytes.readUInt32BE(at) * 0x1_0000_0000 + bytes.readUInt32BE(at + 4)
 }
 
 function timeBytes(time: HybridTime): ByteString {

@@ -3,40 +3,22 @@
  *
  * Invariant: the cost follows the paths that are passed, not how many versions they have or what lies below what is not asked for: of a
  * path with many versions the one that counts is looked up, and whole subtrees are jumped over. It prevents a listing that takes as long as the
- * history is, of an archive with a database in it that was written a million times.
+ * history is, of an archive with a database in it that was written a million times. Entries come in groups and as they are stored, so that
+ * who passes them on neither waits for each nor decodes it.
  */
+import { ByteReader, ByteWriter } from '../shared/bytes.ts'
 import { childOf, type Label, type RelativePath } from '../shared/path.ts'
 import type { Position } from '../shared/record.ts'
 import type { TreeEntry } from '../shared/tree.ts'
-import type { PlainVersion } from '../shared/version.ts'
+import { decodeVersion, encodeVersion, type PlainVersion } from '../shared/version.ts'
 import { withAdditions } from '../shared/version-extensions.ts'
-import { type KeyRange, keys, POSITION_BYTES, ranges, readVersionKey } from './catalog-keys.ts'
-import { readVersion } from './catalog-values.ts'
+import { keys, POSITION_BYTES, ranges, readVersionKey } from './catalog-keys.ts'
+import type { Row, Rows } from './catalog-rows.ts'
+import { storedVersion } from './catalog-values.ts'
+import type { TreeDepth } from './history-source.ts'
+import { beginsWith, behind, NewestRows, newestRow } from './newest-rows.ts'
 
 const NUL = 0
-const FIRST_BYTE_OF_NAMES = 1
-
-/** Rows read at once; where much is jumped over, fewer after each jump. */
-const ROWS_AT_ONCE = 1000
-const ROWS_AFTER_JUMP = 16
-const READ_BYTES = 256 << 10
-
-/** A key and its value. */
-export type Row = readonly [Buffer, Buffer]
-
-export interface Cursor {
-  /** Some of the rows that follow; none at the end. */
-  next(count?: number): Promise<readonly Row[]>
-  /** Goes on with that key, or the first behind it. */
-  seek(key: Buffer): void
-  close(): Promise<void>
-}
-
-/** Where rows are read in the order of their keys. */
-export interface Rows {
-  entries(range: KeyRange, options?: { reverse?: boolean; limit?: number; batch?: number }): AsyncGenerator<Row>
-  cursor(range: KeyRange, options?: { readBytes?: number }): Cursor
-}
 
 export interface TreePlace {
   readonly agent: Label
@@ -45,145 +27,106 @@ export interface TreePlace {
   readonly at: Position
 }
 
-/** The path itself and all below it, depth first, names in byte order. */
-export async function* readTree(rows: Rows, place: TreePlace): AsyncGenerator<TreeEntry> {
-  const { agent, volume, path } = place
-  const own = await readEntry(rows, place)
-  if (own !== undefined) yield own
-  yield* readRange(rows, ranges.versionsBelow(agent, volume, path), place, undefined)
+/** An entry of a tree, its version as `encodeVersion` writes it. */
+export interface StoredEntry {
+  readonly path: RelativePath
+  readonly position: Position
+  readonly version: Buffer
 }
 
 /**
- * The path itself and what is right in it, names in byte order. Where something is known below a directory that is not known itself, the
- * directory stands there with the rights of its owner alone.
+ * The path itself and all below it, depth first, names in byte order. With 'directory' only what is right in it: where something is known below a
+ * directory that is not known itself, the directory stands there with the rights of its owner alone.
  */
-export async function* readDirectory(rows: Rows, place: TreePlace): AsyncGenerator<TreeEntry> {
+export async function* readStored(rows: Rows, place: TreePlace, depth: TreeDepth): AsyncGenerator<readonly StoredEntry[]> {
   const { agent, volume, path } = place
-  const own = await readEntry(rows, place)
-  if (own !== undefined) yield own
+  const own = await readStoredEntry(rows, place)
+  if (own !== undefined) yield [own]
   const range = ranges.versionsBelow(agent, volume, path)
   // The range begins with the first byte that a name can have.
-  yield* readRange(rows, range, place, range.gte.length - 1)
+  const names = depth === 'all' ? undefined : new Names(place, range.gte.length - 1)
+  const newest = new NewestRows(rows, range, positionOf(keyOf(place)), names !== undefined)
+  try {
+    for (let found = await newest.next(); found !== undefined; found = await newest.next()) {
+      yield names === undefined ? found.flatMap((row) => storedEntry(row, agent, volume) ?? []) : names.of(found)
+      const passed = names?.passed
+      if (passed !== undefined && newest.isWithin(passed)) await newest.jump(behind(passed))
+    }
+  } finally {
+    await newest.close()
+  }
+}
+
+/** The same, decoded and one by one. */
+export async function* readTree(rows: Rows, place: TreePlace, depth: TreeDepth): AsyncGenerator<TreeEntry> {
+  for await (const entries of readStored(rows, place, depth)) for (const entry of entries) yield decoded(entry)
 }
 
 /** The path alone; undefined where it is not there. */
-export async function readEntry(rows: Rows, { agent, volume, path, at }: TreePlace): Promise<TreeEntry | undefined> {
-  const row = await newestRow(rows, keys.version(agent, volume, path, at))
-  return row === undefined ? undefined : entryOf(row, agent, volume)
+export async function readEntry(rows: Rows, place: TreePlace): Promise<TreeEntry | undefined> {
+  const entry = await readStoredEntry(rows, place)
+  return entry === undefined ? undefined : decoded(entry)
 }
 
-/** `namesAt`: where the names begin in a key, where only one level is asked for. */
-async function* readRange(
-  rows: Rows,
-  range: KeyRange,
-  { agent, volume, path, at }: TreePlace,
-  namesAt: number | undefined,
-): AsyncGenerator<TreeEntry> {
-  const until = positionOf(keys.version(agent, volume, path, at))
-  const cursor = rows.cursor(range, { readBytes: READ_BYTES })
-  let next: Promise<readonly Row[]> | undefined
-  /** A key of the path that is being read, how many of its versions were, and the newest that is not too new. */
-  let current: Buffer | undefined
-  let count = 0
-  let newest: Row | undefined
-  /** What begins so is passed over. */
-  let passed: Buffer | undefined
+async function readStoredEntry(rows: Rows, place: TreePlace): Promise<StoredEntry | undefined> {
+  const row = await newestRow(rows, keyOf(place))
+  return row === undefined ? undefined : storedEntry(row, place.agent, place.volume)
+}
 
-  const settled = (): TreeEntry | undefined => {
-    const entry = newest === undefined ? undefined : entryOf(newest, agent, volume)
-    newest = undefined
-    if (entry === undefined || namesAt === undefined || current === undefined) return entry
-    const nameEnd = current.indexOf(NUL, namesAt)
-    passed = current.subarray(0, nameEnd + 1)
-    return current[nameEnd + 1] === NUL ? entry : unknownDirectory(childOf(path, current.toString('latin1', namesAt, nameEnd)), entry)
+/** Of what lies below a directory, one entry for each name in it. */
+class Names {
+  readonly #place: TreePlace
+  readonly #namesAt: number
+  /** How the keys of the last name that there is begin: all others that begin so are passed over. */
+  passed: Buffer | undefined
+
+  /** `namesAt`: where the names begin in a key. */
+  constructor(place: TreePlace, namesAt: number) {
+    this.#place = place
+    this.#namesAt = namesAt
   }
 
-  try {
-    let atOnce = namesAt === undefined ? ROWS_AT_ONCE : ROWS_AFTER_JUMP
-    next = readAhead(cursor, atOnce)
-    for (let found = await next; found.length > 0; found = await next) {
-      atOnce = Math.min(ROWS_AT_ONCE, atOnce * 4)
-      // Read while these are looked at. Of one level alone most would be jumped over.
-      next = namesAt === undefined ? readAhead(cursor, atOnce) : undefined
-      for (const row of found) {
-        const [key] = row
-        if (current === undefined || !isSamePath(current, key)) {
-          const entry = settled()
-          if (entry !== undefined) yield entry
-          current = undefined
-          if (passed !== undefined && beginsWith(key, passed)) continue
-          current = key
-          count = 0
-        }
-        count += 1
-        if (positionOf(key).compare(until) <= 0) newest = row
-      }
-      if (current === undefined && passed !== undefined) {
-        cursor.seek(behind(passed))
-        atOnce = ROWS_AFTER_JUMP
-      } else if (current !== undefined && count >= found.length) {
-        // Versions of one path and nothing else: the one that counts may be far away, and the next path too.
-        newest = await newestRow(rows, Buffer.concat([pathOf(current), until]))
-        await next
-        next = undefined
-        cursor.seek(behind(pathOf(current)))
-      }
-      next ??= readAhead(cursor, atOnce)
+  of(rows: readonly Row[]): StoredEntry[] {
+    const { agent, volume, path } = this.#place
+    const found: StoredEntry[] = []
+    for (const row of rows) {
+      const [key] = row
+      if (this.passed !== undefined && beginsWith(key, this.passed)) continue
+      const entry = storedEntry(row, agent, volume)
+      if (entry === undefined) continue
+      const nameEnd = key.indexOf(NUL, this.#namesAt)
+      this.passed = key.subarray(0, nameEnd + 1)
+      const isName = key[nameEnd + 1] === NUL
+      found.push(isName ? entry : unknownDirectory(childOf(path, key.toString('latin1', this.#namesAt, nameEnd)), entry))
     }
-    const last = settled()
-    if (last !== undefined) yield last
-  } finally {
-    // Whoever looks no further does not care whether it could have been read.
-    await next?.catch(() => undefined)
-    await cursor.close()
+    return found
   }
 }
 
-/** An error is told to who comes to it. */
-function readAhead(cursor: Cursor, count: number): Promise<readonly Row[]> {
-  const rows = cursor.next(count)
-  rows.catch(() => {})
-  return rows
+/** Undefined where the path ended. */
+function storedEntry([key, value]: Row, agent: Label, volume: Label): StoredEntry | undefined {
+  const version = storedVersion(value)
+  if (version === undefined) return undefined
+  const { path, position } = readVersionKey(key, agent, volume)
+  return { path, position, version }
 }
 
-/** Of the versions of the key's path, the newest that is not newer than the key says. */
-async function newestRow(rows: Rows, key: Buffer): Promise<Row | undefined> {
-  const newestFirst = { reverse: true, limit: 1, batch: 1 }
-  for await (const row of rows.entries({ gte: pathOf(key), lt: Buffer.concat([key, Buffer.alloc(1)]) }, newestFirst)) return row
-  return undefined
+function decoded({ path, position, version }: StoredEntry): TreeEntry {
+  return { path, position, version: decodeVersion(new ByteReader(version, 'Catalog version')) }
 }
 
-function entryOf([key, value]: Row, agent: Label, volume: Label): TreeEntry | undefined {
-  const version = readVersion(value)
-  return version === undefined ? undefined : { ...readVersionKey(key, agent, volume), version }
-}
-
-function unknownDirectory(path: RelativePath, { position }: TreeEntry): TreeEntry {
+function unknownDirectory(path: RelativePath, { position }: StoredEntry): StoredEntry {
   const nothing = { uid: 0, gid: 0, mtimeNs: 0n, ctimeNs: 0n, inode: 0n, links: 1, xattrs: [] }
   const version: PlainVersion = { kind: 'directory', mode: 0o700, ...nothing }
-  return { path, position, version: withAdditions(version, { isInferred: true }) }
+  const to = new ByteWriter()
+  encodeVersion(withAdditions(version, { isInferred: true }), to)
+  return { path, position, version: to.take() }
 }
 
-/** With what ends it. */
-function pathOf(key: Buffer): Buffer {
-  return key.subarray(0, key.length - POSITION_BYTES)
+function keyOf({ agent, volume, path, at }: TreePlace): Buffer {
+  return keys.version(agent, volume, path, at)
 }
 
 function positionOf(key: Buffer): Buffer {
   return key.subarray(key.length - POSITION_BYTES)
-}
-
-function isSamePath(a: Buffer, b: Buffer): boolean {
-  return a.length === b.length && a.compare(b, 0, b.length - POSITION_BYTES, 0, a.length - POSITION_BYTES) === 0
-}
-
-function beginsWith(key: Buffer, prefix: Buffer): boolean {
-  return key.length >= prefix.length && key.compare(prefix, 0, prefix.length, 0, prefix.length) === 0
-}
-
-/** The first key that does not begin with what ends in NUL, and that a name can begin. */
-function behind(prefix: Buffer): Buffer {
-  const key = Buffer.from(prefix)
-  key[key.length - 1] = FIRST_BYTE_OF_NAMES
-  return key
 }

@@ -45,7 +45,13 @@ export function versionValue(version: Version | undefined, to: ByteWriter): Buff
 }
 
 export function readVersion(value: Buffer): Version | undefined {
-  return value[0] === 0 ? undefined : decodeVersion(new ByteReader(value.subarray(1), 'Catalog version'))
+  const version = storedVersion(value)
+  return version === undefined ? undefined : decodeVersion(new ByteReader(version, 'Catalog version'))
+}
+
+/** The version as it was encoded. */
+export function storedVersion(value: Buffer): Buffer | undefined {
+  return value[0] === 0 ? undefined : value.subarray(1)
 }
 
 export function ledgerEndValue({ number, hash, ageMs }: LedgerEnd): Buffer {

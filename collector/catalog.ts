@@ -8,7 +8,7 @@
 import { ClassicLevel } from 'classic-level'
 import { ByteReader } from '../shared/bytes.ts'
 import { type HybridTime, hybridTime } from '../shared/clock.ts'
-import { DIGEST_BYTES, type Digest, digest, NO_DIGEST } from '../shared/digest.ts'
+import { DIGEST_BYTES, type Digest, digest } from '../shared/digest.ts'
 import { PacsimileError } from '../shared/errors.ts'
 import { type Label, pathFromKey, type RelativePath } from '../shared/path.ts'
 import { type ChainEnd, comparePositions, decodeSummary, type Position, type RecordSummary, type WatchMode } from '../shared/record.ts'
@@ -16,8 +16,10 @@ import type { TreeEntry } from '../shared/tree.ts'
 import { hardLinkKey, type Version } from '../shared/version.ts'
 import { levelError } from './catalog-error.ts'
 import { type KeyRange, keys, ranges, readNewestKey, readPosition, readVersionKey } from './catalog-keys.ts'
-import { type Cursor, type Row, type Rows, readDirectory, readEntry, readTree } from './catalog-tree.ts'
+import { type Cursor, type CursorOptions, cursorOver, type FoundRow, type Row, type Rows, readOrFail } from './catalog-rows.ts'
+import { readEntry, readStored, readTree, type StoredEntry } from './catalog-tree.ts'
 import { readChunkPlace, readCoverage, readVersion, readVolume } from './catalog-values.ts'
+import type { TreeDepth } from './history-source.ts'
 import type { FramePlace } from './repository/frame-file.ts'
 import { READ_FROM_START, type ReadPosition } from './repository/repository.ts'
 
@@ -74,6 +76,7 @@ const MEMORY = { writeBufferSize: 32 << 20, cacheSize: 16 << 20 }
 const OPEN_TABLES_MIN = 64
 /** Read ahead at once; what LevelDB would take, 16 KiB, is some hundred entries. */
 const READ_BYTES = 64 << 10
+const BATCH = 1000
 
 export class Catalog implements Rows {
   readonly #db: ClassicLevel<Buffer, Buffer>
@@ -204,26 +207,11 @@ export class Catalog implements Rows {
     return value === undefined ? undefined : readVolume(name, value)
   }
 
-  /**
-   * Everything that follows from the repository, in the order of keys: not how far it is reflected, nor what damage was met at which
-   * start. Of a chunk its length: where it stands twice, either place is right.
-   */
-  async *facts(): AsyncGenerator<{ readonly key: Buffer; readonly value: Buffer }> {
-    const [chunkKind, damageKind] = [keys.chunk(NO_DIGEST)[0], ranges.damage.gte[0]]
-    for await (const [key, value] of this.entries({ gte: Buffer.alloc(0), lt: Buffer.alloc(1, 0xff) })) {
-      if (key[0] === damageKind || key.equals(keys.reflected)) continue
-      yield { key, value: key[0] === chunkKind ? Buffer.from(`${readChunkPlace(value).plainLength}`) : value }
-    }
-  }
-
   // ---- ranges ------------------------------------------------------------------------------------------------------
 
   /** In the order of keys. `batch`: entries read ahead; few where each may be large and the first may be enough. */
-  async *entries(
-    range: KeyRange,
-    { batch = 1000, ...options }: { reverse?: boolean; limit?: number; batch?: number } = {},
-  ): AsyncGenerator<Row> {
-    const cursor = this.cursor(range, { batch, ...options })
+  async *entries(range: KeyRange, options: CursorOptions = {}): AsyncGenerator<Row> {
+    const cursor = this.cursor(range, options)
     try {
       for (let found = await cursor.next(); found.length > 0; found = await cursor.next()) yield* found
     } finally {
@@ -232,19 +220,18 @@ export class Catalog implements Rows {
   }
 
   /** The same for who jumps ahead. */
-  cursor(
-    range: KeyRange,
-    { batch = 1000, readBytes = READ_BYTES, ...options }: { reverse?: boolean; limit?: number; batch?: number; readBytes?: number } = {},
-  ): Cursor {
-    const iterator = this.#db.iterator({ ...range, ...options, highWaterMarkBytes: readBytes })
-    return {
-      next: (count = batch) =>
-        iterator.nextv(count).catch((error: unknown) => {
-          throw levelError(error, 'Reading the catalog')
-        }),
-      seek: (key) => iterator.seek(key),
-      close: () => iterator.close(),
-    }
+  cursor(range: KeyRange, options: CursorOptions = {}): Cursor {
+    return cursorOver<Row>(this.#db.iterator(rangeOptions(range, options)), options.batch ?? BATCH)
+  }
+
+  keyCursor(range: KeyRange, options: CursorOptions = {}): Cursor<FoundRow> {
+    // In place of each value the binding makes an empty one, and an empty text costs less than an empty buffer.
+    const keysAlone = { ...rangeOptions(range, options), values: false, valueEncoding: 'utf8' }
+    return cursorOver<FoundRow>(this.#db.iterator<Buffer, Buffer>(keysAlone), options.batch ?? BATCH)
+  }
+
+  values(wanted: readonly Buffer[]): Promise<(Buffer | undefined)[]> {
+    return readOrFail(this.#db.getMany([...wanted]))
   }
 
   async agents(): Promise<Label[]> {
@@ -289,14 +276,14 @@ export class Catalog implements Rows {
     return found
   }
 
-  /** The tree at a position: the path itself and all below it, depth first, names in byte order. */
-  treeAt(agent: Label, volume: Label, path: RelativePath, at: Position): AsyncGenerator<TreeEntry> {
-    return readTree(this, { agent, volume, path, at })
+  /** The tree at a position: the path itself and all below it, depth first, names in byte order; or only what is right in it. */
+  treeAt(agent: Label, volume: Label, path: RelativePath, at: Position, depth: TreeDepth = 'all'): AsyncGenerator<TreeEntry> {
+    return readTree(this, { agent, volume, path, at }, depth)
   }
 
-  /** The same of the path itself and what is right in it. */
-  directoryAt(agent: Label, volume: Label, path: RelativePath, at: Position): AsyncGenerator<TreeEntry> {
-    return readDirectory(this, { agent, volume, path, at })
+  /** The same in groups, as they are stored. */
+  storedAt(agent: Label, volume: Label, path: RelativePath, at: Position, depth: TreeDepth): AsyncGenerator<readonly StoredEntry[]> {
+    return readStored(this, { agent, volume, path, at }, depth)
   }
 
   entryAt(agent: Label, volume: Label, path: RelativePath, at: Position): Promise<TreeEntry | undefined> {
@@ -392,4 +379,8 @@ export class Catalog implements Rows {
     for await (const [, value] of this.entries(ranges.coverage(agent, volume), { reverse: true, limit: 1 })) return readCoverage(value)
     return undefined
   }
+}
+
+function rangeOptions(range: KeyRange, { reverse = false, limit = -1, readBytes = READ_BYTES }: CursorOptions): object {
+  return { ...range, reverse, limit, highWaterMarkBytes: readBytes }
 }

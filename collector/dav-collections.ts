@@ -98,7 +98,7 @@ export class DavCollections {
 
   async *#directory(own: DavItem, place: PathPlace, at: Position): AsyncGenerator<DavItem> {
     yield own
-    for await (const { path, version } of this.#catalog.directoryAt(place.agent, place.volume, place.path, at))
+    for await (const { path, version } of this.#catalog.treeAt(place.agent, place.volume, place.path, at, 'directory'))
       if (path !== place.path && (version.kind === 'file' || version.kind === 'directory')) yield itemOf(place, path, version)
   }
 

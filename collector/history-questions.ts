@@ -8,7 +8,7 @@ import { z } from 'zod'
 import { PacsimileError } from '../shared/errors.ts'
 import { label, type RelativePath, relativePath } from '../shared/path.ts'
 import type { Allowance, Place } from './allowance.ts'
-import type { HistorySource } from './history-source.ts'
+import type { History } from './history.ts'
 import { encodeEntries, encodeLog } from './history-wire.ts'
 import type { PointRequest } from './point.ts'
 
@@ -55,7 +55,7 @@ const TREE = VOLUME.extend({ path: PATH, at: POSITION, depth: z.enum(['all', 'di
 const LOG = VOLUME.extend({ path: PATH, from: MOMENT.optional(), until: MOMENT.optional() })
 const VERSIONS = VOLUME.extend({ path: PATH })
 
-export function historyQuestions(history: HistorySource): Questions {
+export function historyQuestions(history: History): Questions {
   return {
     volumes: () => ({
       about: undefined,
@@ -72,7 +72,7 @@ export function historyQuestions(history: HistorySource): Questions {
     },
     tree(body) {
       const about = parse(TREE, body)
-      return { about, answer: () => encodeEntries(history.tree(about.agent, about.volume, about.path, about.at, about.depth)) }
+      return { about, answer: () => encodeEntries(history.stored(about.agent, about.volume, about.path, about.at, about.depth)) }
     },
     lastWhole(body) {
       const about = parse(TREE, body)

@@ -8,6 +8,7 @@ import type { TreeEntry } from '../shared/tree.ts'
 import type { ChunkRef, Version } from '../shared/version.ts'
 import type { Absence } from './absent-content.ts'
 import type { Coverage, Damage, Gap } from './catalog.ts'
+import type { StoredEntry } from './catalog-tree.ts'
 import type { Mark } from './marks.ts'
 import type { PackAccess } from './pack-reader.ts'
 import type { Point, PointRequest } from './point.ts'
@@ -15,6 +16,11 @@ import type { Point, PointRequest } from './point.ts'
 /** An entry of a tree at a point. */
 export interface ListedEntry extends TreeEntry {
   /** Why its content cannot be restored: the agent could not keep it until it was acknowledged, or it has expired. */
+  readonly absent: Absence | undefined
+}
+
+/** The same as it is stored, for who passes it on. */
+export interface StoredListing extends StoredEntry {
   readonly absent: Absence | undefined
 }
 

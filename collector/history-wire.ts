@@ -10,33 +10,40 @@ import { relativePath } from '../shared/path.ts'
 import { decodeSummary, encodeSummary } from '../shared/record.ts'
 import { decodeVersion, encodeVersion } from '../shared/version.ts'
 import type { Absence } from './absent-content.ts'
-import type { ChunkResult, ListedEntry, LogEntry } from './history-source.ts'
+import type { ChunkResult, ListedEntry, LogEntry, StoredListing } from './history-source.ts'
 
 /** Items gathered into one write. */
 const GATHER_BYTES = 256 << 10
 const LENGTH_BYTES = 4
+const NOTHING: readonly Uint8Array[] = []
 const ITEM_BYTES_MAX = RECORD_BYTES_MAX + CHUNK_BYTES_MAX
 
-/** Prefixes each item with its length and joins small ones. What `encode` gives may lie in memory that its next call takes. */
-async function* framed<Item>(items: AsyncIterable<Item>, encode: (item: Item) => Uint8Array): AsyncGenerator<Uint8Array> {
-  let gathered = Buffer.allocUnsafe(GATHER_BYTES)
-  let bytes = 0
-  for await (const item of items) {
-    const body = encode(item)
-    const length = LENGTH_BYTES + body.length
-    if (bytes > 0 && bytes + length > gathered.length) {
-      yield gathered.subarray(0, bytes)
-      gathered = Buffer.allocUnsafe(GATHER_BYTES)
-      bytes = 0
-    }
-    const isLarge = length > gathered.length
-    const to = isLarge ? Buffer.allocUnsafe(length) : gathered
-    to.writeUInt32LE(body.length, bytes)
-    to.set(body, bytes + LENGTH_BYTES)
-    if (isLarge) yield to
-    else bytes += length
+/** Joins items into pieces, each item behind its length. */
+class Gathered {
+  #bytes = Buffer.allocUnsafe(GATHER_BYTES)
+  #length = 0
+
+  /** Copies the item. @returns pieces that are full */
+  add(item: Uint8Array): readonly Uint8Array[] {
+    const length = LENGTH_BYTES + item.length
+    const full = this.#length > 0 && this.#length + length > GATHER_BYTES ? this.take() : NOTHING
+    const isLarge = length > GATHER_BYTES
+    const to = isLarge ? Buffer.allocUnsafe(length) : this.#bytes
+    to.writeUInt32LE(item.length, this.#length)
+    to.set(item, this.#length + LENGTH_BYTES)
+    if (isLarge) return [...full, to]
+    this.#length += length
+    return full
   }
-  if (bytes > 0) yield gathered.subarray(0, bytes)
+
+  /** What is left. */
+  take(): readonly Uint8Array[] {
+    if (this.#length === 0) return NOTHING
+    const full = this.#bytes.subarray(0, this.#length)
+    this.#bytes = Buffer.allocUnsafe(GATHER_BYTES)
+    this.#length = 0
+    return [full]
+  }
 }
 
 /** The inverse. @throws protocol when the stream ends within an item */
@@ -70,14 +77,17 @@ function absenceNumber(absent: Absence | undefined): number {
   return ABSENCES.indexOf(absent)
 }
 
-export function encodeEntries(entries: AsyncIterable<ListedEntry>): AsyncIterable<Uint8Array> {
+export async function* encodeEntries(groups: AsyncIterable<readonly StoredListing[]>): AsyncGenerator<Uint8Array> {
+  const gathered = new Gathered()
   const to = new ByteWriter()
-  return framed(entries, (entry) => {
-    to.reset()
-    to.string(entry.path).u64(entry.position.epoch).u64(entry.position.seq).u8(absenceNumber(entry.absent))
-    encodeVersion(entry.version, to)
-    return to.view()
-  })
+  for await (const entries of groups) {
+    for (const { path, position, absent, version } of entries) {
+      to.reset()
+      to.string(path).u64(position.epoch).u64(position.seq).u8(absenceNumber(absent)).raw(version)
+      for (const piece of gathered.add(to.view())) yield piece
+    }
+  }
+  yield* gathered.take()
 }
 
 export function decodeEntries(stream: AsyncIterable<Buffer>): AsyncIterable<ListedEntry> {
@@ -90,15 +100,17 @@ export function decodeEntries(stream: AsyncIterable<Buffer>): AsyncIterable<List
   })
 }
 
-export function encodeLog(entries: AsyncIterable<LogEntry>): AsyncIterable<Uint8Array> {
+export async function* encodeLog(entries: AsyncIterable<LogEntry>): AsyncGenerator<Uint8Array> {
+  const gathered = new Gathered()
   const to = new ByteWriter()
-  return framed(entries, (entry) => {
+  for await (const entry of entries) {
     to.reset()
     to.u8(absenceNumber(entry.absent)).bytes(encodeSummary(entry.record))
     to.u8(entry.version === undefined ? 0 : 1)
     if (entry.version !== undefined) encodeVersion(entry.version, to)
-    return to.view()
-  })
+    for (const piece of gathered.add(to.view())) yield piece
+  }
+  yield* gathered.take()
 }
 
 export function decodeLog(stream: AsyncIterable<Buffer>): AsyncIterable<LogEntry> {

@@ -3,16 +3,17 @@
  *
  * Invariant: every answer is at a position, never at "now": what is added meanwhile does not change it.
  */
+import { ByteReader } from '../shared/bytes.ts'
 import { type HybridTime, millisecondsOf, TIME_ZERO } from '../shared/clock.ts'
 import { type Digest, digestHex } from '../shared/digest.ts'
 import { PacsimileError, reasonOf } from '../shared/errors.ts'
 import { isWithin, type Label, type RelativePath } from '../shared/path.ts'
 import { BEFORE_ALL, type Position, type RecordSummary } from '../shared/record.ts'
-import type { ChunkRef } from '../shared/version.ts'
-import { type Absence, absenceOfContent } from './absent-content.ts'
+import { type ChunkRef, decodeVersion } from '../shared/version.ts'
+import { type Absence, absencesOf } from './absent-content.ts'
 import type { Catalog, Damage, VolumeFacts } from './catalog.ts'
 import type { ChunkCache } from './chunk-cache.ts'
-import type { ChunkResult, HistorySource, ListedEntry, LogEntry, LogQuery, TreeDepth, Window } from './history-source.ts'
+import type { ChunkResult, HistorySource, ListedEntry, LogEntry, LogQuery, StoredListing, TreeDepth, Window } from './history-source.ts'
 import { type Mark, markNamed, marksOf } from './marks.ts'
 import { includedUntil, type Point, type PointRequest, showMoment } from './point.ts'
 import type { FramePlace } from './repository/frame-file.ts'
@@ -152,12 +153,23 @@ export class History implements HistorySource {
   // ---- trees and logs ----------------------------------------------------------------------------------------------
 
   async *tree(agent: Label, volume: Label, path: RelativePath, at: Position, depth: TreeDepth = 'all'): AsyncGenerator<ListedEntry> {
+    for await (const found of this.stored(agent, volume, path, at, depth)) for (const entry of found) yield decodedEntry(entry)
+  }
+
+  /** The same in groups, as they are stored. */
+  async *stored(
+    agent: Label,
+    volume: Label,
+    path: RelativePath,
+    at: Position,
+    depth: TreeDepth = 'all',
+  ): AsyncGenerator<readonly StoredListing[]> {
     await this.#facts(agent, volume)
     const mayBeAbsent = await this.#catalog.hasAbsent(agent)
-    const isWhole = depth === 'all'
-    const found = isWhole ? this.#catalog.treeAt(agent, volume, path, at) : this.#catalog.directoryAt(agent, volume, path, at)
-    for await (const entry of found)
-      yield { ...entry, absent: mayBeAbsent ? await absenceOfContent(this.#catalog, agent, volume, entry) : undefined }
+    for await (const found of this.#catalog.storedAt(agent, volume, path, at, depth)) {
+      const absences = mayBeAbsent ? await absencesOf(this.#catalog, agent, volume, found) : []
+      yield found.map((entry, i) => ({ path: entry.path, position: entry.position, version: entry.version, absent: absences[i] }))
+    }
   }
 
   async lastWhole(agent: Label, volume: Label, path: RelativePath, at: Position): Promise<HybridTime | undefined> {
@@ -248,6 +260,10 @@ export class History implements HistorySource {
     if (place === undefined) throw new PacsimileError('damage', `Chunk ${digestHex(name)} is in no pack`)
     return this.#repository.readChunk(place, name)
   }
+}
+
+function decodedEntry({ path, position, version, absent }: StoredListing): ListedEntry {
+  return { path, position, version: decodeVersion(new ByteReader(version, 'Catalog version')), absent }
 }
 
 /** Whether a record may have changed a path by what it did to a directory above. */

@@ -58,10 +58,8 @@ function namesOf(file: string): Map<string, number> {
   return new Map(text.split('\n').map((line) => [line.split(':')[0] ?? '', Number(line.split(':')[2])]))
 }
 
-export function withOwners(entries: ListedEntry[], map: OwnerMap | undefined): ListedEntry[] {
-  if (map === undefined) return entries
-  return entries.map((entry) => {
-    const { uid, gid } = entry.version
-    return { ...entry, version: { ...entry.version, uid: map.users.get(uid) ?? uid, gid: map.groups.get(gid) ?? gid } }
-  })
+export function withOwner(entry: ListedEntry, map: OwnerMap | undefined): ListedEntry {
+  if (map === undefined) return entry
+  const { uid, gid } = entry.version
+  return { ...entry, version: { ...entry.version, uid: map.users.get(uid) ?? uid, gid: map.groups.get(gid) ?? gid } }
 }

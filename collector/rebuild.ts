@@ -13,6 +13,7 @@ import { type Digest, StreamingDigest } from '../shared/digest.ts'
 import { asPacsimileError, PacsimileError } from '../shared/errors.ts'
 import { syncDirectory } from '../shared/files.ts'
 import { Catalog, type Damage } from './catalog.ts'
+import { factsOf } from './catalog-facts.ts'
 import { clearLeftovers, faultOfFiles } from './catalog-opening.ts'
 import { replay } from './replay.ts'
 import { Repository } from './repository/repository.ts'
@@ -107,7 +108,7 @@ async function compared(old: Old, facts: Digest, partial: string): Promise<{ bef
 async function digestOfFacts(catalog: Catalog): Promise<Digest> {
   const hash = new StreamingDigest()
   const piece = new ByteWriter(2 * PIECE_BYTES)
-  for await (const { key, value } of catalog.facts()) {
+  for await (const { key, value } of factsOf(catalog)) {
     piece.bytes(key).bytes(value)
     if (piece.length < PIECE_BYTES) continue
     hash.update(piece.view())
@@ -119,7 +120,7 @@ async function digestOfFacts(catalog: Catalog): Promise<Digest> {
 
 /** Both are read once, in the order of their keys. */
 async function countDifferences(old: Catalog, fresh: Catalog): Promise<number> {
-  const [left, right] = [old.facts(), fresh.facts()]
+  const [left, right] = [factsOf(old), factsOf(fresh)]
   let differences = 0
   let [a, b] = [await left.next(), await right.next()]
   while (a.done !== true || b.done !== true) {

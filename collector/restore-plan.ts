@@ -6,11 +6,11 @@
  */
 import { type HybridTime, millisecondsOf } from '../shared/clock.ts'
 import { PacsimileError } from '../shared/errors.ts'
-import { childOf, type Label, nameOf, parentOf, type RelativePath, ROOT, rebase, showPath } from '../shared/path.ts'
+import { childOf, isWithin, type Label, nameOf, type RelativePath, ROOT, rebase, showPath } from '../shared/path.ts'
 import type { Version } from '../shared/version.ts'
 import type { Absence } from './absent-content.ts'
 import type { HistorySource, ListedEntry } from './history-source.ts'
-import { type OwnerMap, withOwners } from './owner-map.ts'
+import { type OwnerMap, withOwner } from './owner-map.ts'
 import { pathMatcher } from './path-pattern.ts'
 import { type Point, showMoment } from './point.ts'
 
@@ -72,17 +72,32 @@ export interface Missing {
 
 /** The entries are depth first, names in byte order. @throws not-found */
 export async function planRestore(source: HistorySource, request: RestoreRequest): Promise<{ plan: RestorePlan; entries: ListedEntry[] }> {
-  const { point } = request
-  const found: ListedEntry[] = []
-  for await (const entry of source.tree(request.agent, request.volume, request.path, point.position)) found.push(entry)
-  // A volume that holds nothing is a state like any other; a path below it that is not there is a mistake.
-  if (found.length === 0 && request.path !== ROOT) {
-    throw new PacsimileError('not-found', `${request.agent}:${request.volume}/${showPath(request.path)} did not exist at that moment`, {
-      details: { of: 'path' },
-    })
+  const count = new PlanCount()
+  const entries: ListedEntry[] = []
+  for await (const entry of plannedEntries(source, request)) {
+    count.add(entry.version)
+    entries.push(withOwner(entry, request.owners))
   }
-  const entries = withOwners(chosen(found, request), request.owners)
-  return { plan: { point, momentMs: momentOf(point), ...counted(entries) }, entries }
+  return { plan: planOf(request, count), entries }
+}
+
+/** What was chosen, as it is recorded: depth first, names in byte order. @throws not-found */
+export async function* plannedEntries(source: HistorySource, request: RestoreRequest): AsyncGenerator<ListedEntry> {
+  const { agent, volume, path, point, include, exclude } = request
+  const choice = include === undefined && exclude === undefined ? undefined : new Choice(request)
+  let isThere = false
+  for await (const entry of source.tree(agent, volume, path, point.position)) {
+    isThere = true
+    if (choice === undefined) yield entry
+    else yield* choice.take(entry)
+  }
+  // A volume that holds nothing is a state like any other; a path below it that is not there is a mistake.
+  if (!isThere && path !== ROOT)
+    throw new PacsimileError('not-found', `${agent}:${volume}/${showPath(path)} did not exist at that moment`, { details: { of: 'path' } })
+}
+
+export function planOf({ point }: RestoreRequest, count: PlanCount): RestorePlan {
+  return { point, momentMs: momentOf(point), ...count.found }
 }
 
 /** Whether a path of the volume was chosen by the patterns, be there anything or not. */
@@ -103,34 +118,47 @@ export function pathOf(at: RelativePath, request: RestoreRequest, plan: RestoreP
   return placeOf(request.path, request, plan) === ROOT ? rebase(at, ROOT, request.path) : request.path
 }
 
-function chosen(entries: ListedEntry[], request: RestoreRequest): ListedEntry[] {
-  if (request.include === undefined && request.exclude === undefined) return entries
-  const isSelected = selectionOf(request)
-  const wanted = new Set<RelativePath>([request.path])
-  for (const { path: at } of entries) {
-    if (!isSelected(at)) continue
-    for (let above: RelativePath | undefined = at; above !== undefined && !wanted.has(above); above = parentOf(above)) wanted.add(above)
+/** Of entries that come depth first: those that are selected, what was asked for itself, and the directories above. */
+class Choice {
+  readonly #path: RelativePath
+  readonly #isSelected: (path: RelativePath) => boolean
+  /** Directories above what comes next that nothing has needed yet, from the root down. */
+  #above: ListedEntry[] = []
+
+  constructor(request: RestoreRequest) {
+    this.#path = request.path
+    this.#isSelected = selectionOf(request)
   }
-  return entries.filter((entry) => wanted.has(entry.path))
+
+  /** @returns what is chosen now that this one is known */
+  take(entry: ListedEntry): ListedEntry[] {
+    while (this.#above.length > 0 && !isWithin(entry.path, this.#above.at(-1)?.path ?? ROOT)) this.#above.pop()
+    this.#above.push(entry)
+    if (entry.path !== this.#path && !this.#isSelected(entry.path)) return []
+    const found = this.#above
+    this.#above = []
+    return found
+  }
 }
 
-function counted(entries: readonly ListedEntry[]): Omit<RestorePlan, 'point' | 'momentMs'> {
-  const count = { files: 0, directories: 0, symlinks: 0, others: 0, bytes: 0, unverified: 0, torn: 0 }
-  for (const { version } of entries) {
+export class PlanCount {
+  readonly found = { files: 0, directories: 0, symlinks: 0, others: 0, bytes: 0, unverified: 0, torn: 0 }
+
+  add(version: Version): void {
+    const { found } = this
     if (version.kind === 'file') {
-      count.files += 1
-      count.bytes += version.size
-      if (version.consistency === 'torn') count.torn += 1
-      if (version.consistency === 'unverified') count.unverified += 1
+      found.files += 1
+      found.bytes += version.size
+      if (version.consistency === 'torn') found.torn += 1
+      if (version.consistency === 'unverified') found.unverified += 1
     } else if (version.kind === 'directory') {
-      count.directories += 1
+      found.directories += 1
     } else if (version.kind === 'symlink') {
-      count.symlinks += 1
+      found.symlinks += 1
     } else {
-      count.others += 1
+      found.others += 1
     }
   }
-  return count
 }
 
 function momentOf(point: Point): number {
@@ -143,21 +171,44 @@ const ABSENCES: Readonly<Record<Absence, string>> = {
 }
 const TORN = 'its content was torn when captured (parts of several moments); --torn restores it all the same'
 
+export type RefusalCause = Absence | 'torn' | 'special'
+
 /** Why a path is not even tried; undefined where it is. */
 export async function whyRefused(
   source: HistorySource,
   request: RestoreRequest,
   entry: ListedEntry,
 ): Promise<Omit<Missing, 'path'> | undefined> {
-  const { path, version, absent } = entry
-  if (absent !== undefined) return { cause: absent, reason: ABSENCES[absent] }
-  if (isRefusedAsTorn(request, version)) {
-    const whole = await source.lastWhole(request.agent, request.volume, path, entry.position)
-    const reason = whole === undefined ? TORN : `${TORN}; the last whole version is of ${showMoment(millisecondsOf(whole))}`
-    return { cause: 'torn', reason }
-  }
+  const cause = refusalOf(request, entry)
+  return cause === undefined ? undefined : { cause, reason: await reasonRefused(source, request, entry, cause) }
+}
+
+/** The same in one word, for which nothing needs to be asked. */
+export function refusalOf(request: RestoreRequest, { version, absent }: ListedEntry): RefusalCause | undefined {
+  if (absent !== undefined) return absent
+  if (isRefusedAsTorn(request, version)) return 'torn'
   const isSpecial = version.kind !== 'file' && version.kind !== 'directory' && version.kind !== 'symlink'
-  return isSpecial && !request.special ? { cause: 'special', reason: `a ${version.kind} is recorded; --special recreates it` } : undefined
+  return isSpecial && !request.special ? 'special' : undefined
+}
+
+/** That word explained. */
+export async function reasonRefused(
+  source: HistorySource,
+  { agent, volume }: RestoreRequest,
+  { path, position, version }: ListedEntry,
+  cause: RefusalCause,
+): Promise<string> {
+  switch (cause) {
+    case 'lost':
+    case 'expired':
+      return ABSENCES[cause]
+    case 'torn': {
+      const whole = await source.lastWhole(agent, volume, path, position)
+      return whole === undefined ? TORN : `${TORN}; the last whole version is of ${showMoment(millisecondsOf(whole))}`
+    }
+    case 'special':
+      return `a ${version.kind} is recorded; --special recreates it`
+  }
 }
 
 function isRefusedAsTorn({ torn }: RestoreRequest, version: Version): boolean {

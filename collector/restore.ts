@@ -14,9 +14,10 @@ import type { HistorySource, ListedEntry } from './history-source.ts'
 import type { InPlaceReport } from './in-place-report.ts'
 import { InPlaceRestore } from './in-place-restore.ts'
 import { Materializer, type Shortcoming } from './materialize.ts'
-import { type Estimate, estimateOf } from './restore-estimate.ts'
+import { ContentSample, type Estimate, estimateOf } from './restore-estimate.ts'
 import type { FilesDone, FileTask } from './restore-files.ts'
 import { batchesOf, type LinkedFile, linkedFiles, newestFirst } from './restore-order.ts'
+import { restoreOutlook } from './restore-outlook.ts'
 import { type Missing, placeOf, planRestore, type RestorePlan, type RestoreRequest, whyRefused } from './restore-plan.ts'
 import { completeTarget, prepareTarget, RESTORE_NOTE } from './restore-target.ts'
 import { writeFiles } from './restore-threads.ts'
@@ -41,7 +42,7 @@ export interface RestoreReport extends RestorePlan {
   readonly estimate: Estimate | undefined
   /** Of a restore in place. */
   readonly inPlace: InPlaceReport | undefined
-  /** What was to be restored, and which of it was there already: for the report of every path. */
+  /** What was to be restored, and which of it was there already: for the report of every path. Of a dry run into an empty directory none are kept. */
   readonly entries: readonly ListedEntry[]
   readonly keptPaths: ReadonlySet<RelativePath>
 }
@@ -63,28 +64,10 @@ export async function restore(
     await using prepared = await prepareInPlace(source, request)
     return request.dryRun ? prepared.outlook : await prepared.run(onProgress)
   }
+  if (request.dryRun) return restoreOutlook(source, request)
   const started = performance.now()
   const { plan, entries } = await planRestore(source, request)
   const about = { agent: request.agent, volume: request.volume, path: request.path, to: request.to, dryRun: request.dryRun, ...plan }
-  const nothing = {
-    hardLinks: 0,
-    kept: 0,
-    fromReplica: 0,
-    damaged: false,
-    shortcomings: [],
-    inPlace: undefined,
-    keptPaths: new Set<RelativePath>(),
-  }
-  if (request.dryRun) {
-    const missing: Missing[] = []
-    for (const entry of entries) {
-      const reason = await whyRefused(source, request, entry)
-      if (reason !== undefined) missing.push({ path: entry.path, ...reason })
-    }
-    const files = entries.flatMap(({ version, absent }) => (version.kind === 'file' && absent === undefined ? [version] : []))
-    const estimate = await estimateOf(source, files, request.bytesPerSecond)
-    return { ...about, ...nothing, estimate, entries, seconds: secondsSince(started), missing }
-  }
   const isResumed = prepareTarget(request)
   const run = new Restoration(source, request, plan, isResumed, onProgress)
   try {
@@ -139,7 +122,9 @@ export async function prepareInPlace(
   }
   let estimate: Estimate | undefined
   try {
-    estimate = await estimateOf(source, prepared.filesToWrite, request.bytesPerSecond)
+    const sample = new ContentSample()
+    for (const file of prepared.filesToWrite) sample.add(file)
+    estimate = await estimateOf(source, sample, request.bytesPerSecond)
   } catch (error) {
     await prepared[Symbol.asyncDispose]()
     throw error

@@ -95,6 +95,7 @@ async function nextOf(sides: AsyncIterator<Side>): Promise<Side | undefined> {
 }
 
 function compareKeys(a: Side, b: Side): number {
+  if (a.path === b.path) return 0
   const [keyA, keyB] = [pathKey(a.path), pathKey(b.path)]
   return keyA < keyB ? -1 : keyA > keyB ? 1 : 0
 }

@@ -137,6 +137,8 @@ export class ByteWriter {
   }
 }
 
+const EIGHT_BYTES = new DataView(new ArrayBuffer(8))
+
 export class ByteReader {
   readonly #buffer: Buffer
   readonly #what: string
@@ -198,14 +200,24 @@ export class ByteReader {
   }
 
   big64(): bigint {
-    return this.#buffer.readBigUInt64LE(this.#take(8))
+    return BigInt.asUintN(64, this.signed64())
   }
 
   signed64(): bigint {
-    return this.#buffer.readBigInt64LE(this.#take(8))
+    const at = this.#take(8)
+    // The reading of Buffer puts it together from bigints, of which it makes three.
+    EIGHT_BYTES.setUint32(0, this.#buffer.readUInt32LE(at), true)
+    EIGHT_BYTES.setUint32(4, this.#buffer.readUInt32LE(at + 4), true)
+    return EIGHT_BYTES.getBigInt64(0, true)
   }
 
   varint(max = Number.MAX_SAFE_INTEGER): number {
+    // Most numbers are small.
+    const first = this.#at < this.#end ? (this.#buffer[this.#at] ?? 0) : 0x80
+    if (first < 0x80 && first <= max) {
+      this.#at += 1
+      return first
+    }
     let value = 0
     let scale = 1
     for (let i = 0; i < 8; i++) {

@@ -87,10 +87,13 @@ export function byteString(text: string): ByteString {
   return Buffer.from(text, 'utf8').toString('latin1')
 }
 
+/** Of these characters each is one byte and is shown as it is. */
+const PLAIN = /^[\x20-\x5b\x5d-\x7e]*$/
 const UNSAFE = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\\]/gu
 
 /** For people: UTF-8 where it is valid; control characters, bidi marks, backslashes and invalid bytes as \xNN. */
 export function showPath(bytes: ByteString): string {
+  if (PLAIN.test(bytes)) return bytes
   const buffer = Buffer.from(bytes, 'latin1')
   const escape = (text: string): string => [...Buffer.from(text, 'utf8')].map((byte) => `\\x${byte.toString(16).padStart(2, '0')}`).join('')
   const text = buffer.toString('utf8')

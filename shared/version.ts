@@ -83,6 +83,8 @@ export type Version = FileVersion | SymlinkVersion | DeviceVersion | PlainVersio
 const FIRST_IGNORABLE_TAG = 128
 const EXTENSIONS_MAX = 256
 const EXTENSION_BYTES_MAX = 1 << 20
+/** Most versions have neither xattrs nor extensions. */
+const NONE: readonly never[] = Object.freeze([])
 
 export function encodeVersion(version: Version, to: ByteWriter): void {
   to.u8(FILE_KINDS.indexOf(version.kind) + 1)
@@ -125,33 +127,41 @@ export function decodeVersion(from: ByteReader): Version {
   const inode = from.big64()
   const links = from.varint(0xffff_ffff)
   const xattrs = decodeXattrs(from)
-  const metadata = { mode, uid, gid, mtimeNs, ctimeNs, inode, links, xattrs }
+  // Written out each time: to copy the fields of one object into another costs more than all the reading.
   switch (kind) {
     case 'file': {
       const consistency = CONSISTENCIES[from.u8() - 1] ?? from.unknown('consistency')
       const size = from.varint()
       const content = digest(from.rawString(DIGEST_BYTES))
       const chunks = decodeChunks(from, size)
-      return { kind, ...metadata, consistency, size, digest: content, chunks, ...decodeExtensions(from) }
+      return extended(
+        { kind, mode, uid, gid, mtimeNs, ctimeNs, inode, links, xattrs, consistency, size, digest: content, chunks },
+        decodeExtensions(from),
+      )
     }
     case 'symlink': {
       const target = from.string(PATH_BYTES_MAX)
-      return { kind, ...metadata, target, ...decodeExtensions(from) }
+      return extended({ kind, mode, uid, gid, mtimeNs, ctimeNs, inode, links, xattrs, target }, decodeExtensions(from))
     }
     case 'character-device':
     case 'block-device': {
       const device = from.big64()
-      return { kind, ...metadata, device, ...decodeExtensions(from) }
+      return extended({ kind, mode, uid, gid, mtimeNs, ctimeNs, inode, links, xattrs, device }, decodeExtensions(from))
     }
     case 'directory':
     case 'fifo':
     case 'socket':
-      return { kind, ...metadata, ...decodeExtensions(from) }
+      return extended({ kind, mode, uid, gid, mtimeNs, ctimeNs, inode, links, xattrs }, decodeExtensions(from))
   }
 }
 
-function decodeXattrs(from: ByteReader): Xattr[] {
+function extended<Kind extends Version>(version: Kind, extensions: readonly Extension[]): Kind {
+  return extensions.length === 0 ? version : { ...version, extensions }
+}
+
+function decodeXattrs(from: ByteReader): readonly Xattr[] {
   const count = from.varint(XATTRS_MAX)
+  if (count === 0) return NONE
   const xattrs: Xattr[] = []
   let total = 0
   for (let i = 0; i < count; i++) {
@@ -183,9 +193,9 @@ function decodeChunks(from: ByteReader, size: number): ChunkRef[] {
   return chunks
 }
 
-function decodeExtensions(from: ByteReader): { extensions?: readonly Extension[] } {
+function decodeExtensions(from: ByteReader): readonly Extension[] {
   const count = from.varint(EXTENSIONS_MAX)
-  if (count === 0) return {}
+  if (count === 0) return NONE
   const extensions: Extension[] = []
   for (let i = 0; i < count; i++) {
     const tag = from.varint(0xffff)
@@ -194,7 +204,7 @@ function decodeExtensions(from: ByteReader): { extensions?: readonly Extension[]
     if ((extensions.at(-1)?.tag ?? 0) >= tag) from.fail('extension fields out of order')
     extensions.push({ tag, value: from.string(EXTENSION_BYTES_MAX) })
   }
-  return { extensions }
+  return extensions
 }
 
 /** Whether two versions have the same bytes (or target, or device), whatever their metadata. */

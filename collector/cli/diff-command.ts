@@ -10,7 +10,7 @@ import { digestHex } from '../../shared/digest.ts'
 import { PacsimileError } from '../../shared/errors.ts'
 import { byteString, showPath } from '../../shared/path.ts'
 import type { HistorySource } from '../history-source.ts'
-import { liveTree, type Unreadable } from '../live-tree.ts'
+import type { Unreadable } from '../live-tree.ts'
 import { type Point, parsePoint } from '../point.ts'
 import { type Side, sideOf, type TreeChange, treeDiff } from '../tree-diff.ts'
 import { absenceOf } from './absence.ts'
@@ -55,9 +55,7 @@ export function diffCommand(yargs: Argv): Argv {
       const unreadable: Unreadable[] = []
       const olds = sidesAt(source, place, before)
       const news =
-        after === undefined
-          ? liveTree(byteString(resolve(directory ?? '')), place.path, (what) => unreadable.push(what))
-          : sidesAt(source, place, after)
+        after === undefined ? await liveSides(directory ?? '', place, (what) => unreadable.push(what)) : sidesAt(source, place, after)
       const count = { added: 0, removed: 0, changed: 0 }
       for await (const change of treeDiff(olds, news, { isWithDirectoryTimes: directoryTimes })) {
         count[kindOf(change)] += 1
@@ -94,6 +92,12 @@ function momentsOf(asked: {
 
 async function* sidesAt(source: HistorySource, { agent, volume, path }: Target, point: Point): AsyncGenerator<Side> {
   for await (const entry of source.tree(agent, volume, path, point.position)) yield sideOf(entry)
+}
+
+async function liveSides(directory: string, { path }: Target, onUnreadable: (what: Unreadable) => void): Promise<AsyncIterable<Side>> {
+  // It makes system calls, which no other comparison needs.
+  const { liveTree } = await import('../live-tree.ts')
+  return liveTree(byteString(resolve(directory)), path, onUnreadable)
 }
 
 /** A path that was at neither moment is a mistake, and no equality. @throws not-found */

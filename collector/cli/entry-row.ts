@@ -24,6 +24,8 @@ const LETTERS = {
   'block-device': 'b',
 } as const
 
+const PERMISSIONS = ['---', '--x', '-w-', '-wx', 'r--', 'r-x', 'rw-', 'rwx'] as const
+
 export const ENTRY_COLUMNS: readonly Column[] = [
   { title: 'MODE' },
   { title: 'OWNER' },
@@ -45,15 +47,12 @@ function doubtOf({ version, absent }: ListedEntry): string {
 }
 
 /** As ls shows it: `drwxr-xr-x`. */
-function showMode(version: Version): string {
-  const bits = Array.from('rwxrwxrwx', (letter, i) => ((version.mode >> (8 - i)) & 1 ? letter : '-'))
-  const special = (bit: number, at: number, on: string, off: string): void => {
-    if (version.mode & bit) bits[at] = bits[at] === 'x' ? on : off
+function showMode({ kind, mode }: Version): string {
+  const bits = (shift: number, special: number, on: string, off: string): string => {
+    const three = PERMISSIONS[(mode >> shift) & 7] ?? ''
+    return mode & special ? `${three.slice(0, 2)}${three.endsWith('x') ? on : off}` : three
   }
-  special(0o4000, 2, 's', 'S')
-  special(0o2000, 5, 's', 'S')
-  special(0o1000, 8, 't', 'T')
-  return `${LETTERS[version.kind]}${bits.join('')}`
+  return `${LETTERS[kind]}${bits(6, 0o4000, 's', 'S')}${bits(3, 0o2000, 's', 'S')}${bits(0, 0o1000, 't', 'T')}`
 }
 
 function mtimeMs(version: Version): number {

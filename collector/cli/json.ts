@@ -15,11 +15,20 @@ export function sayJson(value: unknown): void {
 
 /** JSON has no bigint: they become decimal strings. */
 export function formatJson(value: unknown): string {
-  return JSON.stringify(value, (_, field: unknown) => (typeof field === 'bigint' ? field.toString() : field))
+  try {
+    return JSON.stringify(value)
+  } catch (error) {
+    if (!(error instanceof TypeError)) throw error
+    // To look at every field costs several times as much, and most answers have no bigint.
+    return JSON.stringify(value, (_, field: unknown) => (typeof field === 'bigint' ? field.toString() : field))
+  }
 }
+
+const ASCII = /^[\0-\x7f]*$/
 
 /** The field `name`, and `nameBytes` where the bytes are not UTF-8; the text is then as people are shown it. */
 export function bytesFields<Name extends string>(name: Name, bytes: ByteString): { [Field in Name]: string } & Record<string, string> {
+  if (ASCII.test(bytes)) return { [name]: bytes } as { [Field in Name]: string } & Record<string, string>
   const buffer = Buffer.from(bytes, 'latin1')
   const text = buffer.toString('utf8')
   const isText = Buffer.from(text, 'utf8').equals(buffer)

@@ -147,9 +147,14 @@ function patternOf(text: string | undefined): string | undefined {
 }
 
 async function restored(source: HistorySource, request: RestoreRequest): Promise<RestoreReport> {
-  const { restore } = await import('../restore.ts')
-  using progress = new Progress('Restoring')
   try {
+    if (request.dryRun) {
+      // It needs none of what writes.
+      const { restoreOutlook } = await import('../restore-outlook.ts')
+      return await restoreOutlook(source, request)
+    }
+    const { restore } = await import('../restore.ts')
+    using progress = new Progress('Restoring')
     return await restore(source, request, (now) => progress.update(now.bytes, now.totalBytes, `, ${now.files} of ${now.totalFiles} files`))
   } catch (error) {
     await tellAbsence(source, request, error)

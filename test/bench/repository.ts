@@ -137,7 +137,7 @@ async function look(directory: string): Promise<object> {
     damage: () => Promise.resolve([]),
     tree: (body) => {
       const asked = body as { path: RelativePath; at: Position; depth?: TreeDepth }
-      return encodeEntries(history.tree(agent, VOLUME, asked.path, asked.at, asked.depth))
+      return encodeEntries(history.stored(agent, VOLUME, asked.path, asked.at, asked.depth))
     },
   })
   const source = await RemoteHistory.open(socket)

@@ -53,7 +53,7 @@ const shown = (entry: { path: string; version: { kind: string; inode: bigint } }
 
 async function listed(store: Store, writer: JournalWriter, directory: RelativePath, seq: number): Promise<string[]> {
   const found = []
-  for await (const entry of store.catalog.directoryAt(writer.agent, VOLUME, directory, { epoch: 1, seq })) found.push(shown(entry))
+  for await (const entry of store.catalog.treeAt(writer.agent, VOLUME, directory, { epoch: 1, seq }, 'directory')) found.push(shown(entry))
   return found
 }
 

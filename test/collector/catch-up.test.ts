@@ -3,6 +3,7 @@ import { cpSync, renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { Catalog } from '../../collector/catalog.ts'
+import { factsOf } from '../../collector/catalog-facts.ts'
 import { replay } from '../../collector/replay.ts'
 import { Repository } from '../../collector/repository/repository.ts'
 import { digestOf } from '../../shared/digest.ts'
@@ -34,9 +35,9 @@ async function restartWithoutCatalog(store: Store): Promise<void> {
   await store.start(0)
 }
 
-async function factsOf(catalog: Catalog): Promise<string[]> {
+async function factsIn(catalog: Catalog): Promise<string[]> {
   const facts: string[] = []
-  for await (const { key, value } of catalog.facts()) facts.push(`${key.toString('hex')}=${value.toString('hex')}`)
+  for await (const { key, value } of factsOf(catalog)) facts.push(`${key.toString('hex')}=${value.toString('hex')}`)
   return facts
 }
 
@@ -46,7 +47,7 @@ async function expectWhole(store: Store): Promise<void> {
   const fresh = await Catalog.open(join(scratchDirectory(), 'fresh'))
   try {
     expect((await replay(repository, fresh)).damage).toEqual([])
-    expect(await factsOf(store.catalog)).toEqual(await factsOf(fresh))
+    expect(await factsIn(store.catalog)).toEqual(await factsIn(fresh))
   } finally {
     await fresh.close()
     repository.close()

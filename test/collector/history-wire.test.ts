@@ -1,8 +1,12 @@
-/** Contents as they cross a socket: whole, in order, wherever the network cuts. */
+/** Entries and contents as they cross a socket: whole, in order, wherever the network cuts. */
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import type { ChunkResult } from '../../collector/history-source.ts'
-import { decodeChunks, encodeChunks } from '../../collector/history-wire.ts'
+import type { ChunkResult, ListedEntry, StoredListing } from '../../collector/history-source.ts'
+import { decodeChunks, decodeEntries, encodeChunks, encodeEntries } from '../../collector/history-wire.ts'
+import { ByteWriter } from '../../shared/bytes.ts'
+import { relativePath } from '../../shared/path.ts'
+import { encodeVersion } from '../../shared/version.ts'
+import { directoryVersion, symlinkVersion } from '../support/journal-writer.ts'
 
 async function* each<Item>(items: readonly Item[]): AsyncGenerator<Item> {
   yield* items
@@ -53,3 +57,40 @@ describe('contents', () => {
       await expect(Array.fromAsync(decodeChunks(each([Buffer.from(head)])))).rejects.toMatchObject({ code: 'protocol' })
   })
 })
+
+function storedAs({ path, position, absent, version }: ListedEntry): StoredListing {
+  const to = new ByteWriter()
+  encodeVersion(version, to)
+  return { path, position, absent, version: to.take() }
+}
+
+describe('entries', () => {
+  it('come as they were stored, in groups of any size and of any length', async () => {
+    // Of a length up to and beyond what is gathered into one piece.
+    const version = fc.oneof(
+      { weight: 5, arbitrary: fc.constant(directoryVersion()) },
+      { weight: 1, arbitrary: fc.integer({ min: 100_000, max: 300_000 }).map((length) => withXattr('x'.repeat(length))) },
+      { weight: 2, arbitrary: fc.integer({ min: 1, max: 4000 }).map((length) => symlinkVersion('t'.repeat(length))) },
+    )
+    const entry = fc.record({
+      path: fc
+        .uint8Array({ minLength: 1, maxLength: 200 })
+        .map((bytes) => relativePath(`n${Buffer.from(bytes).toString('latin1').replaceAll(/[\0/]/g, '_')}`)),
+      position: fc.record({ epoch: fc.nat(), seq: fc.maxSafeNat() }),
+      absent: fc.constantFrom(undefined, 'lost' as const, 'expired' as const),
+      version,
+    })
+    const sizes = fc.array(fc.integer({ min: 1, max: 300_000 }), { minLength: 1, maxLength: 5 })
+    await fc.assert(
+      fc.asyncProperty(fc.array(fc.array(entry, { maxLength: 6 }), { maxLength: 6 }), sizes, async (groups, pieces) => {
+        const bytes = Buffer.concat(await Array.fromAsync(encodeEntries(each(groups.map((group) => group.map(storedAs))))))
+        expect(await Array.fromAsync(decodeEntries(each(cut(bytes, pieces))))).toEqual(groups.flat())
+      }),
+      { numRuns: 50 },
+    )
+  })
+})
+
+function withXattr(value: string): ListedEntry['version'] {
+  return { ...directoryVersion(), xattrs: [{ name: 'user.large', value: value.slice(0, 60_000) }], extensions: [{ tag: 200, value }] }
+}

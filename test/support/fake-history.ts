@@ -6,16 +6,17 @@
 import { join } from 'node:path'
 import { onTestFinished } from 'vitest'
 import type { Damage } from '../../collector/catalog.ts'
-import type { ChunkResult, HistorySource, ListedEntry, LogEntry, Window } from '../../collector/history-source.ts'
+import type { ChunkResult, HistorySource, ListedEntry, LogEntry, StoredListing, Window } from '../../collector/history-source.ts'
 import { encodeChunks, encodeEntries, encodeLog } from '../../collector/history-wire.ts'
 import type { Mark } from '../../collector/marks.ts'
 import type { Point, PointRequest } from '../../collector/point.ts'
+import { ByteWriter } from '../../shared/bytes.ts'
 import { type HybridTime, millisecondsOf, startOfMillisecond } from '../../shared/clock.ts'
 import type { Digest } from '../../shared/digest.ts'
 import { PacsimileError } from '../../shared/errors.ts'
 import { type LocalRoutes, serveLocal } from '../../shared/local-api.ts'
 import { isWithin, label, type RelativePath } from '../../shared/path.ts'
-import type { ChunkRef } from '../../shared/version.ts'
+import { type ChunkRef, encodeVersion } from '../../shared/version.ts'
 import { scratchDirectory } from './scratch.ts'
 
 export const PACS = label('pacs1', 'agent')
@@ -68,6 +69,14 @@ export class FakeHistory implements HistorySource {
     for (const entry of this.entries) if (isWithin(entry.path, path)) yield entry
   }
 
+  async *stored(within: RelativePath): AsyncGenerator<StoredListing[]> {
+    for await (const { path, position, version, absent } of this.tree('', '', within)) {
+      const to = new ByteWriter()
+      encodeVersion(version, to)
+      yield [{ path, position, version: to.take(), absent }]
+    }
+  }
+
   lastWhole(): Promise<HybridTime | undefined> {
     return Promise.resolve(this.whole)
   }
@@ -113,7 +122,7 @@ export async function serveHistory(history: FakeHistory, more: LocalRoutes = {})
     damage: () => Promise.resolve(history.damage),
     point: (body) => Promise.resolve().then(() => history.point('', '', (body as Body).at)),
     window: () => history.window(),
-    tree: (body) => encodeEntries(history.tree('', '', (body as Body).path)),
+    tree: (body) => encodeEntries(history.stored((body as Body).path)),
     lastWhole: async () => ({ time: await history.lastWhole() }),
     log: (body) => encodeLog(history.log('', '', { from: (body as Body).from })),
     versions: (body) => encodeLog(history.versions('', '', (body as Body).path)),
