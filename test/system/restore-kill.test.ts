@@ -19,6 +19,8 @@ const KILLS = IS_SOAK ? 50 : 8
 const TIMEOUT_MS = IS_SOAK ? 3_600_000 : 600_000
 const STUDIES = 30
 const IMAGES = 40
+/** How soon something is captured is the matter of other tests. */
+const WAIT_SECONDS = 300
 const VOLUME = 'pacs1:images'
 const EXIT_BUSY_MS = 60_000
 const EXIT_NOT_EMPTY = 9
@@ -33,7 +35,9 @@ describe(`a restore that is killed ${KILLS} times (PACSIMILE_SEED=${SEED})`, () 
       mkdirSync(join(source, `study-${study}`), { recursive: true })
       for (let i = 0; i < IMAGES; i++) writeFileSync(join(source, `study-${study}/${i}.dcm`), random.bytes(20_000 + random.below(60_000)))
     }
-    const site = await Site.watching({ source })
+    const site = await Site.make({ source })
+    site.start()
+    await site.wait(WAIT_SECONDS)
     const { installation } = site
     const truth = walkTree(source)
     const head = site.log().at(-1)

@@ -28,6 +28,8 @@ const LANES = IS_SOAK ? 8 : 2
 const TIMEOUT_MS = IS_SOAK ? 3_600_000 : 240_000
 const FIRST_STEPS = 80
 const STEPS_MAX = 25
+/** How soon something is captured is the matter of other tests. */
+const WAIT_SECONDS = 300
 const VOLUME = 'pacs1:images'
 
 /** What is asked for at a point besides all of it. */
@@ -90,11 +92,11 @@ describe(`the ways back to ${POINTS} random moments (PACSIMILE_SEED=${SEED})`, (
 })
 
 async function grown(site: Site, workload: Workload, random: Random): Promise<Truth> {
-  await site.wait()
+  await site.wait(WAIT_SECONDS)
   const truth = new Truth(site.source)
   for (let i = 0; i < NOTED; i++) {
     for (let steps = 1 + random.below(STEPS_MAX); steps > 0; steps--) workload.step()
-    await site.wait()
+    await site.wait(WAIT_SECONDS)
     truth.note()
     // A point includes all of its millisecond: the next change must not fall into it.
     await setTimeout(2)
