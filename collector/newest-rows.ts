@@ -14,7 +14,7 @@ const ROWS_AT_ONCE = 2000
 const ROWS_AFTER_JUMP = 16
 const READ_BYTES = 256 << 10
 /** Versions of a path, on average over so many rows, from which on a second look for the values costs less than reading all. */
-const VERSIONS_MANY = 4
+const VERSIONS_MANY = 6
 const ROWS_THAT_TELL = 200
 
 export class NewestRows {

@@ -127,7 +127,7 @@ export function decodeVersion(from: ByteReader): Version {
   const inode = from.big64()
   const links = from.varint(0xffff_ffff)
   const xattrs = decodeXattrs(from)
-  // Written out each time: to copy the fields of one object into another costs more than all the reading.
+  // Written out each time, so that no object is made only to be copied.
   switch (kind) {
     case 'file': {
       const consistency = CONSISTENCIES[from.u8() - 1] ?? from.unknown('consistency')

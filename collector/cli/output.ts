@@ -9,7 +9,7 @@ import { once } from 'node:events'
 import { styleText } from 'node:util'
 import { asPacsimileError } from '../../shared/errors.ts'
 
-/** Lines that go to no terminal are written together: 10^5 of them one by one take longer to write than to find. */
+/** Lines that go to no terminal are written together: one by one each costs a system call. */
 const GATHER_CHARACTERS = 64 << 10
 let unwritten = ''
 
