@@ -203,6 +203,7 @@ export async function collect(
     catchUp,
     enrolled: identity.agents,
     ingest,
+    restorers: identity.restorers,
     receiver,
     replica,
   })
