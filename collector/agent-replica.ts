@@ -8,7 +8,6 @@ export interface AgentReplica {
   applied: Position
   /** Everything up to here is in the files durably, as the cursor file says. */
   durable: Position
-  durableAt: number
   /** After a start or a failure, files may be ahead of the cursor: of what was touched since, nothing is believed until the head is reached. */
   trusted: boolean
   /** What is on disk is not known: everything is compared before the next round. */
@@ -26,7 +25,6 @@ export function agentReplica(stored: Position | undefined, head: Position): Agen
     applied: stored ?? BEFORE_ALL,
     durable: stored ?? BEFORE_ALL,
     durableWhole: stored !== undefined,
-    durableAt: 0,
     trusted: false,
     needsWhole: stored === undefined || comparePositions(stored, head) > 0,
     isBegun: false,

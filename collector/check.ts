@@ -13,9 +13,10 @@ import type { Label, RelativePath } from '../shared/path.ts'
 import type { Position } from '../shared/record.ts'
 import type { ChunkRef } from '../shared/version.ts'
 import { absenceOfContent } from './absent-content.ts'
+import type { AccessEnd } from './access-chain.ts'
 import type { Catalog, ChunkPlace, Damage } from './catalog.ts'
 import { CHUNKS_AT_ONCE, chunkPlaces } from './chunk-places.ts'
-import { retirementOf } from './ledger-view.ts'
+import { accessAnchors, retirementOf } from './ledger-view.ts'
 import { brokenChunks, supersededBy } from './needed-chunks.ts'
 import { RecordMarks } from './record-marks.ts'
 import { replay } from './replay.ts'
@@ -57,6 +58,8 @@ export interface CheckReport {
   readonly expired: number
   /** What is worth knowing and no damage. */
   readonly notes: readonly string[]
+  /** What the ledger says of the access log, oldest first. */
+  readonly access: readonly AccessEnd[]
 }
 
 export interface CheckProgress {
@@ -95,6 +98,7 @@ export async function checkRepository(
     affected,
     lostByAgent,
     expired,
+    access: await accessAnchors(catalog),
     notes: [
       ...reading.notes,
       ...superseded.map(({ file, offset, reason }) => `${file}, byte ${offset}: ${reason}; what was there is stored elsewhere`),

@@ -146,7 +146,9 @@ export async function collect(
   background(ingest.run(ingestStop.signal), ingestStop)
   if (drift !== undefined) following((until) => drift.run(until), driftStop)
   const policy = policyOf(config.retention)
-  const ticks = new Ticks({ catalog, repository, ingest, policy })
+  // It ends after the port, whose sessions it may wait for.
+  const listening: { receiver?: Receiver; restorers?: RestorerPort } = {}
+  const ticks = new Ticks({ catalog, repository, ingest, policy, accessEnd: () => listening.restorers?.accessEnd() })
   following((until) => ticks.run(until), ticksStop)
   const checkpoints = new Checkpoints({ directory, catalog, repository, ingest, log })
   following((until) => checkpoints.run(until), checkpointsStop)
@@ -163,8 +165,6 @@ export async function collect(
     onDeleting: (pack) => copies.removeEverywhere('pack', pack),
     onDeleted: (path) => damages.forget(path),
   })
-  // It ends after the port, whose sessions it may wait for.
-  const listening: { receiver?: Receiver } = {}
   const chunks = new ChunkHealer({
     catalog,
     repository,
@@ -192,6 +192,7 @@ export async function collect(
     (opened) => opened.close(),
   )
   listening.receiver = receiver
+  listening.restorers = restorers
   const overview = new Overview({
     dataDir,
     listen: config.listen,
@@ -202,6 +203,7 @@ export async function collect(
     catalog,
     catchUp,
     enrolled: identity.agents,
+    restorers: identity.restorers,
     ingest,
     receiver,
     replica,

@@ -97,6 +97,22 @@ function readText(file: string): string {
   return bytes.toString('utf8')
 }
 
+/** How whoever may sign makes a new certificate. */
+const RENEWAL = {
+  agent: (name: string): string =>
+    `\`pacsimile token create --agent ${name}\` at the collector, then \`pacsimile agent enroll\`, makes a new one`,
+  restorer: (name: string): string =>
+    `\`pacsimile restorer token ${name}\` at the collector, then \`pacsimile restorer enroll\`, makes a new one`,
+}
+
+/** Why TLS does not take a certificate, in words. */
+function reasonOfTls(certificate: X509Certificate, error: string): string {
+  const role = roleOf(certificate)
+  if (error !== 'CERT_HAS_EXPIRED' || role === undefined || role.kind === 'collector') return `Its certificate does not hold (${error})`
+  const ended = `The certificate of the ${role.kind} ${role.name} ended at ${new Date(certificate.validTo).toISOString()}`
+  return `${ended}; ${RENEWAL[role.kind](role.name)}`
+}
+
 export class Identity {
   readonly repositoryId: string
   readonly agents: EnrolledAgents
@@ -182,7 +198,7 @@ export class Identity {
     if (certificate === undefined) return undefined
     const judged = socket.authorized
       ? this.#judge(certificate, roleOf(certificate))
-      : `Its certificate does not hold (${String(socket.authorizationError)})`
+      : reasonOfTls(certificate, String(socket.authorizationError))
     if (typeof judged !== 'string') return judged
     try {
       const publicKey = certificate.publicKey.export({ type: 'spki', format: 'der' })
@@ -225,7 +241,9 @@ export class Identity {
   #ended({ name, revoked, expires }: Restorer): string | undefined {
     if (revoked !== undefined) return `The restorer ${name} was revoked at ${revoked}`
     // TLS looked when the connection was made, which may be long ago.
-    return Date.parse(expires) <= this.#clock.now() ? `The certificate of the restorer ${name} expired at ${expires}` : undefined
+    return Date.parse(expires) <= this.#clock.now()
+      ? `The certificate of the restorer ${name} ended at ${expires}; ${RENEWAL.restorer(name)}`
+      : undefined
   }
 
   /** A restorer of that name who may come with a password now; undefined for anybody else. Never throws. */

@@ -90,6 +90,8 @@ export class LedgerFold {
         await this.#keepNewest(number)
         this.#put(keys.checkpoint(number), encodeLedgerEntry(entry))
         return
+      // It stands among the entries; nothing here follows from it.
+      case 'access':
       case 'unknown':
     }
   }

@@ -2,6 +2,7 @@
 import { ByteReader } from '../shared/bytes.ts'
 import type { Label } from '../shared/path.ts'
 import type { Position } from '../shared/record.ts'
+import type { AccessEnd } from './access-chain.ts'
 import type { Catalog } from './catalog.ts'
 import { keys, ranges, readPosition } from './catalog-keys.ts'
 import { readLedgerEnd } from './catalog-values.ts'
@@ -27,6 +28,14 @@ export function endOfLedger(catalog: Catalog): LedgerEnd {
 /** Every entry, without its lists, from the first one. */
 export async function* ledgerEntries(catalog: Catalog): AsyncGenerator<LedgerEntry> {
   for await (const [, value] of catalog.entries(ranges.ledger)) yield decodeLedgerEntry(value)
+}
+
+/** What the ledger says of the access log, oldest first. */
+export async function accessAnchors(catalog: Catalog): Promise<AccessEnd[]> {
+  const found: AccessEnd[] = []
+  for await (const { body } of ledgerEntries(catalog))
+    if (body.kind === 'access') found.push({ day: body.day, bytes: body.bytes, hash: body.hash })
+  return found
 }
 
 /** The newest checkpoints, oldest first. */

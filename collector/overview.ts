@@ -16,6 +16,7 @@ import type { Ingest } from './ingest.ts'
 import type { Receiver } from './receiver.ts'
 import type { Replica } from './replica.ts'
 import type { Standing } from './replica-standing.ts'
+import type { Restorers } from './restorers.ts'
 import type { ScrubRounds } from './scrub-rounds.ts'
 import type { Session } from './session.ts'
 import type { AgentReport, CollectorStatus, ReplicaStatus, VolumeStatus } from './status.ts'
@@ -30,6 +31,7 @@ export interface OverviewParts {
   readonly catalog: Catalog
   readonly catchUp: CatchUp
   readonly enrolled: EnrolledAgents
+  readonly restorers: Restorers
   readonly ingest: Ingest
   readonly receiver: Receiver
   readonly replica: Replica | undefined
@@ -58,6 +60,7 @@ export class Overview {
       damage: damages.list.length,
       scrub: scrub?.status,
       copies: copies.status,
+      restorers: this.#parts.restorers.ends(Date.now()),
       agents,
     }
   }

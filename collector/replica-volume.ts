@@ -86,10 +86,6 @@ export class ReplicaVolume {
     this.#keepAside = parts.keepAside
   }
 
-  get rootDescriptor(): number {
-    return this.#files.rootDescriptor
-  }
-
   close(): void {
     this.#files.close()
   }

@@ -11,7 +11,6 @@ import { dirname, join } from 'node:path'
 import type { Digest } from '../shared/digest.ts'
 import { asPacsimileError, PacsimileError } from '../shared/errors.ts'
 import { makeDirectory } from '../shared/files.ts'
-import { libc } from '../shared/libc.ts'
 import type { Log } from '../shared/log.ts'
 import type { Label, RelativePath } from '../shared/path.ts'
 import { BEFORE_ALL, comparePositions, type Position, type RecordSummary } from '../shared/record.ts'
@@ -28,6 +27,7 @@ import { ReplicaJudge } from './replica-judge.ts'
 import type { ReplicaParts } from './replica-parts.ts'
 import { ReplicaProblems } from './replica-problems.ts'
 import { ReplicaStandings, type Standing } from './replica-standing.ts'
+import { ReplicaSync } from './replica-sync.ts'
 import { ReplicaVolume, type ReplicaVolumeParts } from './replica-volume.ts'
 import { RoundGap } from './round-gap.ts'
 import { StoppedVolume } from './stopped-volume.ts'
@@ -37,8 +37,6 @@ import { StoppedVolumes } from './stopped-volumes.ts'
 const ROUND_RECORDS = 2000
 /** The event loop is let go at least this often while files are written. */
 const SLICE_MS = 20
-/** The cursor is made durable at most this often while there is work. */
-const CURSOR_MS = 1000
 /** What could not be written is tried again. */
 const RETRY_PROBLEMS_MS = 60_000
 const RETRY_MS = 5000
@@ -53,6 +51,7 @@ export class Replica {
   readonly #standings: ReplicaStandings
   readonly #judge: ReplicaJudge | undefined
   readonly #stopped: StoppedVolumes
+  readonly #sync: ReplicaSync
   /** Between two rounds: where something is done that must not meet one half way. */
   readonly gap: RoundGap
   readonly #agents = new Map<Label, AgentReplica>()
@@ -76,6 +75,14 @@ export class Replica {
     makeDirectory(parts.directory)
     this.#cursor = new ReplicaCursor(parts.directory)
     this.#standings = new ReplicaStandings(parts.directory)
+    this.#sync = new ReplicaSync({
+      agents: this.#agents,
+      cursor: this.#cursor,
+      problems: this.#problems,
+      log: parts.log,
+      onLoss: () => this.hint(this.#agents.keys()),
+      onEnd: () => this.#changes.signal(),
+    })
     this.gap = new RoundGap(() => this.#changes.signal())
     this.#stopped = new StoppedVolumes({
       standings: this.#standings,
@@ -119,15 +126,15 @@ export class Replica {
    */
   async stand(agent: Label, volume: Label, decide: (standing: Standing) => Partial<Standing> | undefined): Promise<void> {
     // What is in the files is durable before it is said where they are.
-    const replica = this.#agents.get(agent)
-    if (replica !== undefined) await this.#makeDurable(agent, replica)
+    await this.#sync.flush()
     const change = decide(this.#standings.of(agent, volume))
     if (change === undefined) return
     this.#standings.set(agent, volume, change)
     if (change.accepted !== undefined || change.stop?.clean !== undefined) this.#judge?.forget(agent, volume)
     if (change.stop !== undefined) {
-      replica?.volumes.get(volume)?.close()
-      replica?.volumes.delete(volume)
+      const volumes = this.#agents.get(agent)?.volumes
+      volumes?.get(volume)?.close()
+      volumes?.delete(volume)
     }
     if (this.#stop !== undefined) this.#stopped.wake(agent, volume, this.#stop)
     this.progress.signal()
@@ -146,11 +153,10 @@ export class Replica {
         const isDone = await this.#attempt(agent, async () => !(await this.#round(agent)))
         if (!isDone) this.#dirty.add(agent)
       }
-      if (this.#dirty.size > 0 || this.gap.isAwaited || signal.aborted) continue
-      await this.#settleCursors()
+      await this.#sync.pass()
       // What was hinted at meanwhile has woken nobody.
-      if (this.#dirty.size > 0 || this.gap.isAwaited) continue
-      await this.#changes.next(RETRY_PROBLEMS_MS, signal)
+      if (this.#dirty.size > 0 || this.gap.isAwaited || signal.aborted) continue
+      await this.#changes.next(this.#sync.dueMs ?? RETRY_PROBLEMS_MS, signal)
       if (performance.now() - triedMs < RETRY_PROBLEMS_MS) continue
       // A busy archive is never without changes, and an idle one still tells that it is covered.
       await this.#retryProblems()
@@ -158,9 +164,20 @@ export class Replica {
     }
     this.gap.close()
     await this.#stopped.end()
-    await this.#settleCursors()
+    await this.#flushLast()
     for (const agent of this.#agents.values()) for (const volume of agent.volumes.values()) volume.close()
     this.#agents.clear()
+    this.#sync.close()
+  }
+
+  /** What cannot be made durable any more is applied again at the next start, or compared. */
+  async #flushLast(): Promise<void> {
+    try {
+      await this.#sync.flush()
+    } catch (error) {
+      const { code, message } = asPacsimileError(error, 'Making the replica durable')
+      this.#log.error('the replica is not durable', { code, reason: message })
+    }
   }
 
   /** Does a piece of work for an agent. A failure is logged, costs the trust in what is on disk, and is followed by a pause. */
@@ -178,53 +195,11 @@ export class Replica {
     }
   }
 
-  async #settleCursors(): Promise<void> {
-    for (const [name, agent] of this.#agents) {
-      const isDone = await this.#attempt(name, async () => {
-        await this.#makeDurable(name, agent)
-        return true
-      })
-      if (!isDone) this.#dirty.add(name)
-    }
-  }
-
-  async #makeDurable(name: Label, agent: AgentReplica): Promise<void> {
-    // What is on disk is not known before the comparison is done: no cursor may say otherwise.
-    if (agent.needsWhole) return
-    if (comparePositions(agent.applied, agent.durable) === 0 && agent.durableWhole === !this.#problems.has(name)) return
-    // One filesystem holds the whole replica.
-    const [volume] = agent.volumes.values()
-    if (volume !== undefined) await this.#syncFilesystem(volume.rootDescriptor)
-    // Another sync has failed meanwhile.
-    if (agent.needsWhole) return
-    const whole = !this.#problems.has(name)
-    this.#cursor.write(name, agent.applied, whole)
-    agent.durable = agent.applied
-    agent.durableWhole = whole
-    agent.durableAt = Date.now()
-  }
-
-  async #syncFilesystem(descriptor: number): Promise<void> {
-    try {
-      // Whoever sends is answered meanwhile: behind what others write to the disk this may take minutes.
-      await libc?.filesystemSynced(descriptor)
-    } catch (error) {
-      // The kernel reports a lost write once, and then success: what is on disk has to be looked at anew.
-      for (const [name, other] of this.#agents) {
-        other.needsWhole = true
-        other.applied = BEFORE_ALL
-        other.durable = BEFORE_ALL
-        this.#dirty.add(name)
-      }
-      for (const name of this.#agents.keys()) this.#cursor.forget(name)
-      throw error
-    }
-  }
-
   /** One round for one agent. @returns whether there is more to do */
   async #round(name: Label): Promise<boolean> {
     const head = this.#catalog.chainEnd(name)
     if (head === undefined) return false
+    this.#sync.requireSound()
     this.#sliceStart = performance.now()
     const agent = this.#agents.get(name) ?? this.#begin(name, head)
     const lost = await this.#judge?.judge(name, agent.needsWhole ? this.#cursor.place(name) : agent.applied, head)
@@ -253,9 +228,9 @@ export class Replica {
     const basis = { applied: agent.applied, until: last, trusted: agent.trusted }
     for (const [volume, ofVolume] of records)
       if (this.#follows(name, volume)) await this.#volumeOf(name, agent, volume).apply(ofVolume, basis)
+    this.#sync.requireSound()
     agent.applied = last
     this.progress.signal()
-    if (Date.now() - agent.durableAt > CURSOR_MS) await this.#makeDurable(name, agent)
     const more = comparePositions(last, this.#catalog.chainEnd(name) ?? last) < 0
     if (!more) agent.trusted = true
     return more
@@ -327,7 +302,7 @@ export class Replica {
       between: (act) => this.gap.in(act),
       progress: () => this.progress.next(RETRY_MS, this.#stop),
       handOver: (opened) => this.#agents.get(agent)?.volumes.set(volume, opened),
-      sync: (descriptor) => this.#syncFilesystem(descriptor),
+      sync: () => this.#sync.filesystems(),
       isStale,
     })
   }
@@ -350,6 +325,7 @@ export class Replica {
   #openFiles(agent: Label, volume: Label): Materializer {
     const root = this.pathOf(agent, volume)
     if (!existsSync(root)) makeDirectory(root)
+    this.#sync.cover(root)
     return new Materializer(root, (digest) => this.#readChunk(digest), { setuid: false, special: this.#special })
   }
 
@@ -366,6 +342,7 @@ export class Replica {
       if (stop !== undefined) this.#standings.set(name, volume, { stop: { ...stop, isKnown: false } })
       if (this.#follows(name, volume)) await this.#volumeOf(name, agent, volume).compare(head)
     }
+    this.#sync.requireSound()
     agent.applied = { epoch: head.epoch, seq: head.seq }
     agent.needsWhole = false
     this.progress.signal()
@@ -384,7 +361,9 @@ export class Replica {
   /** A large file is many chunks: the event loop is let go between them. */
   async #readChunk(digest: Digest): Promise<Buffer> {
     await this.#breathe()
-    return this.#history.readChunk(digest)
+    const bytes = this.#history.readChunk(digest)
+    this.#sync.wrote(bytes.length)
+    return bytes
   }
 
   /** @throws when it is time to stop: what was begun is done again at the next start */

@@ -16,13 +16,14 @@ import { isPresent, makeDirectory, readIfPresent, writeFileDurably } from '../sh
 import { label } from '../shared/path.ts'
 import { exchangeToken } from '../shared/token-exchange.ts'
 import { RESTORER_ENROLL_PATH } from '../shared/wire.ts'
+import type { CertificateTerm } from './certificate-term.ts'
 
 const CONFIG = z.strictObject({ name: z.string().min(1), collector: z.string().min(1) })
 
 export interface RestorerIdentity {
   readonly name: string
-  /** When the certificate ends, in ms since 1970. */
-  readonly expiresMs: number
+  /** Of the certificate. */
+  readonly term: CertificateTerm
   /** Where it enrolled. */
   readonly collector: CollectorAddress
   readonly tls: {
@@ -93,9 +94,10 @@ export function readRestorer(directory: string, collector?: string): RestorerIde
     return bytes.toString('utf8')
   }
   const certificate = read(at.certificate)
+  const { validFrom, validTo } = parseCertificate(certificate)
   return {
     name: config.name,
-    expiresMs: Date.parse(parseCertificate(certificate).validTo),
+    term: { fromMs: Date.parse(validFrom), untilMs: Date.parse(validTo) },
     collector: parseCollectorAddress(collector ?? config.collector),
     tls: {
       ca: read(at.authority),

@@ -9,6 +9,7 @@ import { ANSWERS_MAX, ANSWERS_PER_RESTORER_MAX } from '../shared/limits.ts'
 import type { Log } from '../shared/log.ts'
 import type { Label } from '../shared/path.ts'
 import { HISTORY_PATH } from '../shared/wire.ts'
+import type { AccessEnd } from './access-chain.ts'
 import { AccessLog } from './access-log.ts'
 import { AnswerSlots } from './answer-slots.ts'
 import type { Catalog } from './catalog.ts'
@@ -45,6 +46,11 @@ export class RestorerPort implements AsyncDisposable {
     const parts = { readers: new Readers(identity, reading.log, onRead), slots, access: this.#access, ...reading }
     this.#api = new HistoryApi(parts)
     this.#dav = new Dav(parts)
+  }
+
+  /** Behind the last line of the access log, durably; undefined where none was written yet. @throws io */
+  accessEnd(): AccessEnd | undefined {
+    return this.#access.durableEnd()
   }
 
   /** False: the address is none of these. */

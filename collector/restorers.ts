@@ -13,6 +13,7 @@ import { PacsimileError, reasonOf } from '../shared/errors.ts'
 import { makeDirectory, readIfPresent, writeFileDurably } from '../shared/files.ts'
 import { type Label, label } from '../shared/path.ts'
 import { Allowance } from './allowance.ts'
+import { restorerState, type TermState } from './certificate-term.ts'
 import { PASSWORD_HASH } from './password.ts'
 
 const FILE = z.strictObject({
@@ -33,6 +34,11 @@ export interface Restorer extends Omit<File, 'version' | 'allowed'> {
   readonly name: Label
   readonly allowance: Allowance
 }
+
+/** Until when one is good; of a damaged file, which opens nothing, only that. */
+export type RestorerEnd =
+  | { readonly name: string; readonly state: TermState; readonly expiresMs: number }
+  | { readonly name: string; readonly state: 'damaged' }
 
 /** A use is noted so often, in ms. */
 const USE_MS = 60_000
@@ -65,8 +71,26 @@ export class Restorers {
 
   /** All that there ever were. */
   list(): Restorer[] {
+    return this.#names().flatMap((name) => this.find(name) ?? [])
+  }
+
+  /** Of all that were not revoked. */
+  ends(nowMs: number): RestorerEnd[] {
+    return this.#names().flatMap((name): RestorerEnd[] => {
+      try {
+        const restorer = this.find(name)
+        if (restorer === undefined || restorer.revoked !== undefined) return []
+        return [{ name, state: restorerState(restorer, nowMs), expiresMs: Date.parse(restorer.expires) }]
+      } catch (error) {
+        if (!(error instanceof PacsimileError)) throw error
+        return [{ name, state: 'damaged' }]
+      }
+    })
+  }
+
+  #names(): string[] {
     const files = readdirSync(this.#directory).filter((name) => /^[a-z0-9].*\.json$/.test(name))
-    return files.toSorted().flatMap((file) => this.find(file.slice(0, -'.json'.length)) ?? [])
+    return files.toSorted().map((file) => file.slice(0, -'.json'.length))
   }
 
   /** Whether anybody may show himself by a password. A damaged file opens nothing. */

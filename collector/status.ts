@@ -4,6 +4,7 @@ import type { Position } from '../shared/record.ts'
 import type { FoldProgress } from './catch-up.ts'
 import type { CopyReport } from './copier.ts'
 import type { Standing } from './replica-standing.ts'
+import type { RestorerEnd } from './restorers.ts'
 import type { ScrubStatus } from './scrub-rounds.ts'
 
 export interface VolumeStatus {
@@ -77,5 +78,7 @@ export interface CollectorStatus {
   /** Undefined where it is switched off. */
   readonly scrub: ScrubStatus | undefined
   readonly copies: readonly CopyReport[]
+  /** That were not revoked. */
+  readonly restorers: readonly RestorerEnd[]
   readonly agents: readonly AgentReport[]
 }

@@ -40,7 +40,8 @@ export interface StoppedParts {
   /** Resolves when somebody got further, or after a while. */
   readonly progress: () => Promise<void>
   readonly handOver: (volume: ReplicaVolume) => void
-  readonly sync: (descriptor: number) => Promise<void>
+  /** Makes durable what was written. */
+  readonly sync: () => Promise<void>
   readonly breathe: () => Promise<void>
   /** Whether nothing more is to be applied before it is stopped. */
   readonly isHeldBack: () => boolean
@@ -101,7 +102,7 @@ export class StoppedVolume {
       const moment = new ReplicaMoment({ ...this.#parts, files, at: to })
       if (stop.isKnown) await moment.makeTouched(earlier(stop.at, to), later(stop.head, to))
       else await moment.makeAll()
-      await sync(files.rootDescriptor)
+      await sync()
     } finally {
       files.close()
     }
@@ -159,7 +160,7 @@ export class StoppedVolume {
       } else {
         await moment.makeAll()
       }
-      await sync(files.rootDescriptor)
+      await sync()
     } finally {
       files.close()
     }
@@ -231,7 +232,7 @@ export class StoppedVolume {
     this.#at = at
     const isDurable = stop.isKnown && comparePositions(stop.at, at) === 0
     if (isDurable || (!isUrgent && performance.now() - this.#durableMs < DURABLE_MS)) return
-    await sync(opened.rootDescriptor)
+    await sync()
     this.#durableMs = performance.now()
     this.#set({ ...stop, at, isKnown: true })
   }

@@ -1,11 +1,13 @@
 /**
- * The ledger's clock: an entry at each hour, at each start and stop, and when the retention is another one.
+ * The ledger's clock: an entry at each hour, at each start and stop, and when the retention is another one; with it how far the access log is.
  *
  * What every agent had sent by a tick is a point that retention may keep, and how long the collector had run by then is how old that is.
  * Invariant: an entry that says that a retention is in force stands before anything that is removed by it.
  */
 import { setTimeout } from 'node:timers/promises'
+import type { Digest } from '../shared/digest.ts'
 import { PacsimileError } from '../shared/errors.ts'
+import type { AccessEnd } from './access-chain.ts'
 import type { Catalog } from './catalog.ts'
 import type { Ingest } from './ingest.ts'
 import { ledgerEntries } from './ledger-view.ts'
@@ -22,10 +24,14 @@ export interface TicksParts {
   readonly repository: Repository
   readonly ingest: Ingest
   readonly policy: RetentionPolicy
+  /** Behind the last line of the access log, durably; undefined where this run has written none. */
+  readonly accessEnd?: () => AccessEnd | undefined
 }
 
 export class Ticks {
   readonly #parts: TicksParts
+  /** What the ledger says of the access log. */
+  #noted: Digest | undefined
 
   constructor(parts: TicksParts) {
     this.#parts = parts
@@ -34,7 +40,12 @@ export class Ticks {
   /** @throws io, space */
   async tick(): Promise<void> {
     const { repository, ingest } = this.#parts
-    await ingest.note((): LedgerBody[] => [{ kind: 'tick', newestPack: repository.numbers('pack').at(-1) ?? 0 }])
+    const access = this.#parts.accessEnd?.()
+    await ingest.note((): LedgerBody[] => {
+      const tick: LedgerBody = { kind: 'tick', newestPack: repository.numbers('pack').at(-1) ?? 0 }
+      return access === undefined || access.hash === this.#noted ? [tick] : [tick, { kind: 'access', ...access }]
+    })
+    this.#noted = access?.hash
   }
 
   /** @throws io, space */

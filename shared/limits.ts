@@ -62,6 +62,8 @@ export const SESSIONS_MAX = 1024
 export const COMMIT_BYTES_TARGET = 8 * MiB
 /** Plain chunk bytes that the collector keeps for its replica, so that new content is not read back from disk. */
 export const CHUNK_CACHE_BYTES = 128 * MiB
+/** Content that the replica writes beside a syncfs of what it wrote before; beyond these bytes it waits. */
+export const REPLICA_UNSYNCED_BYTES_MAX = 256 * MiB
 
 /** Captured content that the agent holds in memory until it is acked. */
 export const HELD_BYTES_MAX = 128 * MiB

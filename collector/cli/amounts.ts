@@ -37,6 +37,11 @@ export function showAge(sinceMs: number, now = Date.now()): string {
   return `${showDuration(Math.max(0, now - sinceMs))} ago`
 }
 
+/** `in 12 d`, or `3 d ago`. */
+export function showWhen(ms: number, now = Date.now()): string {
+  return ms > now ? `in ${showDuration(ms - now)}` : showAge(ms, now)
+}
+
 export function showCount(count: number, one: string, many = `${one}s`): string {
   return `${count.toLocaleString('en')} ${count === 1 ? one : many}`
 }

@@ -1,12 +1,15 @@
 /**
- * `pacsimile check`: is every stored byte what was written, and is everything that the records name there?
+ * `pacsimile check`: is every stored byte what was written, and is everything that the records name there? And of a collector's own data directory: is
+ * the log of who read what as it was written?
  *
  * Invariant: it reads the repository itself, never a collector's word for it, and exits 0 only when all of it is whole.
  * It prevents a cron job that reports health for what it did not look at.
  */
+import { resolve } from 'node:path'
 import type { Argv } from 'yargs'
 import { ERRORS } from '../../shared/errors.ts'
 import { showPath } from '../../shared/path.ts'
+import type { AccessCheck } from '../access-check.ts'
 import type { CheckReport } from '../check.ts'
 import { showMoment } from '../point.ts'
 import { showBytes, showCount, showDuration } from './amounts.ts'
@@ -27,9 +30,11 @@ export function checkCommand(yargs: Argv): Argv {
     async ({ data, repository, keyFile, json }) => {
       const access = await openRepository({ data, repository, keyFile })
       const report = await checked(access)
-      if (json) sayJson(checkFields(report, access.directory))
+      const log = repository === undefined ? await checkedLog(data, report) : undefined
+      if (json) sayJson(checkFields(report, access.directory, log))
       else sayReport(report, access.directory)
-      if (!isWhole(report)) process.exitCode = ERRORS.damage.exit
+      if (!json && log !== undefined) sayLog(log)
+      if (!isWhole(report) || log?.broken !== undefined) process.exitCode = ERRORS.damage.exit
     },
   )
 }
@@ -40,7 +45,26 @@ async function checked({ directory, dataKey }: RepositoryAccess): Promise<CheckR
   return await checkRepository(directory, dataKey, (now) => progress.update(now.bytes, now.totalBytes))
 }
 
-function isWhole(report: CheckReport): boolean {
+async function checkedLog(data: string, report: CheckReport): Promise<AccessCheck> {
+  const [{ checkAccessLog }, { accessDirectory }] = await Promise.all([import('../access-check.ts'), import('../access-log.ts')])
+  return checkAccessLog(accessDirectory(resolve(data)), report.access)
+}
+
+function sayLog({ files, lines, unchained, anchored, broken }: AccessCheck): void {
+  if (broken !== undefined) {
+    say(paint('red', `The access log is not what was written: access/${broken.file}, line ${broken.line}: ${broken.reason}`))
+    return
+  }
+  if (lines === 0 && anchored === undefined) return
+  const unknown = unchained === 0 ? '' : `; for ${showCount(unchained, 'line')} no hash vouches`
+  const until =
+    anchored === undefined
+      ? 'the ledger knows nothing of it yet'
+      : `the ledger vouches for it up to ${anchored.day}, byte ${anchored.bytes}`
+  say(`Access log: ${showCount(lines, 'line')} in ${showCount(files, 'file')}, an unbroken chain${unknown}; ${until}`)
+}
+
+function isWhole(report: Pick<CheckReport, 'damage' | 'affected'>): boolean {
   return report.damage.length === 0 && report.affected.length === 0
 }
 
@@ -68,11 +92,17 @@ function sayReport(report: CheckReport, directory: string): void {
   if (report.affected.length > LISTED_MAX) say(`    and ${report.affected.length - LISTED_MAX} more (--json lists all)`)
 }
 
-export function checkFields(report: CheckReport, directory: string): object {
+/** `log`: undefined where only a repository was checked. */
+export function checkFields(report: CheckReport, directory: string, log: AccessCheck | undefined): object {
   return {
     ...report,
     directory,
     whole: isWhole(report),
     affected: report.affected.map(({ path, timeMs, ...rest }) => ({ ...rest, ...bytesFields('path', path), time: isoTime(timeMs) })),
+    access: log === undefined ? null : accessFields(log),
   }
+}
+
+function accessFields({ files, lines, unchained, anchored, broken }: AccessCheck): object {
+  return { files, lines, unchained, anchored: anchored ?? null, broken: broken ?? null }
 }

@@ -17,6 +17,7 @@ import type { RestoreRequest } from '../restore-plan.ts'
 import type { UndoIndex } from '../undo-index.ts'
 import { absenceOf } from './absence.ts'
 import { sayJson } from './json.ts'
+import type { MassChangeHint } from './mass-change-hint.ts'
 import { requireComplete, sayPoint } from './moment.ts'
 import { AT_HELP, historyOptions, jsonOption, MOMENT, TARGET, withExamples } from './options.ts'
 import { note, warn } from './output.ts'
@@ -26,7 +27,7 @@ import { parseRate } from './rate.ts'
 import { keepReport, verifyReportCommand } from './restore-proof.ts'
 import { restoreFields, sayReport } from './restore-row.ts'
 import { forgetCommand, restoresCommand, undoCommand } from './restore-undo.ts'
-import { openSource } from './source.ts'
+import { type HistoryOptions, openSource } from './source.ts'
 import { parseTarget } from './target.ts'
 
 export function restoreCommand(yargs: Argv): Argv {
@@ -131,10 +132,13 @@ function bringCommand(yargs: Argv): Argv {
       const owner = asked.owner ? undefined : ('none' as const)
       const request = { ...place, ...chosen, point, to: resolve(to), dryRun, setuid, special, torn, owner, owners, bytesPerSecond }
       const startedMs = Date.now()
-      const report = inPlace ? await restoredInPlace(source, request, { target, json, yes }) : await restored(source, request)
-      if (report === undefined) return
+      const done = inPlace
+        ? await restoredInPlace(source, request, { target, json, yes, place: { data, repository, collector } })
+        : { report: await restored(source, request), massChange: undefined }
+      if (done === undefined) return
+      const { report, massChange } = done
       if (asked.report !== undefined) await keepReport(asked.report, report, { startedMs, data, repository, keyFile })
-      if (json) sayJson(restoreFields(report))
+      if (json) sayJson(restoreFields(report, massChange ?? null))
       else sayReport(report, target, torn)
       process.exitCode = exitOf(report, source.damage.length > 0)
     },
@@ -168,17 +172,35 @@ async function tellAbsence(source: HistorySource, request: RestoreRequest, error
     throw await absenceOf(source, request, request.point.position)
 }
 
+interface InPlaceTerms {
+  readonly target: string
+  readonly json: boolean
+  readonly yes: boolean
+  readonly place: Pick<HistoryOptions, 'data' | 'repository' | 'collector'>
+}
+
+interface DoneInPlace {
+  readonly report: RestoreReport
+  readonly massChange: MassChangeHint | undefined
+}
+
 /** Undefined where nobody agreed to it. */
 async function restoredInPlace(
   source: HistorySource,
   request: RestoreRequest,
-  { target, json, yes }: { readonly target: string; readonly json: boolean; readonly yes: boolean },
-): Promise<RestoreReport | undefined> {
-  const [{ prepareInPlace: prepare }, { UndoIndex: Index }] = await Promise.all([import('../restore.ts'), import('../undo-index.ts')])
+  { target, json, yes, place }: InPlaceTerms,
+): Promise<DoneInPlace | undefined> {
+  const [{ prepareInPlace: prepare }, { UndoIndex: Index }, { massChangeHint, massChangeLine }] = await Promise.all([
+    import('../restore.ts'),
+    import('../undo-index.ts'),
+    import('./mass-change-hint.ts'),
+  ])
   await using prepared = await compared(source, request, prepare)
   const { outlook } = prepared
-  if (request.dryRun) return outlook
-  if (!json) sayReport(outlook, target, request.torn)
+  const massChange = await massChangeHint(source, outlook, place)
+  if (!json && !request.dryRun) sayReport(outlook, target, request.torn)
+  if (massChange !== undefined) warn(massChangeLine(massChange))
+  if (request.dryRun) return { report: outlook, massChange }
   if (
     !yes &&
     !isNothing(outlook) &&
@@ -188,12 +210,13 @@ async function restoredInPlace(
     return undefined
   }
   using progress = new Progress('Restoring')
-  return await prepared.run(
+  const report = await prepared.run(
     (now) => progress.update(now.bytes, now.totalBytes, `, ${now.files} files`),
     (id) => {
       remember(id, request.to, Index)
     },
   )
+  return { report, massChange }
 }
 
 async function compared(source: HistorySource, request: RestoreRequest, prepare: typeof prepareInPlace): Promise<PreparedRestore> {

@@ -11,6 +11,7 @@ import type { Estimate } from '../restore-estimate.ts'
 import { MISSING_CAUSES } from '../restore-plan.ts'
 import { showBytes, showCount, showDuration } from './amounts.ts'
 import { bytesFields } from './json.ts'
+import type { MassChangeHint } from './mass-change-hint.ts'
 import { pointFields } from './moment.ts'
 import { note, paint, say, warn } from './output.ts'
 
@@ -119,7 +120,8 @@ function sayMissing({ missing, dryRun }: RestoreReport): void {
   if (missing.length > LISTED_MAX) note(`    and ${missing.length - LISTED_MAX} more (--json lists all); in all ${counts}`)
 }
 
-export function restoreFields(report: RestoreReport): object {
+/** `massChange`: null where a restore in place is none to a replica; undefined where that is not told. */
+export function restoreFields(report: RestoreReport, massChange?: MassChangeHint | null): object {
   const { estimate, inPlace } = report
   return {
     agent: report.agent,
@@ -143,7 +145,10 @@ export function restoreFields(report: RestoreReport): object {
     missing: report.missing.map(({ path, cause, reason }) => ({ ...bytesFields('path', path), cause, reason })),
     shortcomings: report.shortcomings.map(({ path, what, reason }) => ({ ...bytesFields('path', path), what, reason })),
     estimate: estimate === undefined ? null : { ...estimate },
-    inPlace: inPlace === undefined ? null : inPlaceFields(inPlace),
+    inPlace:
+      inPlace === undefined
+        ? null
+        : { ...inPlaceFields(inPlace), ...(massChange === undefined ? {} : { massChange: massChange && massChangeFields(massChange) }) },
   }
 }
 
@@ -164,4 +169,8 @@ function inPlaceFields(found: InPlaceReport): object {
     others: found.others,
     changed: found.changed.map(({ path, reason }) => ({ ...bytesFields('path', path), reason })),
   }
+}
+
+function massChangeFields({ target, gone, share, files, isConfigured, command }: MassChangeHint): object {
+  return { target, gone, share, files, configured: isConfigured, command }
 }

@@ -8,12 +8,13 @@ import { resolve } from 'node:path'
 import type { Argv } from 'yargs'
 import { PacsimileError } from '../../shared/errors.ts'
 import { label } from '../../shared/path.ts'
+import { restorerState } from '../certificate-term.ts'
 import type { Identity } from '../identity.ts'
 import { showLocalTime, showMoment } from '../point.ts'
 import type { EnrolledRestorer } from '../restorer-identity.ts'
 import type { Restorer } from '../restorers.ts'
 import { askCollector } from './admin-call.ts'
-import { showAge, showDuration } from './amounts.ts'
+import { showAge, showDuration, showWhen } from './amounts.ts'
 import { parseDuration } from './duration.ts'
 import { isoTime, sayJson } from './json.ts'
 import { dataOption, identityOption, jsonOption, withExamples } from './options.ts'
@@ -28,6 +29,8 @@ const COLUMNS: readonly Column[] = [
   { title: 'LAST USE' },
   { title: 'MAY READ' },
 ]
+/** How long a certificate is good where nobody says. */
+const VALID_MS = 90 * 24 * 3_600_000
 const NAME = { type: 'string', demandOption: true, describe: 'Name of the restorer' } as const
 
 export function restorerCommand(yargs: Argv): Argv {
@@ -50,30 +53,46 @@ function tokenCommand(yargs: Argv): Argv {
           .option('allow', {
             type: 'array',
             string: true,
-            describe: 'What it may read: all, AGENT or AGENT:VOLUME; may be given several times',
-            demandOption: true,
+            describe:
+              'What it may read: all, AGENT or AGENT:VOLUME; may be given several times. Without it a restorer gets what it has, for as long as that was given',
           })
           .option('ttl', { type: 'string', describe: 'How long the token is valid', default: '1h', requiresArg: true })
-          .option('valid', { type: 'string', describe: 'How long the certificate is valid', default: '90d', requiresArg: true }),
+          .option('valid', {
+            type: 'string',
+            describe: 'How long the certificate is valid; with --allow 90d by default',
+            requiresArg: true,
+          }),
         'restorer token pacs1-host --allow pacs1',
+        'restorer token pacs1-host',
         'restorer token radiology --allow pacs1:images --allow pacs2:images --valid 7d',
       ),
     async ({ data, name, allow, ttl, valid, json }) => {
-      const { createToken } = await import('../identity.ts')
-      const [ttlMs, validMs] = [parseDuration(ttl, '--ttl'), parseDuration(valid, '--valid')]
-      const token = createToken(resolve(data), { ttlMs, restorer: { name, allowed: allow, validMs } })
+      const { createToken, openIdentity } = await import('../identity.ts')
+      const ttlMs = parseDuration(ttl, '--ttl')
+      const before = allow === undefined ? termsOf(openIdentity(resolve(data)).restorers.find(name), name) : undefined
+      const allowed = allow ?? before?.allowed ?? []
+      const validMs = valid === undefined ? (before?.validMs ?? VALID_MS) : parseDuration(valid, '--valid')
+      const token = createToken(resolve(data), { ttlMs, restorer: { name, allowed, validMs } })
       if (json) {
-        sayJson({ token, restorer: name, allowed: allow })
+        sayJson({ token, restorer: name, allowed })
         return
       }
       say(token)
       note(
-        `Good once, for ${showDuration(ttlMs)}; the certificate then for ${showDuration(validMs)}. It may read ${allow.join(', ')}. On the other host:`,
+        `Good once, for ${showDuration(ttlMs)}; the certificate then for ${showDuration(validMs)}. It may read ${allowed.join(', ')}. On the other host:`,
       )
       note(`    pacsimile restorer enroll ${name} --collector https://THIS-HOST:PORT --token TOKEN`)
       note('Whoever was enrolled under this name before is cut off by that.')
     },
   )
+}
+
+/** What a restorer has, for another certificate of the same. @throws usage where there is none, or it was taken from it */
+function termsOf(restorer: Restorer | undefined, name: string): { readonly allowed: readonly string[]; readonly validMs: number } {
+  if (restorer === undefined || restorer.revoked !== undefined)
+    throw new PacsimileError('usage', `Name what ${name} may read: --allow all, --allow AGENT or --allow AGENT:VOLUME`)
+  const { allowance, enrolled, expires } = restorer
+  return { allowed: [...allowance.words], validMs: Date.parse(expires) - Date.parse(enrolled) }
 }
 
 function enrollCommand(yargs: Argv): Argv {
@@ -124,18 +143,21 @@ function listCommand(yargs: Argv): Argv {
       const found = restorers.list().map((restorer) => ({ restorer, usedMs: restorers.lastUseMs(restorer.name) }))
       if (json) sayJson({ restorers: found.map(({ restorer, usedMs }) => restorerFields(restorer, usedMs)) })
       else if (found.length === 0) note('There is no restorer yet: pacsimile restorer token NAME --allow AGENT')
-      else
+      else {
         sayTable(
           COLUMNS,
           found.map(({ restorer, usedMs }) => row(restorer, usedMs)),
         )
+        for (const { name, ...restorer } of found.map((one) => one.restorer))
+          if (restorer.revoked === undefined && restorerState(restorer, Date.now()) !== 'good')
+            note(`A new certificate for ${name}: pacsimile restorer token ${name}`)
+      }
     },
   )
 }
 
-function stateOf({ revoked, expires }: Restorer): string {
-  if (revoked !== undefined) return 'revoked'
-  return Date.parse(expires) <= Date.now() ? 'expired' : 'good'
+function stateWord(restorer: Restorer): string {
+  return restorer.revoked === undefined ? restorerState(restorer, Date.now()) : 'revoked'
 }
 
 function row(restorer: Restorer, usedMs: number | undefined): string[] {
@@ -143,8 +165,8 @@ function row(restorer: Restorer, usedMs: number | undefined): string[] {
   const used = usedMs === undefined ? 'never' : showAge(usedMs)
   return [
     name,
-    stateOf(restorer),
-    showLocalTime(Date.parse(expires)),
+    stateWord(restorer),
+    `${showLocalTime(Date.parse(expires))} (${showWhen(Date.parse(expires))})`,
     password === undefined ? 'off' : 'on',
     used,
     allowance.words.join(', '),
@@ -155,7 +177,7 @@ function restorerFields(restorer: Restorer, usedMs: number | undefined): object 
   const { name, allowance, enrolled, expires, revoked, password } = restorer
   return {
     name,
-    state: stateOf(restorer),
+    state: stateWord(restorer),
     allowed: allowance.words,
     enrolled,
     expires,

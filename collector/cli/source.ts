@@ -6,15 +6,13 @@
  */
 import { join, resolve } from 'node:path'
 import { PacsimileError } from '../../shared/errors.ts'
+import { termState } from '../certificate-term.ts'
 import type { HistorySource } from '../history-source.ts'
-import { showDuration } from './amounts.ts'
+import { showWhen } from './amounts.ts'
 import { isDefaultData } from './options.ts'
 import { note, warn } from './output.ts'
 import { Progress } from './progress.ts'
 import { secretAtHand, secretFor } from './secret.ts'
-
-/** A certificate that ends so soon is worth a word. */
-const EXPIRES_SOON_MS = 7 * 24 * 3_600_000
 
 export interface SourceOptions {
   readonly data: string
@@ -54,14 +52,21 @@ async function openChosen(options: HistoryOptions): Promise<HistorySource> {
 async function openNetwork({ identity, collector }: HistoryOptions): Promise<HistorySource> {
   const [{ TlsHistory }, { readRestorer }] = await Promise.all([import('../tls-history.ts'), import('../restorer-identity.ts')])
   const restorer = readRestorer(resolve(identity), collector)
-  const leftMs = restorer.expiresMs - Date.now()
-  if (leftMs < EXPIRES_SOON_MS)
-    warn(
-      leftMs <= 0
-        ? 'the certificate of this restorer has expired'
-        : `the certificate of this restorer expires in ${showDuration(leftMs)}; \`pacsimile restorer token ${restorer.name}\` at the collector is the way to a new one`,
-    )
-  return TlsHistory.connect(restorer)
+  const { name, term } = restorer
+  const state = termState(term, Date.now())
+  const renewal = `a new one: \`pacsimile restorer token ${name}\` at the collector, then here \`pacsimile restorer enroll ${name} --collector ${restorer.collector.url} --token TOKEN\``
+  if (state === 'ending') warn(`the certificate of the restorer ${name} ends ${showWhen(term.untilMs)}; ${renewal}`)
+  try {
+    const history = await TlsHistory.connect(restorer)
+    // The collector's clock is the one that counts.
+    if (state === 'expired')
+      warn(`by the clock of this host the certificate of the restorer ${name} ended ${showWhen(term.untilMs)}; ${renewal}`)
+    return history
+  } catch (error) {
+    if (state !== 'expired' || !(error instanceof PacsimileError) || error.code !== 'not-trusted') throw error
+    const ended = `The certificate of the restorer ${name} ended at ${new Date(term.untilMs).toISOString()}, ${showWhen(term.untilMs)}`
+    throw new PacsimileError('not-trusted', `${ended}; ${renewal}`, { cause: error })
+  }
 }
 
 /** On a host that has no collector of its own and is a restorer of another one. */

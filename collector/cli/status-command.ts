@@ -10,7 +10,7 @@ import { showLocalTime } from '../point.ts'
 import type { ScrubStatus } from '../scrub-rounds.ts'
 import type { AgentReport, CollectorStatus, VolumeStatus } from '../status.ts'
 import { askCollector } from './admin-call.ts'
-import { showAge, showBytes, showCount, showDuration } from './amounts.ts'
+import { showAge, showBytes, showCount, showDuration, showWhen } from './amounts.ts'
 import { sayCopies } from './copy-row.ts'
 import { bytesFields, sayJson } from './json.ts'
 import { dataOption, jsonOption, withExamples } from './options.ts'
@@ -75,6 +75,7 @@ function saySummary(status: CollectorStatus): void {
     say()
     sayCopies(status.copies)
   }
+  sayRestorers(status.restorers)
   if (status.agents.length === 0) {
     say('No agent is enrolled yet. Make a token with `pacsimile token create`, then `pacsimile agent enroll` on the host.')
     return
@@ -91,6 +92,24 @@ function saySummary(status: CollectorStatus): void {
     if (volume.reason !== '') say(paint('dim', `${name}: ${volume.reason}`))
     if (volume.replicaProblems > 0)
       say(paint('yellow', `${name}: ${showCount(volume.replicaProblems, 'path')} could not be brought into the replica`))
+  }
+}
+
+/** Those for whom something is to be done. */
+function sayRestorers(restorers: CollectorStatus['restorers']): void {
+  for (const restorer of restorers) {
+    const { name } = restorer
+    const renewal = `\`pacsimile restorer token ${name}\` is the way to a new one`
+    if (restorer.state === 'damaged') say(paint('red', `restorer ${name}: its file is damaged and it is refused; ${renewal}`))
+    else if (restorer.state === 'expired')
+      say(
+        paint(
+          'yellow',
+          `restorer ${name}: its certificate ended ${showWhen(restorer.expiresMs)}; ${renewal}, \`restorer revoke ${name}\` gives it up`,
+        ),
+      )
+    else if (restorer.state === 'ending')
+      say(paint('yellow', `restorer ${name}: its certificate ends ${showWhen(restorer.expiresMs)}; ${renewal}`))
   }
 }
 

@@ -52,6 +52,8 @@ export type LedgerBody =
   | { readonly kind: 'deleted'; readonly packs: readonly number[] }
   /** The files of a catalog that reflected less than stands before this entry, as chunks; made while that segment was written. */
   | { readonly kind: 'checkpoint'; readonly segment: number; readonly files: readonly CheckpointFile[] }
+  /** The access log by now: so many bytes of that day's file (YYYY-MM-DD), and the hash of the line that ends there. */
+  | { readonly kind: 'access'; readonly day: string; readonly bytes: number; readonly hash: Digest }
   /** Of a newer release. */
   | { readonly kind: 'unknown' }
 
@@ -77,10 +79,11 @@ export const LEDGER_ITEMS_MAX = 65_536
 const TEXT_MAX = 65_536
 /** Nothing that could lead elsewhere. */
 const FILE_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]*$/
+const DAY = /^\d{4}-\d\d-\d\d$/
 /** Everything before the body. */
 export const LEDGER_HEADER_BYTES = DIGEST_BYTES + 3 * 8 + 1
 
-const KINDS = { tick: 1, policy: 2, hold: 3, release: 4, expired: 5, retired: 6, deleted: 7, checkpoint: 8 } as const
+const KINDS = { tick: 1, policy: 2, hold: 3, release: 4, expired: 5, retired: 6, deleted: 7, checkpoint: 8, access: 9 } as const
 const KIND_NAMES = new Map<number, keyof typeof KINDS>(Object.entries(KINDS).map(([name, number]) => [number, name as keyof typeof KINDS]))
 
 export function encodeLedgerEntry({ previous, number, wallMs, ageMs, body }: LedgerEntry): Buffer {
@@ -107,6 +110,9 @@ export function encodeLedgerEntry({ previous, number, wallMs, ageMs, body }: Led
     case 'checkpoint':
       to.u64(body.segment).varint(body.files.length)
       for (const file of body.files) encodeFile(file, to)
+      break
+    case 'access':
+      to.string(body.day).u64(body.bytes).rawString(body.hash)
       break
     case 'retired':
     case 'deleted':
@@ -187,6 +193,11 @@ function decodeKind(kind: keyof typeof KINDS, from: ByteReader): LedgerBody {
       return { kind, agent: readLabel(from), positions: decodePositions(from) }
     case 'checkpoint':
       return { kind, segment: from.u64(), files: Array.from({ length: from.varint(LEDGER_ITEMS_MAX) }, () => decodeFile(from)) }
+    case 'access': {
+      const day = from.string(LABEL_MAX)
+      if (!DAY.test(day)) from.fail('no day')
+      return { kind, day, bytes: from.u64(), hash: digest(from.rawString(DIGEST_BYTES)) }
+    }
     case 'retired':
     case 'deleted': {
       let pack = 0

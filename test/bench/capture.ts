@@ -2,15 +2,17 @@
  * How the capture of changes stands beside the limits of the machine, as ratios measured in one run.
  *
  *     npm run bench:capture          BENCH_FILES=500000 BENCH_STORM=100000 BENCH_RATE=20000 are its settings,
- *                                    BENCH_PARTS=latency,events,rate,storm,scan which of it is measured
+ *                                    BENCH_PARTS=latency,replica,events,rate,storm,scan which of it is measured, BENCH_KINDS=ext4,xfs on what
  *
  * Scan: `agent scan` of a tree beside `find -printf` of the same tree, both warm, by turns. Latency: from close() of a
- * rewritten file of 500 KB until its record is durable in the journal, beside one durable write of as much. Events: how fast files
+ * rewritten file of 500 KB until its record is durable in the journal, beside one durable write of as much. Replica: from close() until the replica
+ * has the content under the same name, of new files, and of a database that is written in place. Events: how fast files
  * are created beside the agent, and beside a loop that reads every event and drops it. Rate: small files created at a fixed rate, and how long after the last one the agent is still behind. Storm: what a scan finds that no event announced.
  * Nothing fails by time here; needs root for the filesystems.
  */
 import { spawnSync } from 'node:child_process'
-import { closeSync, fdatasyncSync, mkdirSync, mkdtempSync, openSync, rmSync, writeFileSync, writeSync } from 'node:fs'
+import { randomBytes } from 'node:crypto'
+import { closeSync, fdatasyncSync, mkdirSync, mkdtempSync, openSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs'
 import { cpus, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
@@ -35,6 +37,14 @@ const LATENCY_FILES = 20
 const LATENCY_ROUNDS = 30
 const LATENCY_BYTES = 500_000
 const LATENCY_PER_SECOND = 20
+const REPLICA_SECONDS = 30
+const REPLICA_DIRECTORIES = 20
+const DATABASE_BYTES = 32 * 1024 * 1024
+const PAGE_BYTES = 4096
+const PAGES_PER_WRITE = 4
+/** Read under a lease the file takes some 100 ms, and without a clone only a pause that is longer gives a whole version. */
+const WRITES_PER_SECOND = 2
+const LOOK_MS = 5
 const PATIENCE_SECONDS = 3600
 const FILESYSTEM_BYTES = 24 * 1024 ** 3
 
@@ -160,6 +170,77 @@ async function measureLatency(kind: FilesystemKind): Promise<void> {
   })
 }
 
+/** Calls `write` at a pace, and `look` every few ms until it says that everything was seen. */
+async function atPace(perSecond: number, write: (turn: number) => void, look: () => boolean): Promise<void> {
+  const startedMs = performance.now()
+  let turn = 0
+  while (turn < REPLICA_SECONDS * perSecond || !look()) {
+    const isDue = performance.now() - startedMs >= (turn * 1000) / perSecond
+    if (isDue && turn < REPLICA_SECONDS * perSecond) write(turn++)
+    else await setTimeout(LOOK_MS)
+    look()
+  }
+}
+
+/** Each file is of its own, so that all of its content is sent. A name is given by rename(2), which the kernel notes as the inode's ctime. */
+async function newFileLags(source: string, replica: string): Promise<number[]> {
+  const lags: number[] = []
+  const waiting = new Map<string, number>()
+  const write = (turn: number): void => {
+    const name = `d${turn % REPLICA_DIRECTORIES}/new${turn}.dcm`
+    writeFileSync(join(source, name), randomBytes(LATENCY_BYTES))
+    waiting.set(name, Date.now())
+  }
+  await atPace(LATENCY_PER_SECOND, write, () => {
+    for (const [name, closedMs] of waiting) {
+      const found = statSync(join(replica, name), { throwIfNoEntry: false })
+      if (found === undefined) continue
+      lags.push(found.ctimeMs - closedMs)
+      waiting.delete(name)
+    }
+    return waiting.size === 0
+  })
+  return lags
+}
+
+/** The replica has a write when it has that one's time of modification, or a later one. */
+async function databaseLags(file: string, replica: string, random: Random): Promise<number[]> {
+  const lags: number[] = []
+  const waiting: { readonly mtimeNs: bigint; readonly closedMs: number }[] = []
+  const write = (): void => {
+    const fd = openSync(file, 'r+')
+    for (let page = 0; page < PAGES_PER_WRITE; page++)
+      writeSync(fd, randomBytes(PAGE_BYTES), 0, PAGE_BYTES, random.below(DATABASE_BYTES / PAGE_BYTES) * PAGE_BYTES)
+    closeSync(fd)
+    waiting.push({ mtimeNs: statSync(file, { bigint: true }).mtimeNs, closedMs: Date.now() })
+  }
+  await atPace(WRITES_PER_SECOND, write, () => {
+    const found = statSync(replica, { bigint: true })
+    for (; waiting[0] !== undefined && waiting[0].mtimeNs <= found.mtimeNs; waiting.shift())
+      lags.push(Number(found.ctimeNs / 1000n) / 1000 - waiting[0].closedMs)
+    return waiting.length === 0
+  })
+  return lags
+}
+
+async function measureReplica(kind: FilesystemKind): Promise<void> {
+  await onFilesystem(kind, async (source, start) => {
+    for (let i = 0; i < REPLICA_DIRECTORIES; i++) mkdirSync(join(source, `d${i}`))
+    const database = join(source, 'index.db')
+    writeFileSync(database, randomBytes(DATABASE_BYTES))
+    const station = await start()
+    await station.wait(PATIENCE_SECONDS)
+    const replica = join(station.data, 'replica', 'bench', 'images')
+    const files = await newFileLags(source, replica)
+    await station.wait(PATIENCE_SECONDS)
+    const writes = await databaseLags(database, join(replica, 'index.db'), new Random(1))
+    const slowest = (lags: readonly number[]): string => `${spread(lags)}, the slowest ${Math.max(...lags).toFixed(0)} ms`
+    say(
+      `replica on ${kind}: close() to the replica ${slowest(files)}, over ${files.length} new files of ${LATENCY_BYTES / 1000} KB at ${LATENCY_PER_SECOND}/s; of a database of ${DATABASE_BYTES / 1024 / 1024} MiB of which ${PAGES_PER_WRITE} pages are written at ${WRITES_PER_SECOND}/s ${slowest(writes)}, over ${writes.length} writes`,
+    )
+  })
+}
+
 interface Written {
   readonly files: number
   readonly seconds: number
@@ -252,8 +333,17 @@ async function measureStorm(kind: FilesystemKind): Promise<void> {
 
 const { stdout: kernel } = spawnSync('uname', ['-r'], { encoding: 'utf8' })
 say(`${cpus().length} x ${cpus()[0]?.model ?? 'unknown'}, kernel ${kernel.trim()}, node ${process.version}`)
-const PARTS = { latency: measureLatency, events: measureEvents, rate: measureRate, storm: measureStorm, scan: measureScan }
+const PARTS = {
+  latency: measureLatency,
+  replica: measureReplica,
+  events: measureEvents,
+  rate: measureRate,
+  storm: measureStorm,
+  scan: measureScan,
+}
 const wanted = process.env['BENCH_PARTS']?.split(',') ?? Object.keys(PARTS)
+const kinds = process.env['BENCH_KINDS']?.split(',')
 for (const kind of ['ext4', 'xfs'] as const) {
+  if (kinds?.includes(kind) === false) continue
   for (const [name, measure] of Object.entries(PARTS)) if (wanted.includes(name)) await measure(kind)
 }

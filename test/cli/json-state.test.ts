@@ -61,6 +61,7 @@ describe('docs/json.md names exactly the fields of', () => {
       damage: 0,
       scrub: { startedMs: 1, verifiedBytes: 1, totalBytes: 1, allVerifiedSinceMs: 1, repaired: 1 },
       copies: [COPY],
+      restorers: [{ name: 'radiology', state: 'good', expiresMs: 1 }],
       agents: [
         {
           ...agent,

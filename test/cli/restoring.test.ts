@@ -1,9 +1,10 @@
 /** `restore --in-place`, `restore undo`, `list`, `forget`: what is said, what is asked, and how it ends. */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, statSync, utimesSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { beforeEach, describe, expect, it } from 'vitest'
+import { createCollectorConfig } from '../../collector/config.ts'
 import { digestOf } from '../../shared/digest.ts'
 import type { RelativePath } from '../../shared/path.ts'
 import { fileVersion } from '../support/agent-parts.ts'
@@ -150,5 +151,59 @@ describe('restore --in-place', () => {
     process.env['PACSIMILE_RESTORES'] = join(scratchDirectory(), 'restores')
     expect(await answer('restore', 'undo', id, '--in', live)).toMatchObject({ done: true })
     expect(contentsOf(live)).toBe('newer')
+  })
+})
+
+describe('a restore in place into the source of a volume', () => {
+  const EXTRA = 60
+  const STUDIES = 100
+
+  /** The volume's source is the target, in which `EXTRA` files are that were not there at the moment. */
+  async function sourceItself({ files }: { readonly files: number }): Promise<{ live: string; data: string; args: string[] }> {
+    const history = new FakeHistory()
+    const live = join(scratchDirectory(), 'live')
+    mkdirSync(live)
+    const position = { epoch: 1, seq: 9 }
+    const version = fileVersion('content')
+    for (let i = 0; i < files; i++) history.entries.push({ path: `f${i}` as RelativePath, position, version, absent: undefined })
+    for (let i = 0; i < files; i++) writeFileSync(join(live, `f${i}`), 'content')
+    for (let i = 0; i < EXTRA; i++) writeFileSync(join(live, `extra${i}`), 'extra')
+    const { ino: inode, mtimeNs } = statSync(live, { bigint: true })
+    history.entries.unshift({ path: '' as RelativePath, position, version: directoryVersion({ inode, mtimeNs }), absent: undefined })
+    history.span = { ...history.span, root: live }
+    const data = await serveHistory(history)
+    const args = ['restore', 'pacs1:images', '--at', 'now', '--data', data, '--to', live, '--in-place', '--delete', '--dry-run']
+    return { live, data, args }
+  }
+
+  const hintOf = async (args: readonly string[]): Promise<unknown> =>
+    ((await answer(...args)) as { inPlace: { massChange: unknown } }).inPlace.massChange
+
+  it('names the mass change that it is to its replica, by the defaults where it knows no configuration', async () => {
+    const { live, args } = await sourceItself({ files: STUDIES })
+    const { stderr } = await launch(...args)
+    expect(stderr).toContain(`${live} is the source of pacs1:images: putting 60 paths aside pauses its replica as a mass change`)
+    expect(stderr).toContain("at the collector: pacsimile replica expect pacs1:images --for 1h --reason 'restore in place'\n")
+    expect(await hintOf(args)).toMatchObject({ target: 'pacs1:images', gone: EXTRA, share: 20, files: 50, configured: false })
+  })
+
+  it('goes by the configuration of its collector', async () => {
+    const { data, args } = await sourceItself({ files: STUDIES })
+    createCollectorConfig(data, { breaker: { share: 50 } })
+    expect(await hintOf(args)).toMatchObject({ share: 50, configured: true })
+    const off = await sourceItself({ files: STUDIES })
+    createCollectorConfig(off.data, { breaker: { share: 0 } })
+    expect(await hintOf(off.args)).toBeNull()
+    const without = await sourceItself({ files: STUDIES })
+    createCollectorConfig(without.data, { replica: false })
+    expect(await hintOf(without.args)).toBeNull()
+  })
+
+  it('says nothing where it is too little of the volume, or another directory of that name', async () => {
+    const large = await sourceItself({ files: 5 * EXTRA })
+    expect(await hintOf(large.args)).toBeNull()
+    const { live, args } = await sourceItself({ files: STUDIES })
+    utimesSync(live, 1, 1)
+    expect(await hintOf(args)).toBeNull()
   })
 })

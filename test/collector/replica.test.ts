@@ -198,14 +198,20 @@ describe('the replica', () => {
       writer.file('f', Buffer.from('content'))
       await store.send(writer)
     }
-    const first = new RunningReplica(store, directory)
-    for (const writer of writers) await first.reach(writer)
-    // The kernel tells of a write that it lost once; the next call succeeds.
-    const failing = vi
+    const synced = vi
       .spyOn(libc ?? { filesystemSynced: () => Promise.resolve() }, 'filesystemSynced')
-      .mockRejectedValueOnce(Object.assign(new Error('EIO: syncfs'), { code: 'EIO' }))
+      .mockRejectedValue(Object.assign(new Error('EIO: syncfs'), { code: 'EIO' }))
+    const first = new RunningReplica(store, directory)
+    await vi.waitFor(() => expect(synced).toHaveBeenCalled(), { timeout: 10_000 })
     await first.stop()
-    expect(failing).toHaveBeenCalled()
     for (const writer of writers) expect(new ReplicaCursor(directory).read(writer.agent)).toBeUndefined()
+    synced.mockRestore()
+    const foreign = writers.map((writer) => join(directory, writer.agent, VOLUME, 'nobody-knows-this'))
+    for (const file of foreign) writeFileSync(file, 'x')
+    const second = new RunningReplica(store, directory)
+    for (const writer of writers) await second.reach(writer)
+    await second.stop()
+    for (const file of foreign) expect(existsSync(file)).toBe(false)
+    for (const { agent, end } of writers) expect(new ReplicaCursor(directory).read(agent)).toEqual({ epoch: end.epoch, seq: end.seq })
   })
 })

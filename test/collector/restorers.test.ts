@@ -136,6 +136,15 @@ describe('a restorer', () => {
     socket.destroy()
   })
 
+  it('whose certificate has ended is told when, and what makes another one', async () => {
+    const port = await ReadingPort.open()
+    const { tls } = await port.restorer('radiology', ['all'], 1)
+    const refused = await port.ask({ ...QUESTION, ...tls }, '{}')
+    expect(refused.status).toBe(403)
+    expect(refused.body.toString()).toContain(`The certificate of the restorer radiology ended at ${new Date().getUTCFullYear()}-`)
+    expect(refused.body.toString()).toContain('`pacsimile restorer token radiology` at the collector')
+  })
+
   it('whose file at the collector is damaged is refused', async () => {
     const port = await ReadingPort.open()
     const { tls } = await port.restorer('radiology')

@@ -1,7 +1,9 @@
 import { describe, expect, it, vi } from 'vitest'
-import { ledgerEntries } from '../../collector/ledger-view.ts'
+import type { AccessEnd } from '../../collector/access-chain.ts'
+import { accessAnchors, ledgerEntries } from '../../collector/ledger-view.ts'
 import { KEEP_ALL } from '../../collector/retention.ts'
 import { Ticks } from '../../collector/ticks.ts'
+import { digestOf } from '../../shared/digest.ts'
 import { PacsimileError } from '../../shared/errors.ts'
 import { JournalWriter } from '../support/journal-writer.ts'
 import { Store } from '../support/store.ts'
@@ -17,6 +19,21 @@ describe('ticks of the ledger', () => {
     await ticks.run(store.aborting())
     const entries = await Array.fromAsync(ledgerEntries(catalog))
     expect(entries.map(({ body }) => body.kind)).toContain('tick')
+  })
+})
+
+describe('the access log in the ledger', () => {
+  it('is named with a tick, where it went on since the last', async () => {
+    const { catalog, repository, ingest } = await openedStore()
+    const ends: AccessEnd[] = []
+    const ticks = new Ticks({ catalog, repository, ingest, policy: KEEP_ALL, accessEnd: () => ends.at(-1) })
+    await ticks.tick()
+    ends.push({ day: '2026-11-29', bytes: 712, hash: digestOf(Buffer.from('a line')) })
+    await ticks.tick()
+    await ticks.tick()
+    const entries = await Array.fromAsync(ledgerEntries(catalog))
+    expect(entries.map(({ body }) => body.kind)).toEqual(['tick', 'tick', 'access', 'tick'])
+    expect(await accessAnchors(catalog)).toEqual(ends)
   })
 })
 

@@ -18,7 +18,7 @@ import { decodeRecord, EPOCH_REASONS, encodeRecord, RECORD_HEADER_BYTES, recordH
 import { CONSISTENCIES, FILE_KINDS } from '../../shared/version.ts'
 import { decodeMessage, ENROLL_PATH, encodeMessage, JOURNAL_PATH, type MessageKind, SUBPROTOCOL } from '../../shared/wire.ts'
 import { scratchDirectory } from '../support/scratch.ts'
-import { documentText, goldenItems, goldenLedger, tableOf, workedExample } from './examples.ts'
+import { documentText, goldenAccess, goldenItems, goldenLedger, tableOf, workedExample } from './examples.ts'
 
 const format = documentText('format.md')
 const protocol = documentText('protocol.md')
@@ -116,7 +116,10 @@ describe('the byte tables of docs/format.md', () => {
     const rows = tableOf(format, 'kind', '', 'content').map(([number, kind]) => [Number(number), kind])
     const at = 2 * (LEDGER_HEADER_BYTES - 1)
     const inGolden = new Map(
-      goldenLedger().map(({ hex }) => [Number.parseInt(hex.slice(at, at + 2), 16), decodeLedgerEntry(Buffer.from(hex, 'hex')).body.kind]),
+      [...goldenLedger(), ...goldenAccess()].map(({ hex }) => [
+        Number.parseInt(hex.slice(at, at + 2), 16),
+        decodeLedgerEntry(Buffer.from(hex, 'hex')).body.kind,
+      ]),
     )
     expect(rows).toEqual([...inGolden].sort(([a], [b]) => a - b))
   })

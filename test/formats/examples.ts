@@ -18,6 +18,8 @@ export const GOLDEN_PARITY = join(import.meta.dirname, 'v1-parity')
 /** The same of a ledger. */
 export const GOLDEN_LEDGER = join(import.meta.dirname, 'v1-ledger')
 
+/** The access log, and what a ledger says of it. */
+export const GOLDEN_ACCESS = join(import.meta.dirname, 'v1-access')
 /** The messages that ask an agent for content. */
 const GOLDEN_ASK = join(import.meta.dirname, 'v1-ask')
 
@@ -64,6 +66,11 @@ export function goldenFiltered(): Readonly<Record<string, string>> {
 
 export function goldenLedger(): readonly { readonly hex: string; readonly value: Plain }[] {
   return read('entries.json', GOLDEN_LEDGER) as { hex: string; value: Plain }[]
+}
+
+/** The entry that names the last line of the golden access log. */
+export function goldenAccess(): ReturnType<typeof goldenLedger> {
+  return read('entries.json', GOLDEN_ACCESS) as { hex: string; value: Plain }[]
 }
 
 /** SHA-256 by path. */

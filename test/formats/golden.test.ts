@@ -4,6 +4,8 @@ import { createHash } from 'node:crypto'
 import { chmodSync, cpSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { checkAccessLog } from '../../collector/access-check.ts'
+import { accessDirectory } from '../../collector/access-log.ts'
 import { checkRepository } from '../../collector/check.ts'
 import { OfflineHistory } from '../../collector/offline-history.ts'
 import { openKeys, type RepositorySecret } from '../../collector/repository/keys.ts'
@@ -12,7 +14,7 @@ import { DEFAULT_PARITY } from '../../collector/repository/parity.ts'
 import { Repository, readDescription } from '../../collector/repository/repository.ts'
 import { restore } from '../../collector/restore.ts'
 import { scrubRepository } from '../../collector/scrub.ts'
-import { digestFromHex, digestHex } from '../../shared/digest.ts'
+import { digestFromHex, digestHex, NO_DIGEST } from '../../shared/digest.ts'
 import { label, ROOT } from '../../shared/path.ts'
 import { decodeRecord, encodeRecord, recordHash } from '../../shared/record.ts'
 import { decodeMessage, encodeMessage } from '../../shared/wire.ts'
@@ -20,10 +22,12 @@ import { scratchDirectory } from '../support/scratch.ts'
 import {
   copiedRepository,
   GOLDEN,
+  GOLDEN_ACCESS,
   GOLDEN_EXTENSIONS,
   GOLDEN_FILTER,
   GOLDEN_LEDGER,
   GOLDEN_PARITY,
+  goldenAccess,
   goldenExtensions,
   goldenFiltered,
   goldenItems,
@@ -113,6 +117,21 @@ describe('a golden chunk that is filtered', () => {
     const contents = Object.entries(goldenFiltered())
     expect(contents).toHaveLength(39)
     for (const [name, hex] of contents) expect(readFileSync(join(to, name)).toString('hex'), name).toBe(hex)
+  })
+})
+
+describe('a golden access log', () => {
+  it('is what its ledger says, behind lines of a release that did not chain them', async () => {
+    const [item] = goldenAccess()
+    const entry = decodeLedgerEntry(Buffer.from(item?.hex ?? '', 'hex'))
+    expect(plainEntry(entry)).toEqual(item?.value)
+    expect(encodeLedgerEntry(entry).toString('hex')).toBe(item?.hex)
+    if (entry.body.kind !== 'access') throw new Error('the entry is of another kind')
+    const { kind: _, ...end } = entry.body
+    const found = await checkAccessLog(accessDirectory(GOLDEN_ACCESS), [end])
+    expect({ ...found, unchained: found.unchained }).toMatchObject({ files: 2, lines: 8, unchained: 2, broken: undefined })
+    const other = await checkAccessLog(accessDirectory(GOLDEN_ACCESS), [{ ...end, hash: NO_DIGEST }])
+    expect(other.broken).toMatchObject({ file: '2026-11-30.jsonl', line: 3 })
   })
 })
 

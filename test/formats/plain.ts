@@ -77,7 +77,7 @@ export function plainTree(entries: Iterable<TreeEntry>, isLost: (epoch: number, 
 export function plainEntry(entry: LedgerEntry): unknown {
   return JSON.parse(
     JSON.stringify({ ...entry, previous: digestHex(entry.previous) }, (name, value: unknown) =>
-      name === 'digest' && typeof value === 'string' ? Buffer.from(value, 'latin1').toString('hex') : value,
+      (name === 'digest' || name === 'hash') && typeof value === 'string' ? Buffer.from(value, 'latin1').toString('hex') : value,
     ),
   )
 }

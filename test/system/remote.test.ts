@@ -1,6 +1,6 @@
 /** History read and restored on another host: by the commands, by rclone and by davfs2, while a network is cut and a certificate revoked. */
 import { spawnSync } from 'node:child_process'
-import { chmodSync, copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { chmodSync, copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { CuttingProxy } from '../support/cutting-proxy.ts'
@@ -13,6 +13,7 @@ import { Random } from '../support/workload.ts'
 
 const VOLUME = 'pacs1:images'
 const LIMIT = { timeout: 240_000 }
+const EXIT_DAMAGE = 3
 const EXIT_UNREACHABLE = 5
 const EXIT_REFUSED = 6
 /** Files, and the length of their names: what asks for a batch of their contents is some 300 KB. */
@@ -105,6 +106,22 @@ describe('another host', () => {
     const refused = installation.try('ls', VOLUME, ...far)
     expect(refused.status).toBe(EXIT_REFUSED)
     expect(refused.stderr).toContain('revoked')
+
+    // Who read what is as it was written, up to the end of the collector, and one line less is noticed.
+    await installation.kill('collector', 'SIGTERM')
+    const days = join(installation.data, 'access')
+    const [day = ''] = readdirSync(days).toSorted().slice(-1)
+    const lines = readFileSync(join(days, day), 'utf8')
+    const bytes = Buffer.byteLength(lines)
+    const checked = installation.json('check', ...near) as {
+      access: { lines: number; unchained: number; anchored: unknown; broken: unknown }
+    }
+    expect(checked.access).toMatchObject({ unchained: 0, anchored: { day: day.slice(0, 10), bytes }, broken: null })
+    expect(checked.access.lines).toBeGreaterThan(10)
+    writeFileSync(join(days, day), lines.split('\n').slice(0, -2).join('\n').concat('\n'))
+    const short = installation.try('check', ...near)
+    expect(short.status).toBe(EXIT_DAMAGE)
+    expect(short.stdout).toContain(`access/${day}, line ${lines.split('\n').length - 1}: lines are missing here that the ledger knows of`)
   })
 
   const hasClients = ['rclone', 'mount.davfs'].every((program) => spawnSync('which', [program]).status === 0)

@@ -10,13 +10,15 @@ import { rewriteHeader } from '../../collector/cli/dicom-sample.ts'
 import { dicomImage } from '../support/dicom-archive.ts'
 import { scratchDirectory } from '../support/scratch.ts'
 import { Site } from '../support/site.ts'
-import { walkTree } from '../support/tree-walk.ts'
+import { archiveTree, walkTree } from '../support/tree-walk.ts'
 import { differences } from '../support/truth.ts'
 import { until } from '../support/until.ts'
 
 const VOLUME = 'pacs1:images'
 const IMAGES = process.env['PACSIMILE_SOAK'] === undefined ? 300 : 10_000
 const STUDY_IMAGES = IMAGES / 20
+/** In which a mass change counts, where a test cannot wait for the minute that it is by default. */
+const WINDOW_SECONDS = 8
 /** docs/errors.md */
 const EXIT_STOPPED = 16
 
@@ -121,6 +123,54 @@ describe('the breaker', () => {
     await until('the replica is paused', 60, () => (standingOf(site).state === 'paused' ? true : undefined))
     installation.run('replica', 'rewind', VOLUME, '--data', installation.data)
     expect(differences(truth, walkTree(replicaOf(site)))).toEqual([])
+  })
+})
+
+describe('a restore in place that the breaker would take for a mass change', () => {
+  it('says so before it runs, with the command that announces it', { timeout: 600_000 }, async () => {
+    const { site, source } = await archive()
+    const { installation } = site
+    const config = join(installation.data, 'collector.toml')
+    writeFileSync(config, readFileSync(config, 'utf8').replace(/^seconds = .*$/m, `seconds = ${WINDOW_SECONDS}`))
+    await installation.kill('collector', 'SIGTERM')
+    installation.startCollector()
+    await installation.until('status', '--data', installation.data)
+    const last = site.log().at(-1)
+    for (let study = 20; study < 32; study++) {
+      mkdirSync(join(source, `s${study}`))
+      for (let i = 0; i < STUDY_IMAGES; i++) writeFileSync(join(source, `s${study}/${i}.dcm`), dicomImage(`study${study}`, i))
+    }
+    await site.expectEqual()
+    const recordedMs = Date.now()
+    // What came within the window counts for nothing when it goes.
+    await until('the window is over', 60, () => (Date.now() - recordedMs > WINDOW_SECONDS * 1000 ? true : undefined))
+    const data = ['--data', installation.data]
+    const restore = ['restore', VOLUME, '--at', `seq:${last?.epoch}:${last?.seq}`, '--to', source, '--in-place', '--delete', ...data]
+    const expectFollowed = async (): Promise<void> => {
+      await site.wait()
+      expect(differences(archiveTree(source), walkTree(replicaOf(site)))).toEqual([])
+    }
+    const massChange = (): unknown =>
+      (installation.json(...restore, '--dry-run') as { inPlace: { massChange: { command: string } | null } }).inPlace.massChange
+    const gone = 12 * (STUDY_IMAGES + 1)
+    const command = `pacsimile replica expect ${VOLUME} --for 1h --reason 'restore in place'`
+    expect(massChange()).toEqual({ target: VOLUME, gone, share: 20, files: 50, configured: true, command })
+    // What is so little is not worth a word.
+    expect(installation.try(...restore, '--dry-run', '--include', 's20').stderr).not.toContain('replica expect')
+
+    const unannounced = installation.try(...restore, '--yes')
+    expect(unannounced.stderr).toContain(`Announce it first: ${command}`)
+    await until('the replica is paused', 60, () => (standingOf(site).state === 'paused' ? true : undefined))
+    installation.run('replica', 'resume', VOLUME, ...data)
+    await expectFollowed()
+
+    const [, id] = /restore undo ([0-9a-f]{12})/.exec(unannounced.stdout) ?? []
+    installation.run('restore', 'undo', id ?? '')
+    await expectFollowed()
+    installation.run('replica', 'expect', VOLUME, '--for', '1h', '--reason', 'restore in place', ...data)
+    expect(massChange()).toBeNull()
+    installation.run(...restore, '--yes')
+    await expectFollowed()
   })
 })
 
