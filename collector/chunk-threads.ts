@@ -60,7 +60,8 @@ class ChunkThread {
   constructor(places: ChunkPlaces, onFree: () => void) {
     this.#onFree = onFree
     const url = new URL(`./chunk-worker${extname(import.meta.filename)}`, import.meta.url)
-    this.#worker = new Worker(url, { workerData: places, execArgv: [] })
+    // What it opens by calls of its own is closed by it.
+    this.#worker = new Worker(url, { workerData: places, execArgv: [], trackUnmanagedFds: false })
     this.#exited = once(this.#worker, 'exit').catch(() => undefined)
     this.#worker.on('message', ({ bytes }: ChunkAnswer) => {
       const answer = this.#answer

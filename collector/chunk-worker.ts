@@ -1,7 +1,7 @@
 /**
  * The edge of a thread that reads chunks (chunk-threads.ts): from a file of the replica, or from a pack. What it gives was held against its digest.
  */
-import { closeSync, fstatSync } from 'node:fs'
+import { closeSync } from 'node:fs'
 import { parentPort, workerData } from 'node:worker_threads'
 import type { Digest } from '../shared/digest.ts'
 import { errnoOf } from '../shared/errors.ts'
@@ -69,15 +69,14 @@ function answer(found: Buffer | undefined): void {
 function readNear({ path, size, mtimeNs, offset }: NearPlace, length: number, name: Digest): Buffer | undefined {
   if (replica === undefined) return undefined
   replica.trim()
-  const file = openPlain(replica, path)
-  if (file === undefined) return undefined
+  const found = openPlain(replica, path)
+  if (found === undefined) return undefined
   try {
-    const found = fstatSync(file, { bigint: true })
-    return found.size === BigInt(size) && found.mtimeNs === mtimeNs ? readChunk(file, offset, length, name) : undefined
+    return found.size === BigInt(size) && found.mtimeNs === mtimeNs ? readChunk(found.file, offset, length, name) : undefined
   } catch (error) {
     if (errnoOf(error) === undefined) throw error
     return undefined
   } finally {
-    closeSync(file)
+    closeSync(found.file)
   }
 }

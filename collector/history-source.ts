@@ -63,6 +63,8 @@ export type ChunkResult =
       readonly bytes: Buffer
       /** Nobody else has this memory: it may be given away to another thread. */
       readonly isOwn?: true
+      /** It was held against its digest in this process. */
+      readonly isVerified?: true
     }
   | { readonly failure: string }
 

@@ -14,7 +14,6 @@ import {
   linkSync,
   lstatSync,
   mkdirSync,
-  openSync,
   readdirSync,
   renameSync,
   rmdirSync,
@@ -22,18 +21,24 @@ import {
   unlinkSync,
 } from 'node:fs'
 import type { ByteString } from '../shared/bytes.ts'
-import { type Digest, StreamingDigest } from '../shared/digest.ts'
+import type { Digest } from '../shared/digest.ts'
 import { errnoOf, PacsimileError } from '../shared/errors.ts'
 import { TEMPORARY_PREFIX } from '../shared/files.ts'
 import { libc } from '../shared/libc.ts'
 import { childOf, parentOf, pathBuffer, type RelativePath, ROOT } from '../shared/path.ts'
 import type { DeviceVersion, FileVersion, PlainVersion, SymlinkVersion, Version, Xattr } from '../shared/version.ts'
 import { holesOf } from '../shared/version-extensions.ts'
+import { ContentCheck } from './content-check.ts'
 import { HoleWriter } from './hole-writer.ts'
 import { SafeDirectory } from './safe-directory.ts'
 import { changeModeUnopened, makeSpecialNode, type SpecialKind } from './special-node.ts'
 
 export type ReadChunk = (name: Digest, length: number) => Buffer | Promise<Buffer>
+
+/** Takes the next piece of a file's content; `known` is the digest that it was held against already. The piece's memory is free again when this returns. */
+export type TakePiece = (piece: Buffer, known?: Digest) => void
+/** Gives all of a file's content, front to back. */
+export type GiveContent = (take: TakePiece) => void | Promise<void>
 
 export interface MaterializeOptions {
   /** Give files what runs them with the rights of others, or says who may: setuid and setgid bits, capabilities and all other xattrs of `security`. */
@@ -86,21 +91,19 @@ export class Materializer {
   /** By what a system call reaches a path that does not follow its last name. Good until the next operation. */
   nameOf(path: RelativePath): Buffer {
     this.#directory.trim()
-    return pathBuffer(this.#directory.at(path))
+    return this.#nameOf(path)
   }
 
   /** Makes `path` this version; its parent directories are made where they are missing. */
   async put(path: RelativePath, version: Version): Promise<void> {
-    this.#directory.trim()
-    const parent = parentOf(path)
-    if (parent !== undefined) this.#directory.make(parent)
+    this.#prepare(path)
     switch (version.kind) {
       case 'directory':
         this.makeDirectory(path)
         this.finishDirectory(path, version)
         return
       case 'file':
-        await this.#putFile(path, version)
+        await this.#putFile(path, version, (take) => this.#giveChunks(version, take))
         return
       case 'symlink':
         this.#putSymlink(path, version)
@@ -122,38 +125,55 @@ export class Materializer {
     if (existing !== 'directory') mkdirSync(pathBuffer(this.#directory.at(path)), 0o700)
   }
 
-  async #putFile(path: RelativePath, version: FileVersion): Promise<void> {
+  /** Makes `path` this file, of content from elsewhere. @throws damage where it is not what the version names; nothing was changed then */
+  async putFile(path: RelativePath, version: FileVersion, give: GiveContent): Promise<void> {
+    this.#prepare(path)
+    await this.#putFile(path, version, give)
+  }
+
+  #prepare(path: RelativePath): void {
+    this.#directory.trim()
+    const parent = parentOf(path)
+    if (parent !== undefined) this.#directory.make(parent)
+  }
+
+  async #giveChunks({ chunks }: FileVersion, take: TakePiece): Promise<void> {
+    for (const { digest, length } of chunks) {
+      const read = this.#readChunk(digest, length)
+      take(read instanceof Promise ? await read : read, digest)
+    }
+  }
+
+  async #putFile(path: RelativePath, version: FileVersion, give: GiveContent): Promise<void> {
     const content = new ContentCheck(version)
-    const temporary = this.#temporaryBeside(path)
-    const fd = openSync(pathBuffer(temporary), constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW, 0o600)
+    const temporary = temporaryBeside(path)
+    const fd = this.#directory.open(temporary, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600)
     try {
       try {
         const writer = new HoleWriter(fd, holesOf(version))
-        for (const chunk of version.chunks) {
-          const read = this.#readChunk(chunk.digest, chunk.length)
-          const bytes = read instanceof Promise ? await read : read
-          content.add(bytes)
-          writer.write(bytes)
-        }
+        const given = give((piece, known) => {
+          content.add(piece, known)
+          writer.write(piece)
+        })
+        if (given !== undefined) await given
         content.end()
         writer.end()
         this.#setMetadata(path, fd, temporary, version)
       } finally {
         closeSync(fd)
       }
-      libc?.setModified(temporary, version.mtimeNs)
+      this.#directory.setModified(temporary, version.mtimeNs)
       this.#moveInto(temporary, path)
     } catch (error) {
-      unlinkIfPresent(temporary)
+      this.#unlinkIfPresent(temporary)
       throw error
     }
   }
 
   /** Owner first, for chown clears the setuid bits and capabilities; the mode last, for it may forbid the rest. */
-  #setMetadata(path: RelativePath, fd: number, at: ByteString, version: Version): void {
+  #setMetadata(path: RelativePath, fd: number, at: RelativePath, version: Version): void {
     this.#setOwner(path, version, () => fchownSync(fd, version.uid, version.gid))
-    this.#removeOtherXattrs(at, version.xattrs)
-    this.#setXattrs(path, at, version.xattrs)
+    this.#setXattrs(path, at, libc?.xattrsOf(fd), version.xattrs)
     this.#attempt(path, 'mode', () => fchmodSync(fd, this.#modeOf(version)))
   }
 
@@ -168,13 +188,18 @@ export class Materializer {
       this.#options.onShortcoming?.({ path, what: 'owner', reason: 'only root may give files to others' })
   }
 
-  #setXattrs(path: RelativePath, at: ByteString, xattrs: readonly Xattr[]): void {
-    for (const { name, value } of xattrs) {
+  /** `found`: those that `at` has. */
+  #setXattrs(path: RelativePath, at: RelativePath, found: readonly Xattr[] = [], wanted: readonly Xattr[]): void {
+    for (const { name } of found) {
+      const isWanted = wanted.some((xattr) => xattr.name === name)
+      if (!isWanted && INHERITED_XATTRS.some((prefix) => name.startsWith(prefix))) libc?.removeXattr(this.#directory.at(at), name)
+    }
+    for (const { name, value } of wanted) {
       if (name.startsWith(SECURITY_XATTRS) && !this.#options.setuid) continue
       if (!this.#mayChown && PRIVILEGED_XATTRS.some((prefix) => name.startsWith(prefix))) {
         this.#options.onShortcoming?.({ path, what: 'xattr', reason: `${name} needs root` })
       } else {
-        this.#attempt(path, 'xattr', () => libc?.setXattr(at, name, value))
+        this.#attempt(path, 'xattr', () => libc?.setXattr(this.#directory.at(at), name, value))
       }
     }
   }
@@ -192,17 +217,8 @@ export class Materializer {
   /** Owner, mode, xattrs and times of a directory: after everything in it was written. */
   finishDirectory(path: RelativePath, version: Version): void {
     this.#directory.trim()
-    const fd = this.#directory.descriptor(path)
-    const at = this.#directory.at(path)
-    this.#setMetadata(path, fd, at, version)
-    libc?.setModified(at, version.mtimeNs)
-  }
-
-  #removeOtherXattrs(at: ByteString, wanted: readonly Xattr[]): void {
-    const keep = new Set(wanted.map((xattr) => xattr.name))
-    for (const { name } of libc?.xattrs(at) ?? []) {
-      if (!keep.has(name) && INHERITED_XATTRS.some((prefix) => name.startsWith(prefix))) libc?.removeXattr(at, name)
-    }
+    this.#setMetadata(path, this.#directory.descriptor(path), path, version)
+    this.#directory.setModified(path, version.mtimeNs)
   }
 
   /** Makes `path` another name of `existing`, which was put before. */
@@ -210,14 +226,14 @@ export class Materializer {
     this.#directory.trim()
     const parent = parentOf(path)
     if (parent !== undefined) this.#directory.make(parent)
-    const temporary = this.#temporaryBeside(path)
-    linkSync(pathBuffer(this.#directory.at(existing)), pathBuffer(temporary))
+    const temporary = temporaryBeside(path)
+    linkSync(this.#nameOf(existing), this.#nameOf(temporary))
     try {
       // rename(2) does nothing when both names are of one file; then the temporary name would stay.
-      if (this.isSameFile(existing, path)) unlinkSync(pathBuffer(temporary))
+      if (this.isSameFile(existing, path)) unlinkSync(this.#nameOf(temporary))
       else this.#moveInto(temporary, path)
     } catch (error) {
-      unlinkIfPresent(temporary)
+      this.#unlinkIfPresent(temporary)
       throw error
     }
   }
@@ -244,8 +260,8 @@ export class Materializer {
   }
 
   #putSymlink(path: RelativePath, version: SymlinkVersion): void {
-    const temporary = this.#temporaryBeside(path)
-    symlinkSync(pathBuffer(version.target), pathBuffer(temporary))
+    const temporary = temporaryBeside(path)
+    symlinkSync(pathBuffer(version.target), this.#nameOf(temporary))
     this.#finishByName(path, temporary, version)
   }
 
@@ -255,9 +271,9 @@ export class Materializer {
       this.removeAll(path)
       return
     }
-    const temporary = this.#temporaryBeside(path)
+    const temporary = temporaryBeside(path)
     try {
-      makeSpecialNode(temporary, kind, 'device' in version ? version.device : 0n)
+      makeSpecialNode(this.#directory.at(temporary), kind, 'device' in version ? version.device : 0n)
     } catch (error) {
       // What was there is gone all the same.
       this.removeAll(path)
@@ -267,37 +283,42 @@ export class Materializer {
   }
 
   /** Metadata of what must not be opened, then its name. */
-  #finishByName(path: RelativePath, temporary: ByteString, version: SymlinkVersion | SpecialVersion): void {
+  #finishByName(path: RelativePath, temporary: RelativePath, version: SymlinkVersion | SpecialVersion): void {
     try {
-      this.#setOwner(path, version, () => lchownSync(pathBuffer(temporary), version.uid, version.gid))
-      this.#removeOtherXattrs(temporary, version.xattrs)
-      this.#setXattrs(path, temporary, version.xattrs)
+      const at = this.#directory.at(temporary)
+      this.#setOwner(path, version, () => lchownSync(pathBuffer(at), version.uid, version.gid))
+      this.#setXattrs(path, temporary, libc?.xattrs(at), version.xattrs)
       // A symlink has no mode of its own.
-      if (version.kind !== 'symlink') this.#attempt(path, 'mode', () => changeModeUnopened(temporary, this.#modeOf(version)))
-      libc?.setModified(temporary, version.mtimeNs)
+      if (version.kind !== 'symlink') this.#attempt(path, 'mode', () => changeModeUnopened(at, this.#modeOf(version)))
+      this.#directory.setModified(temporary, version.mtimeNs)
       this.#moveInto(temporary, path)
     } catch (error) {
-      unlinkIfPresent(temporary)
+      this.#unlinkIfPresent(temporary)
       throw error
     }
   }
 
-  #moveInto(temporary: ByteString, path: RelativePath): void {
-    const at = pathBuffer(this.#directory.at(path))
+  #moveInto(temporary: RelativePath, path: RelativePath): void {
     try {
-      renameSync(pathBuffer(temporary), at)
+      this.#directory.rename(temporary, path)
     } catch (error) {
       const errno = errnoOf(error)
       if (errno !== 'EISDIR' && errno !== 'ENOTEMPTY' && errno !== 'EEXIST') throw error
       this.removeAll(path)
-      renameSync(pathBuffer(temporary), at)
+      this.#directory.rename(temporary, path)
     }
   }
 
-  #temporaryBeside(path: RelativePath): ByteString {
-    const parent = parentOf(path)
-    if (parent === undefined) throw new PacsimileError('format-invalid', 'The root of a volume can only be a directory')
-    return this.#directory.at(childOf(parent, `${TEMPORARY_PREFIX}${randomBytes(8).toString('hex')}`))
+  #unlinkIfPresent(path: RelativePath): void {
+    try {
+      unlinkSync(this.#nameOf(path))
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOENT') throw error
+    }
+  }
+
+  #nameOf(path: RelativePath): Buffer {
+    return pathBuffer(this.#directory.at(path))
   }
 
   #kindAt(path: RelativePath): Kind {
@@ -358,43 +379,18 @@ export class Materializer {
   /** Sets a file's metadata where its content is right already. The caller knows that a regular file is there. */
   putMetadata(path: RelativePath, version: Version): void {
     this.#directory.trim()
-    const at = this.#directory.at(path)
-    const fd = openSync(pathBuffer(at), constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)
+    const fd = this.#directory.open(path, constants.O_RDONLY | constants.O_NONBLOCK)
     try {
-      this.#setMetadata(path, fd, at, version)
+      this.#setMetadata(path, fd, path, version)
     } finally {
       closeSync(fd)
     }
-    libc?.setModified(at, version.mtimeNs)
+    this.#directory.setModified(path, version.mtimeNs)
   }
 }
 
-/** Holds the whole content against the digest that its version names; the chunks were held against theirs already. */
-class ContentCheck {
-  readonly #version: FileVersion
-  readonly #whole: StreamingDigest | undefined
-
-  constructor(version: FileVersion) {
-    this.#version = version
-    // Of one chunk it is the chunk's digest, and was checked as that.
-    this.#whole = version.chunks.length === 1 ? undefined : new StreamingDigest()
-  }
-
-  add(bytes: Uint8Array): void {
-    this.#whole?.update(bytes)
-  }
-
-  /** @throws damage */
-  end(): void {
-    const found = this.#whole?.finish() ?? this.#version.chunks[0]?.digest
-    if (found !== this.#version.digest) throw new PacsimileError('damage', 'The content is not what the digest of the whole file names')
-  }
-}
-
-function unlinkIfPresent(at: ByteString): void {
-  try {
-    unlinkSync(pathBuffer(at))
-  } catch (error) {
-    if (errnoOf(error) !== 'ENOENT') throw error
-  }
+function temporaryBeside(path: RelativePath): RelativePath {
+  const parent = parentOf(path)
+  if (parent === undefined) throw new PacsimileError('format-invalid', 'The root of a volume can only be a directory')
+  return childOf(parent, `${TEMPORARY_PREFIX}${randomBytes(8).toString('hex')}`)
 }

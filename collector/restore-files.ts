@@ -1,18 +1,18 @@
 /**
  * Writing files of a plan, in a thread of its own: content from the replica where it is the same, from the packs where not.
  *
- * The replica is near and plain, but nobody's word is taken: every chunk is held against its digest, and where one differs the
+ * The replica is near and plain, but nobody's word is taken: what is written of it is held against the digest of the file, and where that differs the
  * packs are asked. What a run before this one has written is kept when every byte of it is right. Invariant: a file that is
  * counted as done has exactly the content that its record names. It prevents a restore that is fast because it trusted a copy that decayed.
  */
-import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
-import { release } from '../shared/bytes.ts'
+import { closeSync, constants, fstatSync, readSync } from 'node:fs'
 import { type Digest, digestOf } from '../shared/digest.ts'
 import { asPacsimileError, errnoOf, PacsimileError, reasonOf } from '../shared/errors.ts'
-import { pathBuffer, type RelativePath, showPath } from '../shared/path.ts'
+import { type RelativePath, showPath } from '../shared/path.ts'
 import type { ChunkRef, FileVersion } from '../shared/version.ts'
+import { ContentCheck } from './content-check.ts'
 import type { ChunkResult } from './history-source.ts'
-import { Materializer, type Shortcoming } from './materialize.ts'
+import { type GiveContent, Materializer, type Shortcoming, type TakePiece } from './materialize.ts'
 import { Pace } from './pace.ts'
 import { SafeDirectory } from './safe-directory.ts'
 
@@ -40,9 +40,10 @@ export interface FilesPlace {
 export interface FilesDone {
   readonly failed: readonly { readonly path: RelativePath; readonly reason: string; readonly isDamaged: boolean }[]
   readonly shortcomings: readonly Shortcoming[]
-  /** Files that an earlier run had done, and those whose content came from the replica. */
+  /** Files that an earlier run had done. */
   readonly kept: readonly RelativePath[]
-  readonly near: readonly RelativePath[]
+  /** How many have their content from the replica. */
+  readonly near: number
 }
 
 /** Of one batch: content of chunks, one result for each, in the order asked for. */
@@ -50,9 +51,12 @@ export type FetchChunks = (refs: readonly ChunkRef[]) => AsyncIterator<ChunkResu
 
 /** Errors after which no later file can succeed either. */
 const FATAL = new Set(['ENOSPC', 'EDQUOT', 'EROFS', 'EIO'])
-const OPEN_FILE = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK
+const OPEN_FILE = constants.O_RDONLY | constants.O_NONBLOCK
 
-type NextChunk = (digest: Digest, length: number) => Buffer | Promise<Buffer>
+/** What is read, hashed and written of a file at once. */
+const PIECE_BYTES = 1 << 20
+/** Chunks of a file that is no larger are written as one. */
+const SMALL_BYTES = 64 << 10
 
 export class FilesWriter implements Disposable {
   readonly #place: FilesPlace
@@ -60,17 +64,19 @@ export class FilesWriter implements Disposable {
   readonly #own: SafeDirectory
   readonly #replica: SafeDirectory | undefined
   readonly #onWritten: (bytes: number) => void
-  #next: NextChunk = () => {
-    throw new PacsimileError('internal', 'No file is being written')
-  }
+  readonly #pace: Pace
+  /** All files are read through it: memory that is new each time is cleared by the kernel first. */
+  readonly #piece = Buffer.allocUnsafeSlow(PIECE_BYTES)
   #shortcomings: Shortcoming[] = []
 
   constructor(place: FilesPlace, onWritten: (bytes: number) => void) {
     this.#place = place
     this.#onWritten = onWritten
-    const pace = new Pace(place.bytesPerSecond)
-    const next: NextChunk = (digest, length) => pace.take(length, () => this.#next(digest, length))
-    this.#target = new Materializer(place.to, next, {
+    this.#pace = new Pace(place.bytesPerSecond)
+    const noChunks = (): never => {
+      throw new PacsimileError('internal', 'Content is given with the file')
+    }
+    this.#target = new Materializer(place.to, noChunks, {
       setuid: place.setuid,
       owner: place.owner,
       special: false,
@@ -84,11 +90,12 @@ export class FilesWriter implements Disposable {
   async write(tasks: readonly FileTask[], fetch: FetchChunks): Promise<FilesDone> {
     this.#shortcomings = []
     const failed: { path: RelativePath; reason: string; isDamaged: boolean }[] = []
-    const done: { kept: RelativePath[]; near: RelativePath[] } = { kept: [], near: [] }
+    const kept: RelativePath[] = []
+    let near = 0
     const far: FileTask[] = []
     for (const task of tasks) {
-      if (this.#place.isResumed && this.#keep(task)) done.kept.push(task.path)
-      else if (await this.#putNear(task)) done.near.push(task.path)
+      if (this.#place.isResumed && this.#keep(task)) kept.push(task.path)
+      else if (await this.#putNear(task)) near += 1
       else far.push(task)
     }
     const contents = fetch(far.flatMap(({ version }) => version.chunks))
@@ -97,26 +104,24 @@ export class FilesWriter implements Disposable {
       if (reason !== undefined) failed.push({ path: task.path, ...reason })
     }
     await contents.return?.()
-    return { failed, shortcomings: this.#shortcomings, ...done }
+    return { failed, shortcomings: this.#shortcomings, kept, near }
   }
 
   /** Whether the file is there already, to the last byte; its metadata is set in any case. */
   #keep({ at, version }: FileTask): boolean {
     this.#own.trim()
-    const file = openPlain(this.#own, at)
-    if (file === undefined) return false
+    const found = openPlain(this.#own, at)
+    if (found === undefined) return false
     try {
-      if (fstatSync(file).size !== version.size) return false
-      let offset = 0
-      for (const { digest, length } of version.chunks) {
-        if (readChunk(file, offset, length, digest) === undefined) return false
-        offset += length
-      }
+      if (found.size !== BigInt(version.size)) return false
+      const content = new ContentCheck(version)
+      for (let offset = 0; offset < version.size; ) offset += this.#read(found.file, offset, version.size, (piece) => content.add(piece))
+      content.end()
     } catch (error) {
-      if (errnoOf(error) === undefined) throw error
+      if (isFatal(error) && errnoOf(error) === undefined) throw error
       return false
     } finally {
-      closeSync(file)
+      closeSync(found.file)
     }
     this.#target.putMetadata(at, version)
     this.#onWritten(version.size)
@@ -127,23 +132,13 @@ export class FilesWriter implements Disposable {
   async #putNear({ path, at, version }: FileTask): Promise<boolean> {
     if (this.#replica === undefined) return false
     this.#replica.trim()
-    const file = openPlain(this.#replica, path)
-    if (file === undefined) return false
+    const found = openPlain(this.#replica, path)
+    if (found === undefined) return false
+    const { file, size, mtimeNs } = found
     const shortcomings = this.#shortcomings.length
     try {
-      const { size, mtimeNs } = fstatSync(file, { bigint: true })
       if (size !== BigInt(version.size) || mtimeNs !== version.mtimeNs) return false
-      let offset = 0
-      let last: Buffer | undefined
-      this.#next = (digest, length) => {
-        // Whoever asks for the next chunk is done with the one before.
-        if (last !== undefined) release(last)
-        last = readChunk(file, offset, length, digest)
-        if (last === undefined) throw new Differs()
-        offset += length
-        return last
-      }
-      await this.#target.put(at, version)
+      await this.#target.putFile(at, version, (take) => this.#giveNear(file, version.size, take))
       this.#onWritten(version.size)
       return true
     } catch (error) {
@@ -156,23 +151,48 @@ export class FilesWriter implements Disposable {
     }
   }
 
+  async #giveNear(file: number, size: number, take: TakePiece): Promise<void> {
+    for (let offset = 0; offset < size; ) {
+      const piece = this.#pace.take(Math.min(PIECE_BYTES, size - offset), () => this.#read(file, offset, size, take))
+      offset += piece instanceof Promise ? await piece : piece
+    }
+  }
+
+  /** The next piece of a file; says how long it was. @throws Differs where the file ends before */
+  #read(file: number, offset: number, size: number, take: TakePiece): number {
+    const wanted = Math.min(PIECE_BYTES, size - offset)
+    for (let done = 0; done < wanted; ) {
+      const read = readSync(file, this.#piece, done, wanted - done, offset + done)
+      if (read === 0) throw new Differs()
+      done += read
+    }
+    take(this.#piece.subarray(0, wanted))
+    return wanted
+  }
+
   /** Why it could not be written; undefined where it was. */
   async #putFar(
     { path, at, version }: FileTask,
     contents: AsyncIterator<ChunkResult>,
   ): Promise<{ reason: string; isDamaged: boolean } | undefined> {
     let left = version.chunks.length
-    this.#next = async (digest, length) => {
-      left -= 1
-      const { done, value } = await contents.next()
-      if (done === true) throw new PacsimileError('internal', 'The stream of content ended early')
-      if ('failure' in value) throw new PacsimileError('damage', value.failure)
-      if (value.bytes.length !== length || digestOf(value.bytes) !== digest)
-        throw new PacsimileError('damage', 'Content arrived that is not what its digest names')
-      return value.bytes
+    const isSmall = version.size <= SMALL_BYTES
+    const give: GiveContent = async (take) => {
+      let gathered = 0
+      for (const { digest, length } of version.chunks) {
+        left -= 1
+        const { done, value } = await this.#pace.take(length, () => contents.next())
+        if (done === true) throw new PacsimileError('internal', 'The stream of content ended early')
+        if ('failure' in value) throw new PacsimileError('damage', value.failure)
+        if (value.bytes.length !== length || (value.isVerified !== true && digestOf(value.bytes) !== digest))
+          throw new PacsimileError('damage', 'Content arrived that is not what its digest names')
+        if (isSmall && left > 0) gathered += value.bytes.copy(this.#piece, gathered)
+        else if (gathered > 0) take(this.#piece.subarray(0, gathered + value.bytes.copy(this.#piece, gathered)))
+        else take(value.bytes, digest)
+      }
     }
     try {
-      await this.#target.put(at, version)
+      await this.#target.putFile(at, version, give)
       this.#onWritten(version.size)
       return undefined
     } catch (error) {
@@ -206,6 +226,13 @@ function isFatal(error: unknown): boolean {
   return errno === undefined || FATAL.has(errno)
 }
 
+export interface OpenFile {
+  /** Descriptor; whoever asked for it closes it. */
+  readonly file: number
+  readonly size: bigint
+  readonly mtimeNs: bigint
+}
+
 export function replicaAt(directory: string | undefined): SafeDirectory | undefined {
   if (directory === undefined) return undefined
   try {
@@ -216,12 +243,13 @@ export function replicaAt(directory: string | undefined): SafeDirectory | undefi
   }
 }
 
-/** A regular file of the tree, or undefined. The name is not followed. */
-export function openPlain(tree: SafeDirectory, path: RelativePath): number | undefined {
+/** A regular file of the tree, opened, and what it is, or undefined. The name is not followed. */
+export function openPlain(tree: SafeDirectory, path: RelativePath): OpenFile | undefined {
   let file: number | undefined
   try {
-    file = openSync(pathBuffer(tree.at(path)), OPEN_FILE)
-    if (fstatSync(file).isFile()) return file
+    file = tree.open(path, OPEN_FILE)
+    const stat = fstatSync(file, { bigint: true })
+    if (stat.isFile()) return { file, size: stat.size, mtimeNs: stat.mtimeNs }
   } catch (error) {
     if (errnoOf(error) === undefined) throw error
   }

@@ -3,7 +3,7 @@
  *
  * Invariant: names of one file are in one group, in the order of the plan. It prevents hard links from coming back as separate files.
  */
-import { hardLinkKey } from '../shared/version.ts'
+import { type ChunkRef, hardLinkKey } from '../shared/version.ts'
 import type { ListedEntry } from './history-source.ts'
 import type { FileTask } from './restore-files.ts'
 
@@ -15,6 +15,9 @@ export interface LinkedFile {
 /** What a thread is given at once. */
 const BATCH_BYTES = 32 << 20
 const BATCH_CHUNKS = 1024
+
+/** More of one file is read by several threads. */
+export const LARGE_BYTES = 2 * BATCH_BYTES
 
 /** In the order of their first names. */
 export function linkedFiles(entries: readonly ListedEntry[]): LinkedFile[] {
@@ -39,6 +42,40 @@ export function newestFirst(files: readonly LinkedFile[]): LinkedFile[] {
     const [first, second] = [a?.version.mtimeNs ?? 0n, b?.version.mtimeNs ?? 0n]
     return first > second ? -1 : first < second ? 1 : 0
   })
+}
+
+/** Whether what it was told of is more than one thread is given at once. */
+export class ManyFiles {
+  #bytes = 0
+  #chunks = 0
+
+  add({ version }: ListedEntry): boolean {
+    if (version.kind === 'file') {
+      this.#bytes += version.size
+      this.#chunks += version.chunks.length
+    }
+    return this.#bytes >= LARGE_BYTES || this.#chunks >= 2 * BATCH_CHUNKS
+  }
+}
+
+/** Plain bytes. */
+export function bytesOf(refs: readonly ChunkRef[]): number {
+  return refs.reduce((sum, { length }) => sum + length, 0)
+}
+
+/** What is brought at once of content that a thread cannot read itself. */
+export function portionsOf(refs: readonly ChunkRef[]): ChunkRef[][] {
+  const portions: ChunkRef[][] = []
+  let bytes = BATCH_BYTES
+  for (const ref of refs) {
+    if (bytes + ref.length > BATCH_BYTES) {
+      portions.push([])
+      bytes = 0
+    }
+    portions.at(-1)?.push(ref)
+    bytes += ref.length
+  }
+  return portions
 }
 
 export function batchesOf(tasks: readonly FileTask[]): FileTask[][] {

@@ -70,13 +70,18 @@ export interface Missing {
   readonly reason: string
 }
 
-/** The entries are depth first, names in byte order. @throws not-found */
-export async function planRestore(source: HistorySource, request: RestoreRequest): Promise<{ plan: RestorePlan; entries: ListedEntry[] }> {
+/** The entries are depth first, names in byte order; `onEntry` is told of each that was chosen, as it comes. @throws not-found */
+export async function planRestore(
+  source: HistorySource,
+  request: RestoreRequest,
+  onEntry: (entry: ListedEntry) => void = () => {},
+): Promise<{ plan: RestorePlan; entries: ListedEntry[] }> {
   const count = new PlanCount()
   const entries: ListedEntry[] = []
   for await (const entry of plannedEntries(source, request)) {
     count.add(entry.version)
     entries.push(withOwner(entry, request.owners))
+    onEntry(entry)
   }
   return { plan: planOf(request, count), entries }
 }

@@ -13,9 +13,9 @@ import type { Digest } from '../shared/digest.ts'
 import { asPacsimileError, PacsimileError } from '../shared/errors.ts'
 import type { ChunkRef } from '../shared/version.ts'
 import type { ChunkResult, HistorySource } from './history-source.ts'
-import type { PackAccess } from './pack-reader.ts'
+import { PackedContent } from './packed-content.ts'
 import { type FilesDone, type FilesPlace, FilesWriter, type FileTask } from './restore-files.ts'
-import type { WriterPlace, WriterTask, WriterWord } from './restore-worker.ts'
+import type { WriterTask, WriterWord } from './restore-worker.ts'
 
 /** Beyond this many the disk is what is waited for. */
 const THREADS_MAX = 4
@@ -29,52 +29,86 @@ export interface WritingParts {
 
 /** @throws space, io, and whatever the source throws */
 export async function writeFiles(batches: readonly (readonly FileTask[])[], parts: WritingParts): Promise<void> {
-  if (batches.length > 1) await writeInThreads(batches, parts)
-  else await writeHere(batches, parts)
+  await using threads = new WriterThreads()
+  await threads.write(batches, parts)
 }
 
-async function writeHere(batches: readonly (readonly FileTask[])[], { source, place, onWritten, onDone }: WritingParts): Promise<void> {
+export class WriterThreads implements AsyncDisposable {
+  readonly #threads: WriterThread[] = []
+
+  /** Begins those that will be needed, so that they are ready when it is known what is to be written. */
+  start(count = Number.POSITIVE_INFINITY): void {
+    const wanted = Math.min(THREADS_MAX, Math.max(2, availableParallelism()), count)
+    while (this.#threads.length < wanted) this.#threads.push(new WriterThread())
+  }
+
+  /** @throws space, io, and whatever the source throws; nothing more can be written then */
+  async write(batches: readonly (readonly FileTask[])[], parts: WritingParts): Promise<void> {
+    await using content = new PackedContent(parts.source)
+    if (batches.length <= 1) await writeHere(batches, parts, content)
+    else await this.#write(batches, parts, content)
+  }
+
+  async #write(batches: readonly (readonly FileTask[])[], parts: WritingParts, content: PackedContent): Promise<void> {
+    this.start(batches.length)
+    const { bytesPerSecond } = parts.place
+    const place = { ...parts.place, bytesPerSecond: bytesPerSecond && bytesPerSecond / this.#threads.length }
+    const waiting = batches.values()
+    const work = async (thread: WriterThread): Promise<void> => {
+      thread.begin({ ...parts, place }, content)
+      for (const files of waiting) parts.onDone(await thread.write(files), files.length)
+    }
+    try {
+      await Promise.all(this.#threads.map(work))
+    } catch (error) {
+      await this[Symbol.asyncDispose]()
+      throw error
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all(this.#threads.splice(0).map((thread) => thread.end()))
+  }
+}
+
+async function writeHere(
+  batches: readonly (readonly FileTask[])[],
+  { place, onWritten, onDone }: WritingParts,
+  content: PackedContent,
+): Promise<void> {
   using writer = new FilesWriter(place, onWritten)
-  for (const files of batches) onDone(await writer.write(files, (refs) => source.chunks(refs)[Symbol.asyncIterator]()), files.length)
-}
-
-async function writeInThreads(batches: readonly (readonly FileTask[])[], parts: WritingParts): Promise<void> {
-  const waiting = batches.values()
-  const count = Math.min(THREADS_MAX, Math.max(2, availableParallelism()), batches.length)
-  const { bytesPerSecond } = parts.place
-  const place = { ...parts.place, bytesPerSecond: bytesPerSecond && bytesPerSecond / count }
-  const packs = await parts.source.packs?.()
-  const threads = Array.from({ length: count }, () => new WriterThread({ ...parts, place }, packs))
-  const work = async (thread: WriterThread): Promise<void> => {
-    for (const files of waiting) parts.onDone(await thread.write(files), files.length)
-  }
-  try {
-    await Promise.all(threads.map(work))
-  } finally {
-    await Promise.all(threads.map((thread) => thread.end()))
-  }
+  for (const files of batches) onDone(await writer.write(files, (refs) => content.chunks(refs)), files.length)
 }
 
 class WriterThread {
-  readonly #parts: WritingParts
-  readonly #packs: PackAccess | undefined
   readonly #worker: Worker
   readonly #exited: Promise<unknown>
+  #parts: WritingParts | undefined
+  #content: PackedContent | undefined
+  #bringing: Promise<void> = Promise.resolve()
   #answer: PromiseWithResolvers<FilesDone> | undefined
+  #failure: PacsimileError | undefined
 
-  constructor(parts: WritingParts, packs: PackAccess | undefined) {
-    this.#parts = parts
-    this.#packs = packs
-    const opened = packs === undefined ? undefined : { directory: packs.directory, dataKey: packs.dataKey }
+  constructor() {
     const url = new URL(`./restore-worker${extname(import.meta.filename)}`, import.meta.url)
-    this.#worker = new Worker(url, { workerData: { place: parts.place, packs: opened } satisfies WriterPlace, execArgv: [] })
+    // What it opens by calls of its own is closed by it.
+    this.#worker = new Worker(url, { execArgv: [], trackUnmanagedFds: false })
     this.#exited = once(this.#worker, 'exit').catch(() => undefined)
     this.#worker.on('message', (word: WriterWord) => this.#take(word))
     this.#worker.on('error', (error) => this.#fail(error))
     this.#worker.on('exit', () => this.#fail(new PacsimileError('internal', 'A thread that writes files ended')))
   }
 
+  /** What is written from here on is of these. */
+  begin(parts: WritingParts, content: PackedContent): void {
+    this.#parts = parts
+    this.#content = content
+    this.#tell({ kind: 'begin', place: parts.place })
+  }
+
   write(files: readonly FileTask[]): Promise<FilesDone> {
+    // It may have ended before it was given anything.
+    if (this.#failure !== undefined) return Promise.reject(this.#failure)
     const answer = Promise.withResolvers<FilesDone>()
     this.#answer = answer
     this.#tell({ kind: 'write', files })
@@ -83,14 +117,18 @@ class WriterThread {
 
   #take(word: WriterWord): void {
     switch (word.kind) {
+      case 'open':
+        this.#open().catch((error: unknown) => this.#fail(error))
+        return
       case 'want':
-        this.#bring(word.refs).catch((error: unknown) => this.#fail(error))
+        // One after the other: results come in the order in which they were wanted.
+        this.#bringing = this.#bringing.then(() => this.#bring(word.refs)).catch((error: unknown) => this.#fail(error))
         return
       case 'look':
         this.#look(word.names).catch((error: unknown) => this.#fail(error))
         return
       case 'written':
-        this.#parts.onWritten(word.bytes)
+        this.#parts?.onWritten(word.bytes)
         return
       case 'done':
         this.#answer?.resolve(word.done)
@@ -100,12 +138,18 @@ class WriterThread {
     }
   }
 
+  async #open(): Promise<void> {
+    const packs = await this.#content?.packs()
+    this.#tell({ kind: 'packs', packs: packs && { directory: packs.directory, dataKey: packs.dataKey } })
+  }
+
   async #bring(refs: readonly ChunkRef[]): Promise<void> {
-    for await (const result of this.#parts.source.chunks(refs)) this.#tell({ kind: 'content', result }, memoryOf(result))
+    for await (const result of this.#content?.chunks(refs) ?? []) this.#tell({ kind: 'content', result }, memoryOf(result))
   }
 
   async #look(names: readonly Digest[]): Promise<void> {
-    this.#tell({ kind: 'places', places: (await this.#packs?.places(names)) ?? [] })
+    const packs = await this.#content?.packs()
+    this.#tell({ kind: 'places', places: (await packs?.places(names)) ?? [] })
   }
 
   #tell(task: WriterTask, given: readonly ArrayBuffer[] = []): void {
@@ -113,7 +157,8 @@ class WriterThread {
   }
 
   #fail(error: unknown): void {
-    this.#answer?.reject(asPacsimileError(error, 'Restoring'))
+    this.#failure ??= asPacsimileError(error, 'Restoring')
+    this.#answer?.reject(this.#failure)
   }
 
   /** Not by `terminate`: native code that is interrupted in a call ends the whole process. */

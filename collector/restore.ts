@@ -16,11 +16,11 @@ import { InPlaceRestore } from './in-place-restore.ts'
 import { Materializer, type Shortcoming } from './materialize.ts'
 import { ContentSample, type Estimate, estimateOf } from './restore-estimate.ts'
 import type { FilesDone, FileTask } from './restore-files.ts'
-import { batchesOf, type LinkedFile, linkedFiles, newestFirst } from './restore-order.ts'
+import { batchesOf, type LinkedFile, linkedFiles, ManyFiles, newestFirst } from './restore-order.ts'
 import { restoreOutlook } from './restore-outlook.ts'
 import { type Missing, placeOf, planRestore, type RestorePlan, type RestoreRequest, whyRefused } from './restore-plan.ts'
 import { completeTarget, prepareTarget, RESTORE_NOTE } from './restore-target.ts'
-import { writeFiles } from './restore-threads.ts'
+import { WriterThreads } from './restore-threads.ts'
 
 export interface RestoreReport extends RestorePlan {
   readonly agent: Label
@@ -66,10 +66,14 @@ export async function restore(
   }
   if (request.dryRun) return restoreOutlook(source, request)
   const started = performance.now()
-  const { plan, entries } = await planRestore(source, request)
+  await using threads = new WriterThreads()
+  const many = new ManyFiles()
+  const { plan, entries } = await planRestore(source, request, (entry) => {
+    if (many.add(entry)) threads.start()
+  })
   const about = { agent: request.agent, volume: request.volume, path: request.path, to: request.to, dryRun: request.dryRun, ...plan }
   const isResumed = prepareTarget(request)
-  const run = new Restoration(source, request, plan, isResumed, onProgress)
+  const run = new Restoration(source, request, { plan, isResumed, threads, onProgress })
   try {
     await run.write(entries)
     run.sync()
@@ -146,6 +150,13 @@ function secondsSince(started: number): number {
   return (performance.now() - started) / 1000
 }
 
+interface RestorationParts {
+  readonly plan: RestorePlan
+  readonly isResumed: boolean
+  readonly threads: WriterThreads
+  readonly onProgress: (progress: RestoreProgress) => void
+}
+
 class Restoration {
   readonly missing: Missing[] = []
   readonly shortcomings: Shortcoming[] = []
@@ -157,6 +168,7 @@ class Restoration {
   readonly #request: RestoreRequest
   readonly #plan: RestorePlan
   readonly #isResumed: boolean
+  readonly #threads: WriterThreads
   readonly #onProgress: (progress: RestoreProgress) => void
   readonly #target: Materializer
   /** What the target itself is, where it stands for a directory. */
@@ -164,17 +176,12 @@ class Restoration {
   #files = 0
   #bytes = 0
 
-  constructor(
-    source: HistorySource,
-    request: RestoreRequest,
-    plan: RestorePlan,
-    isResumed: boolean,
-    onProgress: (progress: RestoreProgress) => void,
-  ) {
+  constructor(source: HistorySource, request: RestoreRequest, { plan, isResumed, threads, onProgress }: RestorationParts) {
     this.#source = source
     this.#request = request
     this.#plan = plan
     this.#isResumed = isResumed
+    this.#threads = threads
     this.#onProgress = onProgress
     const noContent = (): never => {
       throw new PacsimileError('internal', 'Files are written by threads')
@@ -253,7 +260,7 @@ class Restoration {
     const tasks = groups.flatMap(({ names: [entry] }): FileTask[] =>
       entry?.version.kind === 'file' ? [{ path: entry.path, at: this.#placeOf(entry.path), version: entry.version }] : [],
     )
-    await writeFiles(batchesOf(tasks), {
+    await this.#threads.write(batchesOf(tasks), {
       source,
       place: {
         to: request.to,
@@ -279,7 +286,7 @@ class Restoration {
     }
     this.shortcomings.push(...done.shortcomings)
     for (const path of done.kept) this.kept.add(path)
-    this.fromReplica += done.near.length
+    this.fromReplica += done.near
     this.#files += count - done.failed.length
     this.#report()
   }

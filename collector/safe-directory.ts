@@ -9,6 +9,7 @@
 import { closeSync, constants, mkdirSync, openSync, readdirSync } from 'node:fs'
 import type { ByteString } from '../shared/bytes.ts'
 import { asPacsimileError, errnoOf, PacsimileError } from '../shared/errors.ts'
+import { type Libc, libc } from '../shared/libc.ts'
 import { nameOf, parentOf, pathBuffer, type RelativePath, ROOT, showPath } from '../shared/path.ts'
 
 /** Directories kept open between operations. */
@@ -62,6 +63,29 @@ export class SafeDirectory {
     return `/proc/self/fd/${this.descriptor(parent)}/${nameOf(path)}`
   }
 
+  /** Opens what has that name, which is not followed. @throws the system's error */
+  open(path: RelativePath, flags: number, mode = 0): number {
+    return calls().openAt(this.#above(path), nameOf(path), flags | constants.O_NOFOLLOW, mode)
+  }
+
+  /** rename(2) within the tree. @throws the system's error */
+  rename(from: RelativePath, to: RelativePath): void {
+    calls().renameAt(this.#above(from), nameOf(from), this.#above(to), nameOf(to))
+  }
+
+  /** The modification time of what has that name, to the nanosecond. @throws the system's error */
+  setModified(path: RelativePath, mtimeNs: bigint): void {
+    if (path === ROOT) calls().setModified(this.at(path), mtimeNs)
+    else calls().setModifiedAt(this.#above(path), nameOf(path), mtimeNs)
+  }
+
+  /** Of the root's own name there is nothing above. */
+  #above(path: RelativePath): number {
+    const parent = parentOf(path)
+    if (parent === undefined) throw new PacsimileError('format-invalid', 'The root of a volume can only be a directory')
+    return this.descriptor(parent)
+  }
+
   /** Makes a directory and those above it that are missing. */
   make(path: RelativePath, mode = 0o700): void {
     if (path === ROOT) return
@@ -94,6 +118,12 @@ export class SafeDirectory {
     for (const fd of this.#open.values()) closeSync(fd)
     this.#open.clear()
   }
+}
+
+function calls(): Libc {
+  if (libc === undefined)
+    throw new PacsimileError('unsupported', 'Files are written through descriptors of their directories, which needs Linux')
+  return libc
 }
 
 /** Names in a directory of the tree, in byte order. @throws the system's error */

@@ -120,7 +120,7 @@ export class Staging {
           this.damaged ||= isDamaged
         }
         this.shortcomings.push(...done.shortcomings.map((found) => this.#inVolume(found)))
-        this.fromReplica += done.near.length
+        this.fromReplica += done.near
         this.#files += count - done.failed.length
         onWritten(0, this.#files)
       },

@@ -19,6 +19,8 @@ const F_UNLCK = 2
 const SIGURG = 23
 const AF_UNIX = 1
 const POSIX_FADV_DONTNEED = 4
+const O_CLOEXEC = 0o2000000
+const UTIME_OMIT = 0x3fff_fffen
 const SOCK_DGRAM_CLOEXEC = 2 | 0o2000000
 const RENAME_NOREPLACE = 1
 const RENAME_EXCHANGE = 2
@@ -50,6 +52,12 @@ export interface Libc {
   removeXattr(path: ByteString, name: ByteString): void
   /** Sets the modification time to the nanosecond, of the link itself; the access time stays. */
   setModified(path: ByteString, mtimeNs: bigint): void
+  /** openat(2) of one name in a directory. What is opened is closed in programs that are started. */
+  openAt(directory: number, name: ByteString, flags: number, mode: number): number
+  /** renameat(2) of a name to another one, which may be in another directory. */
+  renameAt(fromDirectory: number, from: ByteString, toDirectory: number, to: ByteString): void
+  /** As `setModified`, of one name in a directory. */
+  setModifiedAt(directory: number, name: ByteString, mtimeNs: bigint): void
   makeNode(path: ByteString, mode: number, device: bigint): void
   /** Both names are there before and after, at every instant, of what the other was. False, and nothing done, where the filesystem cannot. */
   exchange(a: ByteString, b: ByteString): boolean
@@ -98,6 +106,8 @@ function open(): Libc | undefined {
   const lsetxattr = library.func('int lsetxattr(const void *path, const void *name, const void *value, size_t size, int flags)')
   const lremovexattr = library.func('int lremovexattr(const void *path, const void *name)')
   const utimensat = library.func('int utimensat(int dirfd, const void *path, const void *times, int flags)')
+  const openat = library.func('int openat(int directory, const void *name, int flags, unsigned int mode)')
+  const renameat = library.func('int renameat(int fromDirectory, const void *from, int toDirectory, const void *to)')
   const mknod = library.func('int mknod(const void *path, uint32_t mode, uint64_t device)')
   const renameat2 = renameFunction(library)
   const socket = library.func('int socket(int domain, int type, int protocol)')
@@ -107,6 +117,8 @@ function open(): Libc | undefined {
   const close = library.func('int close(int fd)')
   const list = Buffer.alloc(XATTR_SIZE_MAX)
   const value = Buffer.alloc(XATTR_SIZE_MAX)
+  const times = Buffer.alloc(32)
+  times.writeBigInt64LE(UTIME_OMIT, 8)
 
   /** Of the names in `list`, whose length the system gave; negative for an error. */
   function listed(call: string, length: number, path: ByteString | undefined, valueSize: (name: Buffer) => number) {
@@ -123,6 +135,18 @@ function open(): Libc | undefined {
       found.push({ name, value: value.toString('latin1', 0, size) })
     }
     return found.sort((a, b) => (a.name < b.name ? -1 : 1))
+  }
+
+  function setModified(directory: number, name: ByteString, mtimeNs: bigint): void {
+    let seconds = mtimeNs / 1_000_000_000n
+    let nanoseconds = mtimeNs % 1_000_000_000n
+    if (nanoseconds < 0n) {
+      seconds -= 1n
+      nanoseconds += 1_000_000_000n
+    }
+    times.writeBigInt64LE(seconds, 16)
+    times.writeBigInt64LE(nanoseconds, 24)
+    if (utimensat(directory, cString(name), times, AT_SYMLINK_NOFOLLOW) !== 0) fail('utimensat', name)
   }
 
   function rename(from: ByteString, to: ByteString, flags: number): boolean {
@@ -173,20 +197,14 @@ function open(): Libc | undefined {
     removeXattr(path, name) {
       if (lremovexattr(cString(path), cString(name)) !== 0) fail('lremovexattr', path)
     },
-    setModified(path, mtimeNs) {
-      const times = Buffer.alloc(32)
-      const UTIME_OMIT = 0x3fff_fffen
-      times.writeBigInt64LE(0n, 0)
-      times.writeBigInt64LE(UTIME_OMIT, 8)
-      let seconds = mtimeNs / 1_000_000_000n
-      let nanoseconds = mtimeNs % 1_000_000_000n
-      if (nanoseconds < 0n) {
-        seconds -= 1n
-        nanoseconds += 1_000_000_000n
-      }
-      times.writeBigInt64LE(seconds, 16)
-      times.writeBigInt64LE(nanoseconds, 24)
-      if (utimensat(AT_FDCWD, cString(path), times, AT_SYMLINK_NOFOLLOW) !== 0) fail('utimensat', path)
+    setModified: (path, mtimeNs) => setModified(AT_FDCWD, path, mtimeNs),
+    setModifiedAt: setModified,
+    openAt(directory, name, flags, mode) {
+      const fd = Number(openat(directory, cString(name), flags | O_CLOEXEC, mode))
+      return fd < 0 ? fail('openat', name) : fd
+    },
+    renameAt(fromDirectory, from, toDirectory, to) {
+      if (renameat(fromDirectory, cString(from), toDirectory, cString(to)) !== 0) fail('renameat', from)
     },
     makeNode(path, mode, device) {
       if (mknod(cString(path), mode, device) !== 0) fail('mknod', path)

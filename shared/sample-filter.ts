@@ -136,11 +136,11 @@ function from2Planes(planes: Uint8Array, stride: number): Uint16Array {
   const count = planes.length >> 1
   const words = new Uint16Array(count)
   if (stride === 1) {
-    const lower = planes.subarray(count)
-    let before = 0
-    for (let i = 0; i < count; i++) {
-      const coded = ((planes[i] as number) << 8) | (lower[i] as number)
-      before = (before + ((coded >>> 1) ^ -(coded & 1))) & 0xffff
+    let i = fourAtOnce(planes, words)
+    let before = i === 0 ? 0 : (words[i - 1] as number)
+    for (; i < count; i++) {
+      const coded = ((planes[i] as number) << 8) | (planes[count + i] as number)
+      before += (coded >>> 1) ^ -(coded & 1)
       words[i] = before
     }
     return words
@@ -150,6 +150,36 @@ function from2Planes(planes: Uint8Array, stride: number): Uint16Array {
     words[i] = ((coded >>> 1) ^ -(coded & 1)) + (i < stride ? 0 : (words[i - stride] as number))
   }
   return words
+}
+
+const LOW_BYTES = 0x00ff_00ff
+const LOW_BITS = 0x0001_0001
+const ALL_BUT_HIGH_BITS = 0x7fff_7fff
+
+/** Most samples of an archive pass here: two differences are undone in one word, and written as one. Says how many samples it did. */
+function fourAtOnce(planes: Uint8Array, words: Uint16Array): number {
+  const count = words.length
+  const end = count & ~3
+  const from = new DataView(planes.buffer, planes.byteOffset, planes.length)
+  const pairs = new Uint32Array(words.buffer, 0, end >> 1)
+  let before = 0
+  for (let i = 0; i < end; i += 4) {
+    const upper = from.getInt32(i, true)
+    const lower = from.getInt32(count + i, true)
+    // Samples 0 and 2, then 1 and 3.
+    let even = ((upper & LOW_BYTES) << 8) | (lower & LOW_BYTES)
+    let odd = (upper & ~LOW_BYTES) | ((lower >>> 8) & LOW_BYTES)
+    even = ((even >>> 1) & ALL_BUT_HIGH_BITS) ^ Math.imul(even & LOW_BITS, 0xffff)
+    odd = ((odd >>> 1) & ALL_BUT_HIGH_BITS) ^ Math.imul(odd & LOW_BITS, 0xffff)
+    // What overflows a sample is cut off where it is written.
+    const first = (before + even) | 0
+    const second = (first + odd) | 0
+    const third = (second + (even >>> 16)) | 0
+    before = (third + (odd >>> 16)) | 0
+    pairs[i >> 1] = (first & 0xffff) | (second << 16)
+    pairs[(i >> 1) + 1] = (third & 0xffff) | (before << 16)
+  }
+  return end
 }
 
 function to4Planes(words: Words, stride: number, planes: Uint8Array): void {

@@ -5,9 +5,10 @@
  * for, and its memory never exceeds that. It prevents a few bytes from a hostile peer from becoming gigabytes.
  */
 import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib'
-import { asBuffer, release } from './bytes.ts'
+import { asBuffer } from './bytes.ts'
 import { PacsimileError, reasonOf } from './errors.ts'
 import { filteredLength, filterSamples, type Samples, unfilterSamples } from './sample-filter.ts'
+import { zstd } from './zstd-calls.ts'
 
 export interface StoredForm {
   /** The samples in it are filtered. */
@@ -43,12 +44,9 @@ export function storedForm(plain: Uint8Array, samples: Samples | undefined): Sto
 /** @throws damage */
 export function plainOf({ filtered, compressed, bytes }: Stored, plainLength: number): Buffer {
   const length = filtered ? filteredLength(plainLength) : plainLength
-  const whole = compressed ? decompress(bytes, length) : asBuffer(bytes)
+  const whole = compressed ? decompress(bytes, length, filtered) : asBuffer(bytes)
   if (whole.length !== length) throw new PacsimileError('damage', `Stored content has ${whole.length} bytes instead of ${length}`)
-  if (!filtered) return whole
-  const plain = unfilterSamples(whole)
-  if (compressed) release(whole)
-  return plain
+  return filtered ? unfilterSamples(whole) : whole
 }
 
 function doesFilteringPay(plain: Uint8Array, samples: Samples): boolean {
@@ -71,7 +69,26 @@ function compress(bytes: Uint8Array): Buffer {
   return zstdCompressSync(bytes, { params: { [constants.ZSTD_c_compressionLevel]: 1 } })
 }
 
-function decompress(bytes: Uint8Array, length: number): Buffer {
+/** Filtered content is taken apart from there; larger pieces are seldom. */
+const KEPT_BYTES_MAX = 4 << 20
+let kept = Buffer.alloc(0)
+
+/** `length` bytes. They lie in memory that the next call takes where `isPassing`, else in their own. */
+function decompress(bytes: Uint8Array, length: number, isPassing: boolean): Buffer {
+  if (zstd === undefined) return decompressByStream(bytes, length)
+  const to = isPassing ? memoryOf(length) : Buffer.allocUnsafeSlow(length)
+  const found = zstd.decompress(bytes, to)
+  if (found === undefined) throw new PacsimileError('damage', 'Compressed content does not open, or holds more than it should')
+  return to.subarray(0, found)
+}
+
+function memoryOf(length: number): Buffer {
+  if (length > KEPT_BYTES_MAX) return Buffer.allocUnsafeSlow(length)
+  if (kept.length < length) kept = Buffer.allocUnsafeSlow(length)
+  return kept.subarray(0, length)
+}
+
+function decompressByStream(bytes: Uint8Array, length: number): Buffer {
   try {
     // In one piece: a byte more than it takes says that there is no more.
     return zstdDecompressSync(asBuffer(bytes), { maxOutputLength: Math.max(length, 1), chunkSize: Math.max(length + 1, PIECE_BYTES_MIN) })

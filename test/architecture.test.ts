@@ -35,6 +35,7 @@ const DOORS: Record<string, readonly string[]> = {
   'ignore': ['agent/watch/ignore.ts'],
   'koffi': [
     'shared/libc.ts',
+    'shared/zstd-calls.ts',
     'agent/system-calls.ts',
     'agent/descriptor-calls.ts',
     'agent/priority.ts',

@@ -1,4 +1,5 @@
 /** Restoring in threads: from the replica where it is right, again where it was interrupted, and only what was chosen. */
+import { randomBytes } from 'node:crypto'
 import { cpSync, readdirSync, readFileSync, renameSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
@@ -159,6 +160,42 @@ describe('a restore whose threads read the packs themselves', () => {
     expect(asked.missing).toEqual([])
     expect(history.asked).toBeGreaterThan(at.chunks / 2)
     expect(history.asked).toBeLessThan(at.chunks)
+    expect(walkTree(asked.to)).toEqual(truth)
+  })
+})
+
+describe('a large file', () => {
+  /** Alone, or with enough others that threads write; both larger than what a thread reads by itself. */
+  it.each([
+    ['alone', 0, 20],
+    ['among others', 2, 66],
+  ])('%s is read from the packs by several threads, and what they do not find is asked for', async (_, others, megabytes) => {
+    const store = await Store.open()
+    const writer = new JournalWriter()
+    writer.file('volume.dcm', randomBytes(megabytes << 20), {}, 1_000_003)
+    // They come after it, for a thread takes what comes before together with it.
+    for (let i = 0; i < others; i++) writer.file(`z-${i}.dcm`, randomBytes(100_000), {}, 500_000)
+    await store.send(writer)
+    const history = new WatchedHistory(store.catalog, store.repository)
+    const at: Archive = { store, writer, history, chunks: writer.chunks.size }
+    const truth = walkTree((await restoreTo(at, newTarget())).to)
+    const whole: PackAccess = {
+      directory: store.repositoryDirectory,
+      dataKey: store.dataKey,
+      places: (names) => Promise.resolve(history.places(names)),
+    }
+    history.opened = whole
+    history.asked = 0
+    const read = await restoreTo(at, newTarget())
+    expect(read.missing).toEqual([])
+    expect(history.asked).toBe(0)
+    expect(walkTree(read.to)).toEqual(truth)
+
+    history.opened = { ...whole, places: async (names) => (await whole.places(names)).map((place, i) => (i % 7 === 3 ? undefined : place)) }
+    const asked = await restoreTo(at, newTarget())
+    expect(asked.missing).toEqual([])
+    expect(history.asked).toBeGreaterThan(at.chunks / 10)
+    expect(history.asked).toBeLessThan(at.chunks / 5)
     expect(walkTree(asked.to)).toEqual(truth)
   })
 })

@@ -1,0 +1,40 @@
+/**
+ * zstd as Node.js itself holds it, called for a whole piece at once, through koffi. node:zlib makes a stream for each piece, which costs more than
+ * to decompress a small one, and writes into memory of its own.
+ *
+ * Invariant: nothing is written beyond the memory that was given. It prevents a few bytes from a hostile peer from becoming gigabytes.
+ * A Node.js that does not show its zstd to libraries has none: then `zstd` is undefined, and node:zlib does it.
+ */
+import koffi from 'koffi'
+
+export interface Zstd {
+  /** Writes what `compressed` holds to the beginning of `to` and says how long it is; undefined where it is no zstd, is cut off, or has no room. */
+  decompress(compressed: Uint8Array, to: Uint8Array): number | undefined
+}
+
+function open(): Zstd | undefined {
+  try {
+    const library = koffi.load(null)
+    const create = library.func('void *ZSTD_createDCtx()')
+    const free = library.func('size_t ZSTD_freeDCtx(void *context)')
+    const decompress = library.func('size_t ZSTD_decompressDCtx(void *context, void *to, size_t room, const void *from, size_t length)')
+    let context: unknown
+    return {
+      decompress(compressed, to) {
+        if (context === undefined) {
+          context = create()
+          // Of a thread too: what it has taken is not given back with its heap.
+          process.once('exit', () => free(context))
+        }
+        const length = Number(decompress(context, to, to.length, compressed, compressed.length))
+        // An error is a number beyond every length.
+        return length <= to.length ? length : undefined
+      },
+    }
+  } catch {
+    // Whoever asks has another way.
+    return undefined
+  }
+}
+
+export const zstd = open()
