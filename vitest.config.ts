@@ -6,15 +6,16 @@ import { BaseSequencer, type TestSpecification } from 'vitest/node'
 process.env['NODE_COMPILE_CACHE'] ??= join(import.meta.dirname, 'node_modules/.cache/node-compile')
 
 /**
- * Three projects, one after the other. Unit tests share the cores; system tests start real processes. Those of what is fast, waits for
- * nobody, or is hit by a fault at a step that is counted, run one file at a time with nothing beside them; the others wait for timers and disks for most of their time, two at once.
+ * Three projects, one after the other. Unit tests share the cores, three at once on two, for each waits half of its time. System tests
+ * start real processes. Those of what is fast, waits for nobody, or is hit by a fault at a step that is counted, run one file at a time
+ * with nothing beside them; the others wait for timers and disks for most of their time, two at once.
  */
 const PATIENT = `bucket copy-care scrub takeover sqlite prune copies in-place stand-in mount agent-heal full-state-disk workload
     absence agents away bit-rot catching-up crash damage decay decay-everywhere full-disk hostile looking remote restore-kill unprivileged`
   .split(/\s+/)
   .map((name) => `test/system/${name}.test.ts`)
 
-/** What takes longest begins first: so the two workers of a project end at about the same time. The first of these waits for half a minute. */
+/** What takes longest begins first: so the workers of a project end at about the same time. The first of these waits for half a minute. */
 const FIRST = ['test/agent/forecast.test.ts', ...PATIENT]
 
 class Sequencer extends BaseSequencer {
@@ -46,7 +47,7 @@ export default defineConfig({
           exclude: ['test/system/**'],
           testTimeout: 20_000,
           hookTimeout: 20_000,
-          maxWorkers: 2,
+          maxWorkers: 3,
           sequence: { groupOrder: 0 },
         },
       },
