@@ -15,7 +15,7 @@ import { freePort } from './free-port.ts'
 
 const PROGRAMS = ['/usr/bin/ceph-mon', '/usr/bin/ceph-osd', '/usr/bin/radosgw', '/usr/bin/ceph']
 const UP_SECONDS_MAX = 90
-const ATTEMPTS_MAX = 3
+const ATTEMPTS_MAX = 10
 const ACCESS_KEY = 'AKTEST'
 const SECRET_KEY = 'SKTESTSKTEST'
 
