@@ -42,7 +42,7 @@ export class CopiedSite {
 
   async startCollector(): Promise<void> {
     this.installation.startCollector()
-    await this.installation.until('status', '--data', this.installation.data)
+    await this.installation.up()
   }
 
   addCopy(name: string, ...place: string[]): void {
@@ -64,10 +64,8 @@ export class CopiedSite {
     const { installation } = this
     let last: CopyReport | undefined
     try {
-      await until(`the copy is ${state}`, SECONDS, () => {
-        const { status, stdout } = installation.try('status', '--data', installation.data, '--json')
-        if (status !== 0) return undefined
-        last = (JSON.parse(stdout) as CollectorStatus).copies[0]
+      await until(`the copy is ${state}`, SECONDS, async () => {
+        last = (await installation.statusIfUp())?.copies[0]
         return last?.state === state && (state !== 'current' || last.behindBytes === 0) ? true : undefined
       })
     } catch (error) {

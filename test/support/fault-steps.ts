@@ -12,6 +12,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { onTestFinished } from 'vitest'
+import { sideBySide } from './side-by-side.ts'
 
 /** Whether a test can inject faults here. */
 export const canInject = spawnSync('strace', ['-V']).status === 0 || process.env['CI'] !== undefined
@@ -21,8 +22,6 @@ const SEED = Number(process.env['PACSIMILE_SEED'] ?? Date.now() % 1_000_000)
 const IS_LONG = process.env['PACSIMILE_SOAK'] !== undefined
 /** What a test that sweeps is given. */
 export const SWEEP_MS_MAX = IS_LONG ? 3_600_000 : 240_000
-/** As many as there are cores on the smallest machine that runs the tests. */
-const RUNS_AT_ONCE = 2
 /** Longer than a copier waits for a lock that somebody has left. */
 const RUN_MS_MAX = 150_000
 /** In the order in which they are tried. */
@@ -87,30 +86,24 @@ export async function sweep<Prepared extends Work>({ prepare, judge, below = '',
   const faults = chosen.flatMap((step, i) => faultsOf(step, i + SEED).map((fault) => ({ step, fault })))
   let runs = 0
   const missed: string[] = []
-  const count = faults.length
-  await Promise.all(
-    Array.from({ length: RUNS_AT_ONCE }, async () => {
-      for (let next = faults.shift(); next !== undefined; next = faults.shift()) {
-        const { step, fault } = next
-        const found = await hit(prepare, step, fault)
-        if (found === undefined) {
-          missed.push(`${fault} at ${step.kind} (${step.number})`)
-          continue
-        }
-        const { prepared, ended } = found
-        runs += 1
-        try {
-          if (fault !== 'kill' && ended.status === undefined) throw new Error('it did not end')
-          await judge(prepared, ended, fault, step)
-        } catch (error) {
-          throw new Error(`${fault} at ${step.kind} (${step.number}), ${ended.status}: ${ended.stdout}\n${ended.stderr}`, { cause: error })
-        }
-        rmSync(prepared.directory, { recursive: true, force: true })
-      }
-    }),
-  )
-  if (missed.length > Math.max(2, MISSED_SHARE_MAX * count))
-    throw new Error(`${missed.length} of ${count} were not hit: ${missed.join(', ')}`)
+  await sideBySide(faults, async ({ step, fault }) => {
+    const found = await hit(prepare, step, fault)
+    if (found === undefined) {
+      missed.push(`${fault} at ${step.kind} (${step.number})`)
+      return
+    }
+    const { prepared, ended } = found
+    runs += 1
+    try {
+      if (fault !== 'kill' && ended.status === undefined) throw new Error('it did not end')
+      await judge(prepared, ended, fault, step)
+    } catch (error) {
+      throw new Error(`${fault} at ${step.kind} (${step.number}), ${ended.status}: ${ended.stdout}\n${ended.stderr}`, { cause: error })
+    }
+    rmSync(prepared.directory, { recursive: true, force: true })
+  })
+  if (missed.length > Math.max(2, MISSED_SHARE_MAX * faults.length))
+    throw new Error(`${missed.length} of ${faults.length} were not hit: ${missed.join(', ')}`)
   return runs
 }
 
@@ -205,7 +198,9 @@ async function traced(work: Work, calls: readonly string[], options: readonly st
   const scratch = mkdtempSync(join(tmpdir(), 'pacsimile-trace-'))
   const trace = join(scratch, 'trace')
   try {
-    const command = ['strace', '-f', '-qq', '-y', '-o', trace, '-e', `trace=${calls.join()}`, ...options, ...work.command]
+    // Calls that are not looked at are not stopped at; a signal would be lost with it.
+    const pace = options.some((option) => option.includes(':signal=')) ? [] : ['--seccomp-bpf']
+    const command = ['strace', '-f', ...pace, '-qq', '-y', '-o', trace, '-e', `trace=${calls.join()}`, ...options, ...work.command]
     const ended = await run({ ...work, command })
     return { ended, lines: readFileSync(trace, 'utf8').split('\n') }
   } finally {

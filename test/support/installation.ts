@@ -1,7 +1,8 @@
 /**
  * A collector and agents as real processes of the built executable, on loopback, in a scratch directory.
  *
- * Every process is stopped by its id when the test ends, however it ends.
+ * Every process is stopped by its id when the test ends, however it ends. What is asked again and again is asked as the commands ask it,
+ * over the programs' own sockets: a process for each look would take from them the time that they need to get there.
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
@@ -9,6 +10,9 @@ import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, 
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { onTestFinished } from 'vitest'
+import type { AgentStatus } from '../../agent/status.ts'
+import type { CollectorStatus } from '../../collector/status.ts'
+import { callLocal } from '../../shared/local-api.ts'
 import { freePort } from './free-port.ts'
 import { scratchDirectory } from './scratch.ts'
 
@@ -16,6 +20,9 @@ const EXECUTABLE = join(import.meta.dirname, '../../collector/cli/pacsimile')
 
 /** How long a process that is asked to end is given. */
 const STOP_MS_MAX = 30_000
+/** And one that was started, to answer as it should. */
+const ANSWER_MS_MAX = 60_000
+const PAUSE_MS = 20
 
 function childrenOf(pid: number): number[] {
   const tasks = `/proc/${pid}/task`
@@ -182,7 +189,7 @@ export class Installation {
 
   /** Waits until a command succeeds: for what has only just been started. */
   async until(...args: string[]): Promise<Outcome> {
-    const deadline = Date.now() + 60_000
+    const deadline = Date.now() + ANSWER_MS_MAX
     for (;;) {
       const outcome = this.try(...args)
       if (outcome.status === 0) return outcome
@@ -194,9 +201,40 @@ export class Installation {
     }
   }
 
-  /** Returns when every change made before the call is durable and in the replica. */
-  async wait(agent: string, seconds = 50): Promise<void> {
-    await this.until('wait', agent, '--data', this.data, '--timeout', `${seconds}s`)
+  /** Resolves when a collector that has only just been started answers. */
+  async up(data = this.data): Promise<void> {
+    await this.#answer(data, 'status', {})
+  }
+
+  /** What `pacsimile wait` does: resolves when every change made before the call is durable and in the replica. */
+  async wait(agent: string, seconds = 50, data = this.data): Promise<void> {
+    await this.#answer(data, 'wait', { agent, timeoutMs: seconds * 1000 })
+  }
+
+  async #answer(data: string, question: string, body: object): Promise<void> {
+    const deadline = Date.now() + ANSWER_MS_MAX
+    for (;;) {
+      try {
+        await callLocal(join(data, 'admin.sock'), question, body, { unreachable: 'collector-unreachable' })
+        return
+      } catch (error) {
+        if (Date.now() > deadline)
+          throw new Error(`${question} still fails: ${String(error)}\n${this.log('collector').slice(-2000)}`, { cause: error })
+      }
+      await setTimeout(PAUSE_MS)
+    }
+  }
+
+  /** The status of a collector, or undefined where it does not answer. */
+  async statusIfUp(data = this.data): Promise<CollectorStatus | undefined> {
+    const call = { unreachable: 'collector-unreachable' } as const
+    return (await callLocal(join(data, 'admin.sock'), 'status', {}, call).catch(() => undefined)) as CollectorStatus | undefined
+  }
+
+  /** The same of an agent. */
+  async agentStatusIfUp(agent: string): Promise<AgentStatus | undefined> {
+    const call = { unreachable: 'agent-unreachable' } as const
+    return (await callLocal(join(this.stateOf(agent), 'agent.sock'), 'status', {}, call).catch(() => undefined)) as AgentStatus | undefined
   }
 
   replicaOf(agent: string): string {

@@ -15,7 +15,7 @@ import { freePort } from './free-port.ts'
 
 const PROGRAMS = ['/usr/bin/ceph-mon', '/usr/bin/ceph-osd', '/usr/bin/radosgw', '/usr/bin/ceph']
 const UP_SECONDS_MAX = 90
-const ATTEMPTS_MAX = 3
+const ATTEMPTS_MAX = 10
 const ACCESS_KEY = 'AKTEST'
 const SECRET_KEY = 'SKTESTSKTEST'
 
@@ -143,10 +143,9 @@ export class ObjectStore {
 
   async stop(): Promise<void> {
     this.client.destroy()
-    for (const pid of this.#pids.reverse()) {
-      process.kill(pid, 'SIGKILL')
-      while (existsSync(`/proc/${pid}`)) await setTimeout(20)
-    }
+    for (const pid of this.#pids) process.kill(pid, 'SIGKILL')
+    // One that has ended has no program any more, also where nobody has asked for its status yet.
+    for (const pid of this.#pids) while (existsSync(`/proc/${pid}/exe`)) await setTimeout(20)
     rmSync(this.#directory, { recursive: true, force: true })
   }
 }
@@ -170,6 +169,8 @@ mon allow pool size one = true
 mon warn on pool no redundancy = false
 osd crush chooseleaf type = 0
 mon max pg per osd = 1000
+paxos propose interval = 0.05
+paxos min wait = 0.01
 run dir = ${directory}/run
 admin socket = ${directory}/run/$name.asok
 pid file = ${directory}/run/$name.pid

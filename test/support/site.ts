@@ -9,7 +9,8 @@ import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect } from 'vitest'
 import { callLocal } from '../../shared/local-api.ts'
-import { Installation } from './installation.ts'
+import { Installation, type Outcome } from './installation.ts'
+import { launch } from './launcher.ts'
 import { scratchDirectory } from './scratch.ts'
 import { type WalkedEntry, walkTree } from './tree-walk.ts'
 import { differences } from './truth.ts'
@@ -110,7 +111,7 @@ export class Site {
     const site = new Site(installation, options)
     if (options.hasBreaker !== true) installation.withoutBreaker()
     installation.startCollector()
-    await installation.until('status', '--data', installation.data)
+    await installation.up()
     prepare?.(installation)
     installation.enroll(AGENT, options.source)
     return site
@@ -140,7 +141,7 @@ export class Site {
     try {
       await this.installation.wait(AGENT, seconds)
     } catch (error) {
-      const said = JSON.stringify(this.statusIfRunning)
+      const said = JSON.stringify(await this.statusIfRunning())
       throw new Error(`it was not durable and in the replica; agent: ${said}\n${this.#logEnd}`, {
         cause: error,
       })
@@ -157,9 +158,8 @@ export class Site {
   }
 
   /** The status, or undefined where the agent does not answer. */
-  get statusIfRunning(): Status | undefined {
-    const { status, stdout } = this.installation.try('agent', 'status', '--state', this.state, '--json')
-    return status === 0 ? (JSON.parse(stdout) as Status) : undefined
+  statusIfRunning(): Promise<Status | undefined> {
+    return this.installation.agentStatusIfUp(AGENT)
   }
 
   /** A scan now; resolves when it has compared everything. */
@@ -188,15 +188,24 @@ export class Site {
   }
 
   /** The directory into which it was restored, all but the paths of which `missing` says that they cannot be. */
-  restore(at: string, { path = '', options = [], missing = [] }: RestoreOptions = {}): string {
+  restore(at: string, how: RestoreOptions = {}): string {
     const to = join(scratchDirectory(), 'restored')
-    const target = path === '' ? VOLUME : `${VOLUME}/${path}`
-    const asked = ['restore', target, '--at', at, '--to', to, '--data', this.installation.data, '--json', ...options]
-    const { status, stdout, stderr } = this.installation.try(...asked)
-    if (status !== 0 && status !== EXIT_INCOMPLETE) throw new Error(`${asked.join(' ')} exited with ${status}: ${stderr}`)
-    const report = JSON.parse(stdout) as { missing: { path: string }[] }
-    expect(report.missing.map((entry) => entry.path).sort(), 'missing').toEqual([...missing].sort())
+    const asked = this.#restoring(at, to, how)
+    expectRestored(asked, this.installation.try(...asked), how)
     return to
+  }
+
+  /** The same without stopping this process. */
+  async restoreBeside(at: string, how: RestoreOptions = {}): Promise<string> {
+    const to = join(scratchDirectory(), 'restored')
+    const asked = this.#restoring(at, to, how)
+    expectRestored(asked, await launch(...asked), how)
+    return to
+  }
+
+  #restoring(at: string, to: string, { path = '', options = [] }: RestoreOptions): string[] {
+    const target = path === '' ? VOLUME : `${VOLUME}/${path}`
+    return ['restore', target, '--at', at, '--to', to, '--data', this.installation.data, '--json', ...options]
   }
 
   /** Source, replica and a restore of now are the same, every path with all its metadata. @returns what they hold */
@@ -233,6 +242,12 @@ export class Site {
       unannounced: 0,
     })
   }
+}
+
+function expectRestored(asked: readonly string[], { status, stdout, stderr }: Outcome, { missing = [] }: RestoreOptions): void {
+  if (status !== 0 && status !== EXIT_INCOMPLETE) throw new Error(`${asked.join(' ')} exited with ${status}: ${stderr}`)
+  const report = JSON.parse(stdout) as { missing: { path: string }[] }
+  expect(report.missing.map((entry) => entry.path).sort(), 'missing').toEqual([...missing].sort())
 }
 
 function onlyVolume(answer: unknown): Scanned {

@@ -43,9 +43,9 @@ export class Random {
   }
 
   bytes(length: number): Buffer {
-    const bytes = Buffer.allocUnsafe(length)
-    for (let i = 0; i < length; i++) bytes[i] = this.below(256)
-    return bytes
+    const words = new Uint32Array(Math.ceil(length / 4))
+    for (let i = 0; i < words.length; i++) words[i] = this.below(2 ** 32)
+    return Buffer.from(words.buffer, 0, length)
   }
 }
 

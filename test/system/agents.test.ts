@@ -12,7 +12,7 @@ describe('several agents at once', () => {
     const installation = await Installation.make()
     installation.withoutBreaker()
     installation.startCollector()
-    await installation.until('status', '--data', installation.data)
+    await installation.up()
     const sources = new Map(AGENTS.map((agent) => [agent, join(installation.directory, `source-${agent}`)]))
     for (const [agent, source] of sources) installation.enroll(agent, source)
     // Two of them see the same changes.

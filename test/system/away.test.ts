@@ -26,7 +26,7 @@ describe('while the collector is away', () => {
     const installation = await Installation.make()
     const source = join(installation.directory, 'source')
     installation.startCollector()
-    await installation.until('status', '--data', installation.data)
+    await installation.up()
     installation.enroll('pacs1', source)
     mkdirSync(join(source, 'deep/er'), { recursive: true })
     installation.startAgent('pacs1')

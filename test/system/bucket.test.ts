@@ -2,8 +2,8 @@ import { cpSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import type { CopyReport } from '../../collector/copier.ts'
 import { S3Copy } from '../../collector/repository/copy-s3.ts'
-import type { CollectorStatus } from '../../collector/status.ts'
 import { CuttingProxy } from '../support/cutting-proxy.ts'
 import { fetchCopy } from '../support/fetched-copy.ts'
 import { freePort } from '../support/free-port.ts'
@@ -47,17 +47,16 @@ describe.skipIf(!hasObjectStore)(`a copy in a bucket (PACSIMILE_SEED=${SEED})`, 
 
   async function startCollector(): Promise<void> {
     installation.startCollector()
-    await installation.until('status', '--data', installation.data)
+    await installation.up()
   }
 
-  function copyStatus(): CollectorStatus['copies'][number] | undefined {
-    const { status, stdout } = installation.try('status', '--data', installation.data, '--json')
-    return status === 0 ? (JSON.parse(stdout) as CollectorStatus).copies[0] : undefined
+  async function copyStatus(data = installation.data): Promise<CopyReport | undefined> {
+    return (await installation.statusIfUp(data))?.copies[0]
   }
 
   async function untilCurrent(): Promise<void> {
-    await until('the copy is current', SECONDS, () => {
-      const found = copyStatus()
+    await until('the copy is current', SECONDS, async () => {
+      const found = await copyStatus()
       return found?.state === 'current' && found.behindBytes === 0 ? true : undefined
     })
   }
@@ -91,7 +90,7 @@ describe.skipIf(!hasObjectStore)(`a copy in a bucket (PACSIMILE_SEED=${SEED})`, 
       proxy.cutAfter(100_000 + random.below(6_000_000))
       for (let i = 0; i < 6; i++) writeFileSync(join(source, `${cut}-${i}.dcm`), random.bytes(FILE_BYTES))
       await until(`cut ${cut}`, SECONDS, () => (proxy.cuts > cut ? true : undefined))
-      await until('it is failing', SECONDS, () => (copyStatus()?.state === 'failing' ? true : undefined))
+      await until('it is failing', SECONDS, async () => ((await copyStatus())?.state === 'failing' ? true : undefined))
       // The archive goes on.
       await installation.wait('pacs1')
       expect(check(await fetched()), `after cut ${cut}`).toMatchObject({ whole: true, damage: [], affected: [] })
@@ -114,14 +113,12 @@ describe.skipIf(!hasObjectStore)(`a copy in a bucket (PACSIMILE_SEED=${SEED})`, 
     writeFileSync(config, readFileSync(config, 'utf8').replace(`:${installation.port}`, `:${await freePort()}`))
     await startCollector()
     installation.startCollector(clone, 'clone')
-    await installation.until('status', '--data', clone)
-    const stateOf = (data: string): string | undefined => {
-      const { status, stdout } = installation.try('status', '--data', data, '--json')
-      return status === 0 ? (JSON.parse(stdout) as CollectorStatus).copies[0]?.state : undefined
-    }
+    await installation.up(clone)
+    const statesOf = async (...data: string[]): Promise<(string | undefined)[]> =>
+      (await Promise.all(data.map(copyStatus))).map((status) => status?.state)
     const both = [installation.data, clone]
-    await until('one is shut out', SECONDS, () => (both.some((data) => stateOf(data) === 'forked') ? true : undefined))
-    expect(both.map(stateOf).filter((state) => state === 'forked')).toHaveLength(1)
+    await until('one is shut out', SECONDS, async () => ((await statesOf(...both)).includes('forked') ? true : undefined))
+    expect((await statesOf(...both)).filter((state) => state === 'forked')).toHaveLength(1)
     // A person decides, and ends the one that should not be.
     await installation.kill('clone', 'SIGTERM')
     await installation.kill('collector', 'SIGTERM')
@@ -133,7 +130,7 @@ describe.skipIf(!hasObjectStore)(`a copy in a bucket (PACSIMILE_SEED=${SEED})`, 
     await expectRestored()
     // The other does not find what it left, and is shut out for good.
     installation.startCollector(clone, 'clone')
-    await until('the clone is shut out', SECONDS, () => (stateOf(clone) === 'forked' ? true : undefined))
+    await until('the clone is shut out', SECONDS, async () => ((await statesOf(clone)).includes('forked') ? true : undefined))
   })
 
   it('is whole whenever the collector is killed while it copies', async () => {

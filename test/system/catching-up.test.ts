@@ -77,7 +77,7 @@ describe('a catalog that is lost', () => {
     }
     const acked = (of: Status | undefined): number => of?.agents.find(({ name }) => name === 'pacs1')?.acked ?? 0
     installation.startCollector()
-    await installation.until('status', '--data', data)
+    await installation.up(data)
     installation.enroll('pacs1', source)
     installation.startAgent('pacs1')
     writeFileSync(join(source, 'before'), 'written before')

@@ -57,8 +57,8 @@ const found = ({ findings }: CopyVerifyReport): string[] => [...new Set(findings
 
 function scrubOften(): void {
   const config = join(installation.data, 'collector.toml')
-  // A round takes some seconds.
-  writeFileSync(config, readFileSync(config, 'utf8').replace('scrubDays = 30', 'scrubDays = 0.0001'))
+  // A round takes two or three seconds.
+  writeFileSync(config, readFileSync(config, 'utf8').replace('scrubDays = 30', 'scrubDays = 0.00003'))
 }
 
 describe('a copy in a directory', () => {
@@ -113,8 +113,8 @@ describe('a copy in a directory', () => {
     await installation.kill('collector', 'SIGTERM')
     scrubOften()
     await site.startCollector()
-    await until('it is repaired', SECONDS, () => (site.status.copies[0]?.repaired === 1 ? true : undefined))
-    await until('a round is whole', SECONDS, () => site.status.copies[0]?.verifiedSinceMs)
+    await until('it is repaired', SECONDS, async () => ((await installation.statusIfUp())?.copies[0]?.repaired === 1 ? true : undefined))
+    await until('a round is whole', SECONDS, async () => (await installation.statusIfUp())?.copies[0]?.verifiedSinceMs)
     expect(site.status.copies[0]).toMatchObject({ damaged: 0 })
     expect(verify()).toMatchObject({ status: 0, report: { findings: [] } })
     site.expectRestored(copy)
@@ -129,7 +129,7 @@ describe('a copy in a directory', () => {
     expect(installation.try('check', '--repository', site.repository).status).toBe(3)
     scrubOften()
     await site.startCollector()
-    await until('it is repaired', SECONDS, () => ((site.status.scrub?.repaired ?? 0) > 0 ? true : undefined))
+    await until('it is repaired', SECONDS, async () => (((await installation.statusIfUp())?.scrub?.repaired ?? 0) > 0 ? true : undefined))
     const [line = ''] = readFileSync(join(site.repository, 'heals.jsonl'), 'utf8').trim().split('\n').reverse()
     expect(JSON.parse(line) as HealedFile).toMatchObject({ source: 'copy vault', file: PACK })
     expect(site.status).toMatchObject({ damage: 0 })

@@ -17,7 +17,7 @@ describe(`kill -9 at random moments (PACSIMILE_SEED=${SEED})`, () => {
     installation.withoutBreaker()
     const source = join(installation.directory, 'source')
     installation.startCollector()
-    await installation.until('status', '--data', installation.data)
+    await installation.up()
     installation.enroll('pacs1', source)
     installation.startAgent('pacs1')
     await installation.wait('pacs1')

@@ -12,7 +12,7 @@ describe('one damaged byte of the repository', () => {
     const installation = await Installation.make()
     const source = join(installation.directory, 'source')
     installation.startCollector()
-    await installation.until('status', '--data', installation.data)
+    await installation.up()
     installation.enroll('pacs1', source)
     mkdirSync(join(source, 'd'))
     for (let i = 0; i < FILES; i++) writeFileSync(join(source, 'd', `${i}.dcm`), Buffer.alloc(50_000, `content of ${i} `))
@@ -55,7 +55,7 @@ describe('one damaged byte of the repository', () => {
         // Where the replica has the file still, it is brought back from there.
         rmSync(join(installation.replicaOf('pacs1'), hit?.path ?? ''))
         installation.startCollector()
-        await installation.until('status', '--data', installation.data)
+        await installation.up()
       }
       const to = join(installation.directory, name)
       const restored = installation.try('restore', 'pacs1:images', '--at', new Date(before).toISOString(), '--to', to, ...from)

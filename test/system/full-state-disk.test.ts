@@ -24,7 +24,7 @@ interface Site {
 async function siteOf(): Promise<Site> {
   const installation = await Installation.make()
   installation.startCollector()
-  await installation.until('status', '--data', installation.data)
+  await installation.up()
   const disk = new SmallDisk(DISK_BYTES, installation.stateOf('pacs1'))
   const source = join(installation.directory, 'source')
   installation.enroll('pacs1', source)
@@ -123,7 +123,7 @@ describe.skipIf(spawnSync('strace', ['--version']).status !== 0)(
     it('begins again from what is durable, without a new start of its process, and says meanwhile that it protects nothing', async () => {
       const installation = await Installation.make()
       installation.startCollector()
-      await installation.until('status', '--data', installation.data)
+      await installation.up()
       const source = join(installation.directory, 'source')
       installation.enroll('pacs1', source)
       const stateDir = installation.stateOf('pacs1')

@@ -109,7 +109,7 @@ describe('a hostile peer', () => {
   it('loses its session and changes nothing, whatever it sends', async () => {
     const installation = await Installation.make()
     installation.startCollector()
-    await installation.until('status', '--data', installation.data)
+    await installation.up()
     const source = join(installation.directory, 'source')
     installation.enroll('honest', source)
     installation.enroll('evil', join(installation.directory, 'evil'))

@@ -8,6 +8,7 @@ import { makeFilesystem } from '../support/filesystem.ts'
 import { canMount } from '../support/image-filesystem.ts'
 import { hasOrthanc, Orthanc } from '../support/orthanc.ts'
 import { readIndex, storageFaults } from '../support/orthanc-index.ts'
+import { sideBySide } from '../support/side-by-side.ts'
 import { type LogLine, Site } from '../support/site.ts'
 import { Random } from '../support/workload.ts'
 
@@ -104,7 +105,7 @@ function sameMaps(a: ReadonlyMap<string, string>, b: ReadonlyMap<string, string>
 }
 
 /** Where in the history a file that the index names is not there: before it was recorded, or after it was removed. */
-function unordered(site: Site): { faults: string[]; indexes: number; removals: number } {
+async function unordered(site: Site): Promise<{ faults: string[]; indexes: number; removals: number }> {
   const there = new Set<string>()
   let named = new Set<string>()
   const found = { faults: [] as string[], indexes: 0, removals: 0 }
@@ -112,18 +113,25 @@ function unordered(site: Site): { faults: string[]; indexes: number; removals: n
   const lines = site.log({ path: STORAGE }).map((line) => ({ ...line, name: (line.path ?? '').slice(below.length) }))
   const isIndex = ({ name, time }: LogLine & { name: string }, at: string): boolean =>
     (name === 'index' || name === 'index-wal') && time === at
-  for (const [i, line] of lines.entries()) {
-    const { op, name, time, seq } = line
+  const isLastOfIndex = (line: LogLine & { name: string }, next: (LogLine & { name: string }) | undefined): boolean =>
+    isIndex(line, line.time) && (next === undefined || !isIndex(next, line.time))
+  const indexes = new Map<number, ReturnType<typeof readIndex>>()
+  await sideBySide(
+    lines.filter((line, i) => isLastOfIndex(line, lines[i + 1])),
+    async ({ seq }) => {
+      indexes.set(seq, readIndex(await site.restoreBeside(`seq:${seq}`, { path: STORAGE, options: ['--include', 'index*'] })))
+    },
+  )
+  for (const { op, name, time, seq, version } of lines) {
     if (op === 'remove') {
       for (const path of there) if (path === name || path.startsWith(`${name}/`)) there.delete(path)
       for (const path of named)
         if (path === name || path.startsWith(`${name}/`)) found.faults.push(`${time}: ${path} is removed, and the index names it`)
       found.removals += 1
-    } else if (line.version?.kind === 'file') there.add(name)
-    const next = lines[i + 1]
-    if (!isIndex(line, time) || (next !== undefined && isIndex(next, time))) continue
-    const copy = site.restore(`seq:${seq}`, { path: STORAGE, options: ['--include', 'index*'] })
-    const { faults, files } = readIndex(copy)
+    } else if (version?.kind === 'file') there.add(name)
+    const index = indexes.get(seq)
+    if (index === undefined) continue
+    const { faults, files } = index
     named = new Set(files.map(({ path }) => path))
     found.indexes += 1
     found.faults.push(...faults.map((fault) => `${time}: ${fault}`))
@@ -155,8 +163,8 @@ describe.skipIf(!canMount || !hasOrthanc)(`an Orthanc that is protected while it
 
     // At any time while it stores.
     const busy = Array.from({ length: MOMENTS }, () => firstMs + random.below(lastMs - firstMs))
-    for (const ms of [...busy, rest.ms]) {
-      const copy = join(site.restore(new Date(ms).toISOString()), STORAGE)
+    await sideBySide([...busy, rest.ms], async (ms) => {
+      const copy = join(await site.restoreBeside(new Date(ms).toISOString()), STORAGE)
       expect(storageFaults(copy), `index and files at ${ms}`).toEqual([])
       const restored = await Orthanc.start(copy)
       const served = await restored.served()
@@ -166,7 +174,7 @@ describe.skipIf(!canMount || !hasOrthanc)(`an Orthanc that is protected while it
         expect(await restored.lastChange(), 'its last change then').toBe(rest.lastChange)
       }
       expect(await restored.stop(), `errors of the Orthanc of ${ms}`).toEqual([])
-    }
+    })
     // It shows that a copy of another moment would be told, and one in which a single instance is too many, or another.
     for (const ms of [firstMs - 1, lastMs + LAG_MS_MAX]) expect(faultsOf(rest.served, states, ms)).toHaveLength(1)
     const [more, other] = [new Map(rest.served), new Map(rest.served)]
@@ -175,7 +183,7 @@ describe.skipIf(!canMount || !hasOrthanc)(`an Orthanc that is protected while it
     for (const served of [more, other]) expect(faultsOf(served, states, rest.ms)).toHaveLength(1)
 
     // At each record, not at some: every index that was recorded against what was there from it to the next one.
-    const { faults, indexes, removals } = unordered(site)
+    const { faults, indexes, removals } = await unordered(site)
     expect(faults).toEqual([])
     expect(indexes).toBeGreaterThan(3)
     expect(removals).toBeGreaterThan(3)

@@ -36,7 +36,7 @@ describe('prune of a running collector', () => {
     writeFileSync(config, `${readFileSync(config, 'utf8')}\n[retention]\nall = "0h"\nquarantine = "0h"\n`)
     const source = join(installation.directory, 'source')
     installation.startCollector()
-    await installation.until('status', '--data', data)
+    await installation.up(data)
     installation.enroll('pacs1', source)
     installation.startAgent('pacs1')
     const random = new Random(3)

@@ -67,16 +67,15 @@ function expectWhole(name: string): void {
 /** Runs the collector until it has gone through a round. */
 async function scrubbedByCollector(): Promise<void> {
   const config = join(installation.data, 'collector.toml')
-  // A round takes some seconds.
-  writeFileSync(config, readFileSync(config, 'utf8').replace('scrubDays = 30', 'scrubDays = 0.0001'))
+  // A round takes two or three seconds.
+  writeFileSync(config, readFileSync(config, 'utf8').replace('scrubDays = 30', 'scrubDays = 0.00003'))
   await startCollector()
-  const status = (): CollectorStatus => installation.json('status', '--data', installation.data) as CollectorStatus
-  await until('a round of scrubbing', SCRUB_SECONDS_MAX, () => status().scrub?.allVerifiedSinceMs)
+  await until('a round of scrubbing', SCRUB_SECONDS_MAX, async () => (await installation.statusIfUp())?.scrub?.allVerifiedSinceMs)
 }
 
 async function startCollector(): Promise<void> {
   installation.startCollector()
-  await installation.until('status', '--data', installation.data)
+  await installation.up()
 }
 
 describe('a full pack that is damaged in many places', () => {

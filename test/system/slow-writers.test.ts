@@ -5,7 +5,9 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { digestHex, digestOf } from '../../shared/digest.ts'
 import { makeFilesystem } from '../support/filesystem.ts'
 import { canMount } from '../support/image-filesystem.ts'
+import { launch } from '../support/launcher.ts'
 import { scratchDirectory } from '../support/scratch.ts'
+import { sideBySide } from '../support/side-by-side.ts'
 import { type LogLine, Site } from '../support/site.ts'
 import type { FileState, SlowStyle } from '../support/slow-writer.ts'
 import { runScript, storm } from '../support/storm.ts'
@@ -81,10 +83,8 @@ describe.skipIf(!canMount)(`slow writers amid a storm (PACSIMILE_SEED=${SEED})`,
     expect(versions.length, told.join('\n')).toBeGreaterThan(VERSIONS_MIN * states.size)
 
     const random = new Random(SEED)
-    for (let i = 0; i < MOMENTS; i++) {
-      const ms = startedMs + random.below(endedMs - startedMs)
-      expectMoment(site, versions, ms, states)
-    }
+    const moments = Array.from({ length: MOMENTS }, () => startedMs + random.below(endedMs - startedMs))
+    await sideBySide(moments, (ms) => expectMoment(site, versions, ms, states))
     await site.expectEqual()
   })
 
@@ -96,11 +96,10 @@ describe.skipIf(!canMount)(`slow writers amid a storm (PACSIMILE_SEED=${SEED})`,
 })
 
 /** What is restored of a moment is what the log says of it, and a state that the file had by then. */
-function expectMoment(site: Site, versions: readonly LogLine[], ms: number, states: States): void {
-  const { installation } = site
+async function expectMoment({ installation: { data } }: Site, versions: readonly LogLine[], ms: number, states: States): Promise<void> {
   const moment = new Date(ms).toISOString()
   const to = join(scratchDirectory(), 'restored')
-  const { status, stderr } = installation.try('restore', 'pacs1:images/slow', '--at', moment, '--to', to, '--data', installation.data)
+  const { status, stderr } = await launch('restore', 'pacs1:images/slow', '--at', moment, '--to', to, '--data', data)
   const latest = new Map<string, LogLine>()
   for (const line of versions) if (Date.parse(line.time) <= ms) latest.set(line.path ?? '', line)
   const torn = [...latest.values()].filter(({ version }) => version?.consistency === 'torn')

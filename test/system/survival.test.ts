@@ -1,22 +1,11 @@
-import {
-  closeSync,
-  cpSync,
-  fsyncSync,
-  mkdirSync,
-  openSync,
-  readdirSync,
-  renameSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-  writeSync,
-} from 'node:fs'
+import { closeSync, cpSync, fsyncSync, mkdirSync, openSync, renameSync, rmSync, symlinkSync, writeFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
 import { makeFilesystem } from '../support/filesystem.ts'
-import { canMount, command, type ImageFilesystem } from '../support/image-filesystem.ts'
-import { type LogLine, Site, type Status } from '../support/site.ts'
+import { canMount, command } from '../support/image-filesystem.ts'
+import { Site } from '../support/site.ts'
+import { someFiles } from '../support/some-files.ts'
 import { storm } from '../support/storm.ts'
 import { walkTree } from '../support/tree-walk.ts'
 import { differences } from '../support/truth.ts'
@@ -33,22 +22,11 @@ const OVERFLOW_OPERATIONS = 30_000
 const OVERFLOW_PATIENCE_SECONDS = 150
 /** To capture what one storm did. */
 const BACKLOG_SECONDS = 10
-const ALARM_SECONDS = 15
 const LIMIT = { timeout: (180 + (KILLS + RESTARTS) * 10) * 1000 }
 const BALLAST_PIECE = 1 << 20
 const BALLAST_PIECES_MAX = 400
 
-const child = (site: Site): Promise<number> => until('the agent answers', 30, () => site.statusIfRunning?.pid)
-const isGap = ({ op }: LogLine): boolean => op === 'gap'
-/** A sweep says that whatever was not found is gone. */
-const isRemoval = ({ op }: LogLine): boolean => op === 'remove' || op === 'sweep'
-
-function someFiles(directory: string): void {
-  for (let i = 0; i < 50; i++) {
-    mkdirSync(join(directory, `d${i % 5}`), { recursive: true })
-    writeFileSync(join(directory, `d${i % 5}`, `f${i}`), `content ${i} `.repeat(i * 50))
-  }
-}
+const child = (site: Site): Promise<number> => until('the agent answers', 30, async () => (await site.statusIfRunning())?.pid)
 
 describe.skipIf(!canMount)(`an agent (PACSIMILE_SEED=${SEED})`, () => {
   it(
@@ -66,7 +44,10 @@ describe.skipIf(!canMount)(`an agent (PACSIMILE_SEED=${SEED})`, () => {
         await setTimeout(random.below(400))
         process.kill(pid, 'SIGKILL')
         await blowing
-        await until('another child', 30, () => (site.statusIfRunning?.pid === pid ? undefined : site.statusIfRunning?.pid))
+        await until('another child', 30, async () => {
+          const now = (await site.statusIfRunning())?.pid
+          return now === pid ? undefined : now
+        })
         expect(site.status.supervisor).toBe(supervisor)
       }
       // Hardly anything was captured between two kills: all that every storm did waits now.
@@ -138,7 +119,7 @@ describe.skipIf(!canMount)(`an agent (PACSIMILE_SEED=${SEED})`, () => {
     const ballast = join(small.at, 'ballast')
     fill(ballast)
     await storm(source, { operations: GUST_OPERATIONS, seed: SEED })
-    await until('the full disk is an alarm', 60, () => (site.statusIfRunning?.alarms.length ?? 0) > 0 || undefined)
+    await until('the full disk is an alarm', 60, async () => ((await site.statusIfRunning())?.alarms.length ?? 0) > 0 || undefined)
     expect(site.installation.isRunning('pacs1')).toBe(true)
 
     rmSync(ballast)
@@ -171,91 +152,6 @@ describe.skipIf(!canMount)(`an agent (PACSIMILE_SEED=${SEED})`, () => {
     const restored = site.restore(`seq:${before.last?.epoch}:${before.last?.seq}`)
     expect(differences(before.copy, walkTree(restored)).slice(0, 20)).toEqual([])
     expect(site.installation.json('check', '--data', site.installation.data)).toMatchObject({ whole: true, damage: [], affected: [] })
-  })
-})
-
-interface Absence {
-  readonly name: string
-  readonly leave: (site: Site, filesystem: ImageFilesystem, aside: string) => Promise<void>
-  readonly comeBack: (site: Site, filesystem: ImageFilesystem, aside: string) => void
-}
-
-/** Moves everything in a directory to another one of the same filesystem. */
-function moveContent(from: string, to: string): void {
-  mkdirSync(to, { recursive: true })
-  for (const name of readdirSync(from)) renameSync(join(from, name), join(to, name))
-}
-
-const ABSENCES: readonly Absence[] = [
-  {
-    name: 'whose filesystem is unmounted while it is watched',
-    leave: async (_site, filesystem) => filesystem.unmount(),
-    comeBack: (_site, filesystem) => filesystem.mount(),
-  },
-  {
-    name: 'that is another, empty directory when the agent starts',
-    leave: async (site, _filesystem, aside) => {
-      await site.stop()
-      renameSync(site.source, aside)
-      mkdirSync(site.source)
-      site.start()
-    },
-    comeBack: (site, _filesystem, aside) => {
-      rmSync(site.source, { recursive: true })
-      renameSync(aside, site.source)
-    },
-  },
-  {
-    name: 'that is empty when the agent starts',
-    leave: async (site, _filesystem, aside) => {
-      await site.stop()
-      moveContent(site.source, aside)
-      site.start()
-    },
-    comeBack: (site, _filesystem, aside) => moveContent(aside, site.source),
-  },
-]
-
-describe.skipIf(!canMount)('S09 a volume', () => {
-  it.each(ABSENCES)(
-    '$name is paused with an alarm, nothing of it is called removed, and it goes on when it is back',
-    LIMIT,
-    async ({ leave, comeBack }) => {
-      const filesystem = makeFilesystem('ext4', 1 << 30)
-      const isMountPoint = leave === ABSENCES[0]?.leave
-      const source = isMountPoint ? filesystem.at : join(filesystem.at, 'volume')
-      mkdirSync(source, { recursive: true })
-      someFiles(source)
-      const site = await Site.watching({ source })
-      const { installation } = site
-      const before = site.log().at(-1)
-
-      await leave(site, filesystem, join(filesystem.at, 'aside'))
-      const isAlarmed = (status: Status | undefined): boolean => status?.volumes[0]?.state === 'paused' && status.alarms.length > 0
-      await until('paused, with an alarm', ALARM_SECONDS, () => (isAlarmed(site.statusIfRunning) ? true : undefined))
-      expect(site.log({ since: before }).filter(isRemoval)).toEqual([])
-      expect(walkTree(installation.replicaOf('pacs1')).size).toBeGreaterThan(50)
-
-      comeBack(site, filesystem, join(filesystem.at, 'aside'))
-      await until('watching again', 60, () => (site.statusIfRunning?.volumes[0]?.state === 'watching' ? true : undefined))
-      writeFileSync(join(source, 'd0', 'new'), 'written when it was back')
-      await site.expectEqual()
-      const since = site.log({ since: before })
-      expect(since.filter(({ op }) => op === 'remove')).toEqual([])
-      expect(since.filter(isGap).length).toBeGreaterThan(0)
-      expect(site.status.alarms).toEqual([])
-      await installation.stopAll()
-    },
-  )
-
-  it('would be seen to have removals where files are really deleted', async () => {
-    const { at } = makeFilesystem('ext4', 1 << 30)
-    someFiles(at)
-    const site = await Site.watching({ source: at })
-    const before = site.log().at(-1)
-    rmSync(join(at, 'd0'), { recursive: true })
-    await site.wait()
-    expect(site.log({ since: before }).filter(({ op }) => op === 'remove').length).toBeGreaterThan(0)
   })
 })
 

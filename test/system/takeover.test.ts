@@ -4,7 +4,7 @@ import { cpSync, existsSync, readFileSync, renameSync, rmSync, writeFileSync } f
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import type { CollectorStatus } from '../../collector/status.ts'
+import type { CopyReport } from '../../collector/copier.ts'
 import { Installation } from '../support/installation.ts'
 import { LAUNCHER } from '../support/launcher.ts'
 import { hasObjectStore, ObjectStore } from '../support/object-store.ts'
@@ -44,11 +44,11 @@ describe.each(Object.keys(PLACES) as (keyof typeof PLACES)[])('from a copy in %s
     store = undefined
   }, UP_MS_MAX)
 
-  const statusOf = (data: string): CollectorStatus => installation.json('status', '--data', data) as CollectorStatus
+  const copyOf = async (data: string): Promise<CopyReport | undefined> => (await installation.statusIfUp(data))?.copies[0]
 
   async function untilCurrent(data: string): Promise<void> {
-    await until('the copy is current', SECONDS, () => {
-      const [copy] = statusOf(data).copies
+    await until('the copy is current', SECONDS, async () => {
+      const copy = await copyOf(data)
       return copy?.state === 'current' && copy.behindBytes === 0 ? true : undefined
     })
   }
@@ -61,7 +61,7 @@ describe.each(Object.keys(PLACES) as (keyof typeof PLACES)[])('from a copy in %s
     key = join(scratchDirectory(), 'repository.key')
     cpSync(join(installation.data, 'keys/repository.key'), key)
     installation.startCollector()
-    await installation.until('status', '--data', installation.data)
+    await installation.up()
     installation.run('copy', 'add', 'vault', ...place, '--data', installation.data)
     installation.enroll('pacs1', source)
     const random = new Random(9)
@@ -101,9 +101,9 @@ describe.each(Object.keys(PLACES) as (keyof typeof PLACES)[])('from a copy in %s
     expect(made.stderr).toBe('')
     expect(JSON.parse(made.stdout)).toMatchObject({ hasIdentity: true, damage: [] })
     installation.startCollector(data, 'second')
-    await installation.until('status', '--data', data)
+    await installation.up(data)
     writeFileSync(join(source, 'later.dcm'), new Random(4).bytes(FILE_BYTES))
-    await installation.until('wait', 'pacs1', '--data', data, '--timeout', '50s')
+    await installation.wait('pacs1', 50, data)
     expectRestored(data)
     expect(differences(walkTree(source), walkTree(join(data, 'replica/pacs1/images')))).toEqual([])
     expect(epochsOf(data)).toBe(1)
@@ -117,6 +117,7 @@ describe.each(Object.keys(PLACES) as (keyof typeof PLACES)[])('from a copy in %s
   it.skipIf(!isPossible)('the old collector is shut out, whatever it has on its way, and its history stays out of the copy', async () => {
     await protectedArchive()
     const data = join(installation.directory, 'second')
+    const isShutOut = async (): Promise<true | undefined> => ((await copyOf(installation.data))?.state === 'forked' ? true : undefined)
     // Under way while the copy changes hands.
     const random = new Random(5)
     const writing = (async () => {
@@ -130,20 +131,17 @@ describe.each(Object.keys(PLACES) as (keyof typeof PLACES)[])('from a copy in %s
     const [status] = (await once(child, 'exit')) as [number]
     expect(status).toBe(0)
     await writing
-    await until('the old one is shut out', SECONDS, () => (statusOf(installation.data).copies[0]?.state === 'forked' ? true : undefined))
+    await until('the old one is shut out', SECONDS, isShutOut)
     await installation.kill('collector')
     installation.startCollector(data, 'second')
-    await installation.until('status', '--data', data)
-    await installation.until('wait', 'pacs1', '--data', data, '--timeout', '50s')
+    await installation.up(data)
+    await installation.wait('pacs1', 50, data)
     expectRestored(data)
     await untilCurrent(data)
     // Started again, the old one leaves it alone.
     await installation.kill('second', 'SIGTERM')
     installation.startCollector()
-    await until('the old one is shut out still', SECONDS, () => {
-      const { status: code, stdout } = installation.try('status', '--data', installation.data, '--json')
-      return code === 0 && (JSON.parse(stdout) as CollectorStatus).copies[0]?.state === 'forked' ? true : undefined
-    })
+    await until('the old one is shut out still', SECONDS, isShutOut)
     await installation.kill('collector', 'SIGTERM')
     // Once more from the copy: it holds what the second one wrote, and nothing else.
     const third = join(installation.directory, 'third')

@@ -54,7 +54,7 @@ function consistencies(installation: Installation): string[] {
 async function installationFor(state: string, source: string): Promise<Installation> {
   const installation = await Installation.make()
   installation.startCollector()
-  await installation.until('status', '--data', installation.data)
+  await installation.up()
   mkdirSync(join(installation.directory, state))
   chownSync(join(installation.directory, state), AGENT_USER, AGENT_USER)
   installation.enroll('pacs1', join(installation.directory, source))

@@ -28,7 +28,7 @@ describe(`a random workload (PACSIMILE_SEED=${SEED})`, () => {
     const source = join(installation.directory, 'source')
     installation.withoutBreaker()
     installation.startCollector()
-    await installation.until('status', '--data', installation.data)
+    await installation.up()
     installation.enroll('pacs1', source)
     const random = new Random(SEED)
     const workload = new Workload(source, SEED)
