@@ -75,9 +75,10 @@ let kept = Buffer.alloc(0)
 
 /** `length` bytes. They lie in memory that the next call takes where `isPassing`, else in their own. */
 function decompress(bytes: Uint8Array, length: number, isPassing: boolean): Buffer {
-  if (zstd === undefined) return decompressByStream(bytes, length)
+  const calls = zstd()
+  if (calls === undefined) return decompressByStream(bytes, length)
   const to = isPassing ? memoryOf(length) : Buffer.allocUnsafeSlow(length)
-  const found = zstd.decompress(bytes, to)
+  const found = calls.decompress(bytes, to)
   if (found === undefined) throw new PacsimileError('damage', 'Compressed content does not open, or holds more than it should')
   return to.subarray(0, found)
 }

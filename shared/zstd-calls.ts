@@ -3,9 +3,10 @@
  * to decompress a small one, and writes into memory of its own.
  *
  * Invariant: nothing is written beyond the memory that was given. It prevents a few bytes from a hostile peer from becoming gigabytes.
- * A Node.js that does not show its zstd to libraries has none: then `zstd` is undefined, and node:zlib does it.
+ * A Node.js that does not show its zstd to libraries has none: then `zstd` gives undefined, and node:zlib does it.
  */
-import koffi from 'koffi'
+import { createRequire } from 'node:module'
+import type Koffi from 'koffi'
 
 export interface Zstd {
   /** Writes what `compressed` holds to the beginning of `to` and says how long it is; undefined where it is no zstd, is cut off, or has no room. */
@@ -14,6 +15,7 @@ export interface Zstd {
 
 function open(): Zstd | undefined {
   try {
+    const koffi = createRequire(import.meta.url)('koffi') as typeof Koffi
     const library = koffi.load(null)
     const create = library.func('void *ZSTD_createDCtx()')
     const free = library.func('size_t ZSTD_freeDCtx(void *context)')
@@ -37,4 +39,10 @@ function open(): Zstd | undefined {
   }
 }
 
-export const zstd = open()
+let opened: { readonly zstd: Zstd | undefined } | undefined
+
+/** Opened when it is first asked for: many programs read nothing that is compressed, and a library more takes a while. */
+export function zstd(): Zstd | undefined {
+  opened ??= { zstd: open() }
+  return opened.zstd
+}

@@ -201,7 +201,8 @@ async function traced(work: Work, calls: readonly string[], options: readonly st
     // Calls that are not looked at are not stopped at; a signal would be lost with it.
     const pace = options.some((option) => option.includes(':signal=')) ? [] : ['--seccomp-bpf']
     const command = ['strace', '-f', ...pace, '-qq', '-y', '-o', trace, '-e', `trace=${calls.join()}`, ...options, ...work.command]
-    const ended = await run({ ...work, command })
+    // A runtime that keeps what it has compiled writes files of its own, more of them the first time: calls would be counted that are not there again.
+    const ended = await run({ command, environment: { ...work.environment, NODE_DISABLE_COMPILE_CACHE: '1' } })
     return { ended, lines: readFileSync(trace, 'utf8').split('\n') }
   } finally {
     rmSync(scratch, { recursive: true })
