@@ -1,4 +1,4 @@
-import { chmodSync, closeSync, openSync, readFileSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs'
+import { chmodSync, closeSync, existsSync, openSync, readFileSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { DeleteObjectCommand, GetObjectCommand, PutObjectCommand } from '@aws-sdk/client-s3'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
@@ -34,8 +34,13 @@ async function archive(place: readonly string[]): Promise<void> {
   site.addCopy('vault', ...place)
   await site.protect(FILES, FILE_BYTES)
   await installation.kill('pacs1', 'SIGTERM')
-  await until('the pack is sealed', SECONDS, () => ((statSync(join(site.repository, PACK)).mode & 0o222) === 0 ? true : undefined))
+  await untilSealed(join(site.repository, PACK))
   await site.untilState('current')
+}
+
+async function untilSealed(pack: string): Promise<void> {
+  const isSealed = (): boolean => existsSync(pack) && (statSync(pack).mode & 0o222) === 0
+  await until(`${pack} is sealed`, SECONDS, () => (isSealed() ? true : undefined))
 }
 
 function damage(file: string, offset: number, length = 64): void {
@@ -67,6 +72,8 @@ describe('a copy in a directory', () => {
   beforeEach(async () => {
     copy = join(scratchDirectory(), 'copy')
     await archive([`fs:${copy}`])
+    // What a seal adds is copied a moment later than all that it holds.
+    await untilSealed(join(copy, PACK))
   })
 
   it('is verified; what is damaged or missing is named, and mended from the repository', async () => {
