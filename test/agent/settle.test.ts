@@ -270,23 +270,6 @@ describe('settle', () => {
     })
   })
 
-  it('waits for quiet where an event says that the file was not closed, and looks at once when it is', () => {
-    const settle = new Settle(noScan)
-    settle.changed(place('a'), 0, { isOpen: true })
-    expect(settle.take(249, 1, 'all')).toEqual([])
-    settle.changed(place('a'), 200, { isOpen: true })
-    expect(settle.take(449, 1, 'all')).toEqual([])
-    settle.changed(place('a'), 440)
-    expect(settle.take(440, 1, 'all')).toHaveLength(1)
-  })
-
-  it('captures a file that is written without a pause within a second', () => {
-    const settle = new Settle(noScan)
-    for (let atMs = 0; atMs <= 950; atMs += 50) settle.changed(place('a'), atMs, { isOpen: true })
-    expect(settle.take(999, 1, 'all')).toEqual([])
-    expect(settle.take(1000, 1, 'all')).toHaveLength(1)
-  })
-
   it('looks no second time where the watcher loses nothing', () => {
     const settle = new Settle(noScan)
     settle.changed(place('a'), 0, { isSure: true })
@@ -327,28 +310,6 @@ describe('settle', () => {
     expect(settle.take(100_000, 1, 'all')).toEqual([])
     settle.release(100_000)
     expect(settle.take(100_005, 1, 'all')).toHaveLength(1)
-  })
-
-  it('takes files that are being written before what came to be due earlier', () => {
-    const settle = new Settle(noScan)
-    settle.changed(place('open'), 0, { isOpen: true })
-    settle.changed(place('closed'), 1)
-    expect(settle.take(250, 1, 'all')).toMatchObject([{ path: 'open' }])
-    settle.finished(place('open'), { kind: 'busy', isWritten: true }, 250)
-    settle.changed(place('another'), 251)
-    expect(settle.take(255, 1, 'all')).toMatchObject([{ path: 'open' }])
-  })
-
-  it('takes a file that came and is written still before all that came before it', () => {
-    const settle = new Settle(noScan)
-    settle.changed(place('earlier'), 0)
-    settle.changed(place('new'), 1)
-    settle.changed(place('new'), 250, { isOpen: true })
-    expect(settle.take(250, 1, 'written')).toEqual([])
-    settle.changed(place('new'), 251, { isOpen: true })
-    expect(settle.nextMs('pressing')).toBe(501)
-    expect(settle.take(501, 2, 'written')).toMatchObject([{ path: 'new' }])
-    expect(settle.take(501, 2, 'all')).toMatchObject([{ path: 'earlier' }])
   })
 
   it('does not let rest what others wait for', () => {
