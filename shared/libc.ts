@@ -63,6 +63,8 @@ export interface Libc {
   exchange(a: ByteString, b: ByteString): boolean
   /** rename(2) that fails with EEXIST where `to` is there. False, and nothing done, where the filesystem cannot. */
   renameToNew(from: ByteString, to: ByteString): boolean
+  /** Ends the process with all of its threads, whatever they wait for (_exit(2)). */
+  exitAtOnce(status: number): void
   /** One datagram to the socket that systemd names in NOTIFY_SOCKET (sd_notify(3)). */
   notify(socket: string, message: string): void
 }
@@ -115,6 +117,7 @@ function open(): Libc | undefined {
     'intptr_t sendto(int fd, const void *bytes, size_t length, int flags, const void *address, uint32_t addressLength)',
   )
   const close = library.func('int close(int fd)')
+  const exit = library.func('void _exit(int status)')
   const list = Buffer.alloc(XATTR_SIZE_MAX)
   const value = Buffer.alloc(XATTR_SIZE_MAX)
   const times = Buffer.alloc(32)
@@ -211,6 +214,9 @@ function open(): Libc | undefined {
     },
     exchange: (a, b) => rename(a, b, RENAME_EXCHANGE),
     renameToNew: (from, to) => rename(from, to, RENAME_NOREPLACE),
+    exitAtOnce(status) {
+      exit(status)
+    },
     notify(address, message) {
       const fd = socket(AF_UNIX, SOCK_DGRAM_CLOEXEC, 0)
       if (fd < 0) fail('socket')
