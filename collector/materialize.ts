@@ -73,6 +73,7 @@ export class Materializer {
   readonly #readChunk: ReadChunk
   readonly #options: MaterializeOptions
   readonly #mayChown = process.getuid?.() === 0
+  #names = new TemporaryNames()
 
   constructor(root: string, readChunk: ReadChunk, options: MaterializeOptions) {
     this.#directory = new SafeDirectory(root)
@@ -125,16 +126,18 @@ export class Materializer {
     if (existing !== 'directory') mkdirSync(pathBuffer(this.#directory.at(path)), 0o700)
   }
 
-  /** Makes `path` this file, of content from elsewhere. @throws damage where it is not what the version names; nothing was changed then */
-  async putFile(path: RelativePath, version: FileVersion, give: GiveContent): Promise<void> {
+  /**
+   * Makes `path` this file, of content from elsewhere: at once where `give` gives it at once, for with many small files a promise for each is
+   * felt. @throws damage where it is not what the version names; nothing was changed then
+   */
+  putFile(path: RelativePath, version: FileVersion, give: GiveContent): void | Promise<void> {
     this.#prepare(path)
-    await this.#putFile(path, version, give)
+    return this.#putFile(path, version, give)
   }
 
   #prepare(path: RelativePath): void {
     this.#directory.trim()
-    const parent = parentOf(path)
-    if (parent !== undefined) this.#directory.make(parent)
+    this.#directory.makeAbove(path)
   }
 
   async #giveChunks({ chunks }: FileVersion, take: TakePiece): Promise<void> {
@@ -144,30 +147,64 @@ export class Materializer {
     }
   }
 
-  async #putFile(path: RelativePath, version: FileVersion, give: GiveContent): Promise<void> {
+  #putFile(path: RelativePath, version: FileVersion, give: GiveContent): void | Promise<void> {
     const content = new ContentCheck(version)
-    const temporary = temporaryBeside(path)
-    const fd = this.#directory.open(temporary, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600)
+    const draft = this.#openDraft(path)
     try {
-      try {
-        const writer = new HoleWriter(fd, holesOf(version))
-        const given = give((piece, known) => {
-          content.add(piece, known)
-          writer.write(piece)
-        })
-        if (given !== undefined) await given
+      const writer = new HoleWriter(draft.fd, holesOf(version))
+      const finish = (): void => {
         content.end()
         writer.end()
-        this.#setMetadata(path, fd, temporary, version)
-      } finally {
-        closeSync(fd)
+        this.#finishDraft(draft, path, version)
       }
-      this.#directory.setModified(temporary, version.mtimeNs)
-      this.#moveInto(temporary, path)
+      const given = give((piece, known) => {
+        content.add(piece, known)
+        writer.write(piece)
+      })
+      if (given === undefined) finish()
+      else return this.#whenGiven(given, draft, finish)
     } catch (error) {
-      this.#unlinkIfPresent(temporary)
+      this.#dropDraft(draft)
       throw error
     }
+  }
+
+  async #whenGiven(given: Promise<void>, draft: Draft, finish: () => void): Promise<void> {
+    try {
+      await given
+      finish()
+    } catch (error) {
+      this.#dropDraft(draft)
+      throw error
+    }
+  }
+
+  #openDraft(path: RelativePath): Draft {
+    try {
+      return this.#createDraft(path)
+    } catch (error) {
+      if (errnoOf(error) !== 'EEXIST') throw error
+      // Somebody saw how the names go on; of these he has seen none.
+      this.#names = new TemporaryNames()
+      return this.#createDraft(path)
+    }
+  }
+
+  #createDraft(path: RelativePath): Draft {
+    const at = this.#names.beside(path)
+    return { at, fd: this.#directory.open(at, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600), isOpen: true }
+  }
+
+  #finishDraft(draft: Draft, path: RelativePath, version: FileVersion): void {
+    this.#setMetadata(path, draft.fd, draft.at, version)
+    closeDraft(draft)
+    this.#directory.setModified(draft.at, version.mtimeNs)
+    this.#moveInto(draft.at, path)
+  }
+
+  #dropDraft(draft: Draft): void {
+    if (draft.isOpen) closeDraft(draft)
+    this.#unlinkIfPresent(draft.at)
   }
 
   /** Owner first, for chown clears the setuid bits and capabilities; the mode last, for it may forbid the rest. */
@@ -224,9 +261,8 @@ export class Materializer {
   /** Makes `path` another name of `existing`, which was put before. */
   link(existing: RelativePath, path: RelativePath): void {
     this.#directory.trim()
-    const parent = parentOf(path)
-    if (parent !== undefined) this.#directory.make(parent)
-    const temporary = temporaryBeside(path)
+    this.#directory.makeAbove(path)
+    const temporary = this.#names.beside(path)
     linkSync(this.#nameOf(existing), this.#nameOf(temporary))
     try {
       // rename(2) does nothing when both names are of one file; then the temporary name would stay.
@@ -260,7 +296,7 @@ export class Materializer {
   }
 
   #putSymlink(path: RelativePath, version: SymlinkVersion): void {
-    const temporary = temporaryBeside(path)
+    const temporary = this.#names.beside(path)
     symlinkSync(pathBuffer(version.target), this.#nameOf(temporary))
     this.#finishByName(path, temporary, version)
   }
@@ -271,7 +307,7 @@ export class Materializer {
       this.removeAll(path)
       return
     }
-    const temporary = temporaryBeside(path)
+    const temporary = this.#names.beside(path)
     try {
       makeSpecialNode(this.#directory.at(temporary), kind, 'device' in version ? version.device : 0n)
     } catch (error) {
@@ -389,8 +425,26 @@ export class Materializer {
   }
 }
 
-function temporaryBeside(path: RelativePath): RelativePath {
-  const parent = parentOf(path)
-  if (parent === undefined) throw new PacsimileError('format-invalid', 'The root of a volume can only be a directory')
-  return childOf(parent, `${TEMPORARY_PREFIX}${randomBytes(8).toString('hex')}`)
+/** A file that is being written, before it has its name. */
+interface Draft {
+  readonly at: RelativePath
+  readonly fd: number
+  isOpen: boolean
+}
+
+function closeDraft(draft: Draft): void {
+  // Also where closing fails the descriptor is gone (close(2)).
+  draft.isOpen = false
+  closeSync(draft.fd)
+}
+
+/** Names that nobody else has: one beginning that cannot be guessed, and a number. */
+class TemporaryNames {
+  readonly #prefix = `${TEMPORARY_PREFIX}${randomBytes(8).toString('hex')}`
+  #last = 0
+
+  beside(path: RelativePath): RelativePath {
+    if (path === ROOT) throw new PacsimileError('format-invalid', 'The root of a volume can only be a directory')
+    return (path.slice(0, path.lastIndexOf('/') + 1) + this.#prefix + (this.#last++).toString(36)) as RelativePath
+  }
 }

@@ -18,9 +18,13 @@ export class Pace {
     this.#bytesPerMs = bytesPerSecond === undefined ? Number.POSITIVE_INFINITY : bytesPerSecond / 1000
   }
 
+  get isLimited(): boolean {
+    return this.#bytesPerMs !== Number.POSITIVE_INFINITY
+  }
+
   /** Does it when its turn has come; at once, and without a promise of its own, where it has. */
   take<Result>(bytes: number, act: () => Result | Promise<Result>): Result | Promise<Result> {
-    if (this.#bytesPerMs === Number.POSITIVE_INFINITY) return act()
+    if (!this.isLimited) return act()
     const nowMs = performance.now()
     this.#paidAtMs = Math.max(this.#paidAtMs, nowMs - SAVED_MS) + bytes / this.#bytesPerMs
     const waitMs = this.#paidAtMs - nowMs

@@ -94,8 +94,12 @@ export class FilesWriter implements Disposable {
     let near = 0
     const far: FileTask[] = []
     for (const task of tasks) {
-      if (this.#place.isResumed && this.#keep(task)) kept.push(task.path)
-      else if (await this.#putNear(task)) near += 1
+      if (this.#place.isResumed && this.#keep(task)) {
+        kept.push(task.path)
+        continue
+      }
+      const putting = this.#putNear(task)
+      if (putting instanceof Promise ? await putting : putting) near += 1
       else far.push(task)
     }
     const contents = fetch(far.flatMap(({ version }) => version.chunks))
@@ -129,33 +133,55 @@ export class FilesWriter implements Disposable {
   }
 
   /** False where the replica does not have it. */
-  async #putNear({ path, at, version }: FileTask): Promise<boolean> {
+  #putNear(task: FileTask): boolean | Promise<boolean> {
     if (this.#replica === undefined) return false
     this.#replica.trim()
-    const found = openPlain(this.#replica, path)
-    if (found === undefined) return false
-    const { file, size, mtimeNs } = found
+    const file = this.#openNear(this.#replica, task)
+    if (file === undefined) return false
     const shortcomings = this.#shortcomings.length
-    try {
-      if (size !== BigInt(version.size) || mtimeNs !== version.mtimeNs) return false
-      await this.#target.putFile(at, version, (take) => this.#giveNear(file, version.size, take))
-      this.#onWritten(version.size)
-      return true
-    } catch (error) {
+    const end = (failure?: { readonly error: unknown }): boolean => {
+      closeSync(file)
+      if (failure === undefined) {
+        this.#onWritten(task.version.size)
+        return true
+      }
       // Not as recorded any more, or not to be read: the packs know.
-      if (isFatal(error)) throw this.#fatal(path, error)
+      if (isFatal(failure.error)) throw this.#fatal(task.path, failure.error)
       this.#shortcomings.length = shortcomings
       return false
-    } finally {
-      closeSync(file)
     }
+    let putting: void | Promise<void>
+    try {
+      putting = this.#target.putFile(task.at, task.version, (take) => this.#giveNear(file, task.version.size, take))
+    } catch (error) {
+      return end({ error })
+    }
+    return putting === undefined
+      ? end()
+      : putting.then(
+          () => end(),
+          (error: unknown) => end({ error }),
+        )
   }
 
-  async #giveNear(file: number, size: number, take: TakePiece): Promise<void> {
-    for (let offset = 0; offset < size; ) {
-      const piece = this.#pace.take(Math.min(PIECE_BYTES, size - offset), () => this.#read(file, offset, size, take))
-      offset += piece instanceof Promise ? await piece : piece
-    }
+  /** The descriptor of what the replica has there, where that may be the version: of what is read at once, its digest says so soon enough. */
+  #openNear(replica: SafeDirectory, { path, version }: FileTask): number | undefined {
+    if (version.size > 0 && version.size <= PIECE_BYTES) return openNamed(replica, path)
+    const found = openPlain(replica, path)
+    if (found === undefined) return undefined
+    if (found.size === BigInt(version.size) && found.mtimeNs === version.mtimeNs) return found.file
+    closeSync(found.file)
+    return undefined
+  }
+
+  #giveNear(file: number, size: number, take: TakePiece): void | Promise<void> {
+    if (this.#pace.isLimited) return this.#givePaced(file, size, take)
+    for (let offset = 0; offset < size; ) offset += this.#read(file, offset, size, take)
+  }
+
+  async #givePaced(file: number, size: number, take: TakePiece): Promise<void> {
+    for (let offset = 0; offset < size; )
+      offset += await this.#pace.take(Math.min(PIECE_BYTES, size - offset), () => this.#read(file, offset, size, take))
   }
 
   /** The next piece of a file; says how long it was. @throws Differs where the file ends before */
@@ -245,16 +271,26 @@ export function replicaAt(directory: string | undefined): SafeDirectory | undefi
 
 /** A regular file of the tree, opened, and what it is, or undefined. The name is not followed. */
 export function openPlain(tree: SafeDirectory, path: RelativePath): OpenFile | undefined {
-  let file: number | undefined
+  const file = openNamed(tree, path)
+  if (file === undefined) return undefined
   try {
-    file = tree.open(path, OPEN_FILE)
     const stat = fstatSync(file, { bigint: true })
     if (stat.isFile()) return { file, size: stat.size, mtimeNs: stat.mtimeNs }
   } catch (error) {
     if (errnoOf(error) === undefined) throw error
   }
-  if (file !== undefined) closeSync(file)
+  closeSync(file)
   return undefined
+}
+
+/** A descriptor of whatever has that name, or undefined. The name is not followed, and whoever reads of it does not wait for others. */
+function openNamed(tree: SafeDirectory, path: RelativePath): number | undefined {
+  try {
+    return tree.open(path, OPEN_FILE)
+  } catch (error) {
+    if (errnoOf(error) === undefined) throw error
+    return undefined
+  }
 }
 
 /** Undefined where the file does not have that content there. */

@@ -19,6 +19,8 @@ const OPEN_DIRECTORY = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_
 export class SafeDirectory {
   readonly root: string
   readonly #open = new Map<RelativePath, number>()
+  /** The directory whose entry was asked for last: mostly it is that of the next one too. */
+  #last: { readonly path: RelativePath; readonly fd: number } | undefined
 
   /** The root itself is opened as it is given: the caller vouches for it. */
   constructor(root: string) {
@@ -51,9 +53,14 @@ export class SafeDirectory {
     for (const [path, fd] of this.#open) {
       if (this.#open.size <= OPEN_MAX) return
       if (path === ROOT) continue
-      this.#open.delete(path)
-      closeSync(fd)
+      this.#close(path, fd)
     }
+  }
+
+  #close(path: RelativePath, fd: number): void {
+    this.#open.delete(path)
+    if (this.#last?.fd === fd) this.#last = undefined
+    closeSync(fd)
   }
 
   /** How to name a path in a system call that does not follow its last component. */
@@ -81,9 +88,21 @@ export class SafeDirectory {
 
   /** Of the root's own name there is nothing above. */
   #above(path: RelativePath): number {
+    const last = this.#last
+    if (last !== undefined && isIn(path, last.path)) return last.fd
     const parent = parentOf(path)
     if (parent === undefined) throw new PacsimileError('format-invalid', 'The root of a volume can only be a directory')
-    return this.descriptor(parent)
+    const fd = this.descriptor(parent)
+    this.#last = { path: parent, fd }
+    return fd
+  }
+
+  /** Makes the directories above a path that are missing. */
+  makeAbove(path: RelativePath): void {
+    const last = this.#last
+    if (last !== undefined && isIn(path, last.path)) return
+    const parent = parentOf(path)
+    if (parent !== undefined) this.make(parent)
   }
 
   /** Makes a directory and those above it that are missing. */
@@ -107,17 +126,19 @@ export class SafeDirectory {
   /** Forgets descriptors at and below a path that was removed, replaced or renamed. */
   forget(path: RelativePath): void {
     for (const [open, fd] of this.#open) {
-      if (open !== ROOT && (open === path || open.startsWith(`${path}/`))) {
-        this.#open.delete(open)
-        closeSync(fd)
-      }
+      if (open !== ROOT && (open === path || open.startsWith(`${path}/`))) this.#close(open, fd)
     }
   }
 
   close(): void {
-    for (const fd of this.#open.values()) closeSync(fd)
-    this.#open.clear()
+    for (const [path, fd] of this.#open) this.#close(path, fd)
   }
+}
+
+/** Whether the directory is the one right above the path; makes no string, for it is asked several times of every file. */
+function isIn(path: RelativePath, directory: RelativePath): boolean {
+  const slash = path.lastIndexOf('/')
+  return directory === ROOT ? slash < 0 && path !== ROOT : slash === directory.length && path.startsWith(directory)
 }
 
 function calls(): Libc {
