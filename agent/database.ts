@@ -156,6 +156,17 @@ export class Database {
     }
   }
 
+  /** The values of a page, of which the keys say nothing new. Empty where the range holds no more. */
+  async scanValues(range: { readonly gte: ByteString; readonly lt: ByteString }, limit: number): Promise<readonly Buffer[]> {
+    const options = { keys: false, keyEncoding: 'buffer', limit, highWaterMarkBytes: SCAN_PAGE_BYTES } as const
+    const iterator = this.#level.iterator<Buffer, Buffer>({ ...options, gte: BYTES.encode(range.gte), lt: BYTES.encode(range.lt) })
+    try {
+      return (await iterator.nextv(limit)).map(([, value]) => value)
+    } finally {
+      await iterator.close()
+    }
+  }
+
   /** All entries, page by page; each page is as it is when it is asked for. */
   async *pages(range: KeyRange): AsyncGenerator<[ByteString, Buffer][], void> {
     let page = await this.page(range)

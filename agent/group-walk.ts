@@ -6,8 +6,8 @@
  */
 import type { ByteString } from '../shared/bytes.ts'
 import type { Label } from '../shared/path.ts'
-import type { Database, ScanPage } from './database.ts'
-import { GROUP_INODES_SHIFT, GroupReader, isWholeGroup } from './inode-group.ts'
+import type { Database } from './database.ts'
+import { firstInodeOf, GROUP_INODES_SHIFT, GroupReader, isWholeGroup } from './inode-group.ts'
 import { groupPrefix, listedPrefix, rangeOfPrefix } from './state-keys.ts'
 
 const PAGE_GROUPS = 256
@@ -18,53 +18,87 @@ const KEY_BYTES = 8
 export class IndexDamaged extends Error {}
 
 /** Pages of a range of numbered keys, the next one fetched ahead. */
-class NumberedPages {
-  readonly #database: Database
+abstract class NumberedPages<Entry> {
   readonly #prefix: ByteString
-  readonly #limit: number
-  #next: Promise<ScanPage>
+  #next: Promise<readonly Entry[]> | undefined
   #isLast = false
 
-  constructor(database: Database, prefix: ByteString, from: bigint, limit: number) {
-    this.#database = database
+  constructor(prefix: ByteString) {
     this.#prefix = prefix
-    this.#limit = limit
-    this.#next = this.#page(`${prefix}${numberKey(from)}`)
   }
 
-  async take(): Promise<ScanPage['entries']> {
-    if (this.#isLast) return []
-    const page = await this.#next
-    const last = page.entries.at(-1)
-    this.#isLast = last === undefined
-    if (last !== undefined) this.#next = this.#page(`${last[0].toString('latin1')}\0`)
-    return page.entries
-  }
+  protected abstract fetch(range: { readonly gte: ByteString; readonly lt: ByteString }): Promise<readonly Entry[]>
+  protected abstract numberOf(entry: Entry): bigint
 
-  #page(gte: ByteString): Promise<ScanPage> {
-    const page = this.#database.scanPage({ gte, lt: rangeOfPrefix(this.#prefix).lt }, this.#limit)
+  begin(from: bigint): this {
+    const page = this.fetch({ gte: `${this.#prefix}${numberKey(from)}`, lt: rangeOfPrefix(this.#prefix).lt })
     // Whoever takes it is told.
     page.catch(() => {})
+    this.#next = page
+    return this
+  }
+
+  async take(): Promise<readonly Entry[]> {
+    if (this.#isLast || this.#next === undefined) return []
+    const page = await this.#next
+    const last = page.at(-1)
+    this.#isLast = last === undefined
+    if (last !== undefined) this.begin(this.numberOf(last) + 1n)
     return page
   }
 }
 
+class GroupPages extends NumberedPages<Buffer> {
+  readonly #database: Database
+
+  constructor(database: Database, volume: Label) {
+    super(groupPrefix(volume))
+    this.#database = database
+  }
+
+  protected override fetch(range: { readonly gte: ByteString; readonly lt: ByteString }): Promise<readonly Buffer[]> {
+    return this.#database.scanValues(range, PAGE_GROUPS)
+  }
+
+  /** Of a damaged one it may be wrong: the walk ends there, before the page that follows is asked for anything. */
+  protected override numberOf(group: Buffer): bigint {
+    return firstInodeOf(group) >> GROUP_INODES_SHIFT
+  }
+}
+
+class ListedPages extends NumberedPages<readonly [Buffer, Buffer]> {
+  readonly #database: Database
+
+  constructor(database: Database, volume: Label) {
+    super(listedPrefix(volume))
+    this.#database = database
+  }
+
+  protected override async fetch(range: { readonly gte: ByteString; readonly lt: ByteString }): Promise<readonly [Buffer, Buffer][]> {
+    return [...(await this.#database.scanPage(range, PAGE_LISTED)).entries]
+  }
+
+  protected override numberOf([key]: readonly [Buffer, Buffer]): bigint {
+    return BigInt(numberAt(key))
+  }
+}
+
 export class GroupWalk {
-  readonly #groups: NumberedPages
-  readonly #listed: NumberedPages
-  #page: ScanPage['entries'] = []
+  readonly #groups: GroupPages
+  readonly #listed: ListedPages
+  #page: readonly Buffer[] = []
   #at = -1
   /** The entry that is next; undefined at the end. */
   reader: GroupReader | undefined
   /** Its inode; infinite at the end. */
   inode = 0
-  #listedPage: ScanPage['entries'] = []
+  #listedPage: readonly (readonly [Buffer, Buffer])[] = []
   #listedAt = 0
   #isListedAtEnd = false
 
   private constructor(database: Database, volume: Label, from: number) {
-    this.#groups = new NumberedPages(database, groupPrefix(volume), BigInt(from) >> GROUP_INODES_SHIFT, PAGE_GROUPS)
-    this.#listed = new NumberedPages(database, listedPrefix(volume), BigInt(from), PAGE_LISTED)
+    this.#groups = new GroupPages(database, volume).begin(BigInt(from) >> GROUP_INODES_SHIFT)
+    this.#listed = new ListedPages(database, volume).begin(BigInt(from))
   }
 
   /** From the inode `from` on. */
@@ -87,7 +121,7 @@ export class GroupWalk {
       return undefined
     }
     this.#at += 1
-    const [, value] = this.#page[this.#at] ?? []
+    const value = this.#page[this.#at]
     if (value === undefined) return this.#nextGroup()
     this.#open(value)
     return undefined
@@ -102,7 +136,7 @@ export class GroupWalk {
   async #nextGroup(): Promise<void> {
     this.#page = await this.#groups.take()
     this.#at = 0
-    const [, value] = this.#page[0] ?? []
+    const [value] = this.#page
     if (value !== undefined) {
       this.#open(value)
       return

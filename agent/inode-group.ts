@@ -52,15 +52,15 @@ export class GroupReader {
     return this.bytes.toString('latin1', from, from + this.#length)
   }
 
-  /** Whether the key is that of a name in a directory, of which `prefix` is the beginning of all keys. */
-  isKey(prefix: ByteString, name: ByteString): boolean {
-    const length = prefix.length + name.length
-    if (this.#length !== length) return false
+  /** Whether the key is that of a name in a directory, of which `prefix` is the beginning of all keys; the name is `length` of the bytes, from `at` on. */
+  isKey(prefix: ByteString, name: Buffer, at: number, length: number): boolean {
+    if (this.#length !== prefix.length + length) return false
     const { bytes } = this
+    const key = this.at * WORD + PRINT_BYTES + LENGTH_BYTES
+    const end = key + prefix.length
     // The ends differ more often than the beginnings.
-    let at = this.at * WORD + PRINT_BYTES + LENGTH_BYTES + length
-    for (let i = name.length - 1; i >= 0; i--) if (bytes[--at] !== name.charCodeAt(i)) return false
-    for (let i = prefix.length - 1; i >= 0; i--) if (bytes[--at] !== prefix.charCodeAt(i)) return false
+    for (let i = length - 1; i >= 0; i--) if (bytes[end + i] !== name[at + i]) return false
+    for (let i = prefix.length - 1; i >= 0; i--) if (bytes[key + i] !== prefix.charCodeAt(i)) return false
     return true
   }
 
@@ -75,6 +75,11 @@ export class GroupReader {
 
 export function isWholeGroup(value: Buffer): boolean {
   return value.length >= HEAD_BYTES && value.length % WORD === 0 && crc32(value.subarray(HEAD_BYTES)) === value.readUInt32LE(0)
+}
+
+/** Of a group with a path in it, as all have that are stored. */
+export function firstInodeOf(value: Buffer): bigint {
+  return value.length < HEAD_BYTES + PRINT_BYTES ? 0n : exactInodeOfPrint(value, HEAD_BYTES)
 }
 
 /** The paths of an inode in its group. */

@@ -30,18 +30,21 @@ export class InodeLookup {
     this.#volume = volume
   }
 
-  /** Whether the struct statx, of a name in a directory, says what was captured. `prefix` begins the directory's keys. */
-  isSame(prefix: ByteString, name: ByteString, statx: Uint32Array): boolean {
+  /**
+   * Whether the struct statx, of a name in a directory, says what was captured. `prefix` begins the directory's keys; the name is `length` of the
+   * bytes, from `at` on.
+   */
+  isSame(prefix: ByteString, name: Buffer, at: number, length: number, statx: Uint32Array): boolean {
     const inode = (statx[STATX.ino >> 2] ?? 0) + (statx[(STATX.ino >> 2) + 1] ?? 0) * 0x1_0000_0000
     const reader = this.#groupOf(inode)
     if (reader === undefined) return false
     // The one after the last that was asked for is the likely one.
     const from = reader.at
     for (; reader.hasEntry; reader.next()) {
-      if (reader.inode === inode && reader.isKey(prefix, name)) return isPrintOfWords(reader.words, reader.at, statx)
+      if (reader.inode === inode && reader.isKey(prefix, name, at, length)) return isPrintOfWords(reader.words, reader.at, statx)
     }
     for (reader.rewind(); reader.at < from; reader.next()) {
-      if (reader.inode === inode && reader.isKey(prefix, name)) return isPrintOfWords(reader.words, reader.at, statx)
+      if (reader.inode === inode && reader.isKey(prefix, name, at, length)) return isPrintOfWords(reader.words, reader.at, statx)
     }
     return false
   }

@@ -85,6 +85,9 @@ const MADV_PAGEOUT = 21
 const AT_SYMLINK_NOFOLLOW = 0x100
 const AT_NO_AUTOMOUNT = 0x800
 const AT_EMPTY_PATH = 0x1000
+/** Of a name itself, whatever it is. */
+const LOOK = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT
+const DOT = 0x2e
 /** STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID */
 const STATX_WANTED = 0x1fff
 const STATX_BTIME = 0x800
@@ -117,8 +120,17 @@ export interface SystemCalls {
   statAt(dirfd: number, name: ByteString): Stat | undefined
   /** The same as the bytes of struct statx (STATX), valid until the next call of this thread. */
   statBytesAt(dirfd: number, name: ByteString): Buffer | undefined
-  /** Of the last `statBytesAt`, as 32-bit words. */
+  /** Of the last `statBytesAt`, or within `statNames`, as 32-bit words. */
   readonly statWords: Uint32Array
+  /** The name that the last `statBytesAt` was asked for, from the first byte on. */
+  readonly nameBytes: Buffer
+  /**
+   * The same as `statBytesAt` for each name in a directory that was opened to be listed, without making strings of them: `take` is told where in
+   * `listing` the name is, and how long, and may not list meanwhile. Of a name that cannot be looked at it is told too, with `isThere` false.
+   */
+  statNames(fd: number, take: (at: number, length: number, isThere: boolean) => void): void
+  /** The names of the directory that `statNames` goes through. */
+  readonly listing: Buffer
   /** The names in a directory that was opened to be listed, in no order, without '.' and '..'. */
   namesIn(fd: number): ByteString[]
   /** Where the next data, or the next hole, begins; undefined where there is none behind the offset. */
@@ -176,6 +188,11 @@ function statOf(bytes: Buffer): Stat {
   }
 }
 
+/** Where the bytes are as long as the buffer lives: it must not be one of a few bytes, which the runtime moves. */
+function addressOf(bytes: Buffer): number {
+  return Number(koffi.address(bytes))
+}
+
 /** The first of these that the C library has: glibc and musl do not name everything alike. */
 function firstOf(library: LibraryHandle, ...definitions: string[]): ReturnType<LibraryHandle['func']> | undefined {
   for (const definition of definitions) {
@@ -194,7 +211,8 @@ function open(): SystemCalls | undefined {
   const openat = library.func('int openat(int dirfd, const void *name, int flags)')
   const syscall = library.func('long syscall(long number, long first, const void *second, const void *third, long fourth)')
   const close = library.func('int close(int fd)')
-  const statx = library.func('int statx(int dirfd, const void *name, int flags, uint32_t mask, void *buffer)')
+  // By addresses, which are looked up once: of a buffer koffi would ask the runtime at every call, millions of times in a scan.
+  const statx = library.func('int statx(int dirfd, uintptr_t name, int flags, uint32_t mask, uintptr_t buffer)')
   const lseek = library.func('int64_t lseek(int fd, int64_t offset, int whence)')
   const ioctl = library.func('int ioctl(int fd, unsigned long request, void *argument)')
   const clone = library.func('int ioctl(int fd, unsigned long request, long argument)')
@@ -213,6 +231,7 @@ function open(): SystemCalls | undefined {
   const how = Buffer.alloc(24)
   const filesystem = Buffer.alloc(256)
   const directory = Buffer.alloc(DIRECTORY_BYTES)
+  const [nameAddress, statAddress, directoryAddress] = [addressOf(nameBytes), addressOf(statBytes), addressOf(directory)]
   const header = Buffer.alloc(BULKSTAT_HEADER_BYTES)
   let records = Buffer.alloc(BULKSTAT_HEADER_BYTES)
 
@@ -224,10 +243,27 @@ function open(): SystemCalls | undefined {
   }
 
   function statBytesAt(dirfd: number, name: ByteString): Buffer | undefined {
-    const flags = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | (name === '' ? AT_EMPTY_PATH : 0)
-    if (statx(dirfd, cString(name), flags, STATX_WANTED, statBytes) === 0) return statBytes
+    cString(name)
+    if (statx(dirfd, nameAddress, name === '' ? LOOK | AT_EMPTY_PATH : LOOK, STATX_WANTED, statAddress) === 0) return statBytes
     if (koffi.errno() === constants.errno.ENOENT) return undefined
     return fail('statx', name)
+  }
+
+  /** Where each name of a directory is in `directory`, and how long it is. */
+  function eachName(fd: number, take: (at: number, length: number) => void): void {
+    for (;;) {
+      const length = Number(getdents?.(fd, directory, directory.length))
+      if (length < 0) fail('getdents64')
+      if (length === 0) return
+      // struct linux_dirent64: d_ino, d_off, u16 d_reclen, u8 d_type, and the name with NUL behind it.
+      for (let at = 0; at < length; at += directory.readUInt16LE(at + 16)) {
+        const name = at + 19
+        let end = name
+        while (directory[end] !== 0) end += 1
+        const isDots = directory[name] === DOT && (end - name === 1 || (end - name === 2 && directory[name + 1] === DOT))
+        if (!isDots) take(name, end - name)
+      }
+    }
   }
 
   function seek(fd: number, offset: number, whence: number): number | undefined {
@@ -257,19 +293,15 @@ function open(): SystemCalls | undefined {
     },
     statBytesAt,
     statWords: new Uint32Array(statBytes.buffer, statBytes.byteOffset, STATX_BYTES / 4),
+    nameBytes,
+    listing: directory,
+    statNames(fd, take) {
+      eachName(fd, (at, length) => take(at, length, statx(fd, directoryAddress + at, LOOK, STATX_WANTED, statAddress) === 0))
+    },
     namesIn(fd) {
       const names: ByteString[] = []
-      for (;;) {
-        const length = Number(getdents(fd, directory, directory.length))
-        if (length < 0) fail('getdents64')
-        if (length === 0) return names
-        for (let at = 0; at < length; at += directory.readUInt16LE(at + 16)) {
-          let end = at + 19
-          while (directory[end] !== 0) end += 1
-          const name = directory.toString('latin1', at + 19, end)
-          if (name !== '.' && name !== '..') names.push(name)
-        }
-      }
+      eachName(fd, (at, length) => names.push(directory.toString('latin1', at, at + length)))
+      return names
     },
     seekData: (fd, offset) => seek(fd, offset, SEEK_DATA),
     seekHole: (fd, offset) => seek(fd, offset, SEEK_HOLE),

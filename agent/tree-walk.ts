@@ -63,6 +63,8 @@ const OPEN_FRAMES_MAX = 64
 const CUT_NAMES_MIN = 512
 /** A directory that holds no other has this many links; btrfs does not count. */
 const LEAF_LINKS = 2
+/** Of a larger one more than a moment would pass before anything else is done. */
+const LEAF_BYTES_MAX = 64n * 1024n
 /** Names between two pauses. */
 const PAUSE_NAMES = 128
 /** Filesystems keep times by the tick: a directory that changed a moment ago may change again and look the same. */
@@ -220,7 +222,8 @@ export class TreeWalk {
   /** In a directory whose names are those that are recorded. */
   #isAsListed(prefix: ByteString, name: ByteString): boolean {
     const { index, root } = this.#parts
-    const isSame = index?.isSame(prefix, name, root.calls.statWords) === true
+    const { nameBytes, statWords } = root.calls
+    const isSame = index?.isSame(prefix, nameBytes, 0, name.length, statWords) === true
     if (!isSame) this.#merge.differs(prefix + name)
     return isSame
   }
@@ -237,7 +240,7 @@ export class TreeWalk {
 
   /** A directory, of which `fd` is taken over. */
   #push(key: ByteString, fd: number, expected: bigint | undefined): void {
-    const { root, index, trustsListed } = this.#parts
+    const { root, index, ignored, trustsListed } = this.#parts
     const { calls } = root
     const prefix = prefixOf(key)
     try {
@@ -248,10 +251,11 @@ export class TreeWalk {
       const isListed = index?.listedTimes(inode)?.equals(timesOf(stat)) === true
       const listed = index === undefined || isListed ? undefined : listedOf(stat, inode)
       const isTrusted = isListed && trustsListed
-      const links = stat.readUInt32LE(STATX.nlink)
-      const names = calls.namesIn(fd)
       // Without directories in it, nothing has to come in order, and nothing of it is worth handing over.
-      const isLeaf = isTrusted && links === LEAF_LINKS && names.length < CUT_NAMES_MIN
+      const mayBeLeaf = isTrusted && stat.readUInt32LE(STATX.nlink) === LEAF_LINKS
+      const isSmall = stat.readBigUInt64LE(STATX.size) <= LEAF_BYTES_MAX
+      const names = mayBeLeaf && isSmall && ignored.size === 0 ? this.#namesToLookAt(fd, prefix) : calls.namesIn(fd)
+      const isLeaf = mayBeLeaf && names.length < CUT_NAMES_MIN
       if (!isLeaf) names.sort()
       this.#frames.push({ key, prefix, fd, inode, names, at: 0, until: undefined, isTrusted, isLeaf, isClean: true, listed })
       // What was trusted before was not read on the captured side.
@@ -265,6 +269,20 @@ export class TreeWalk {
       calls.close(far.fd)
       far.fd = -1
     }
+  }
+
+  /** Names of a directory that holds what is recorded, but for those that are seen at once to be as they are recorded: most. */
+  #namesToLookAt(fd: number, prefix: ByteString): ByteString[] {
+    const { root, index, outlet } = this.#parts
+    const { calls } = root
+    const { listing, statWords } = calls
+    const names: ByteString[] = []
+    calls.statNames(fd, (at, length, isThere) => {
+      const isPlain = isThere && root.isOwn && prefix.length + length <= PATH_BYTES_MAX && !isDirectory(statWords)
+      if (isPlain && index?.isSame(prefix, listing, at, length, statWords) === true) outlet.entries += 1
+      else names.push(listing.toString('latin1', at, at + length))
+    })
+    return names
   }
 
   #fdOf(frame: Frame): number {
@@ -332,6 +350,10 @@ export class TreeWalk {
   #close(): void {
     for (const { fd } of this.#frames.splice(0)) if (fd >= 0) this.#parts.root.calls.close(fd)
   }
+}
+
+function isDirectory(statx: Uint32Array): boolean {
+  return isType((statx[STATX.mode >> 2] ?? 0) & 0xffff, constants.S_IFDIR)
 }
 
 function prefixOf(key: ByteString): ByteString {
