@@ -4,7 +4,6 @@
  * Invariant: a file gets its name only when every byte of it was verified; what it replaces is replaced by rename(2), so
  * that a reader sees the old file or the new one. Metadata comes last. It prevents half-written files under real names.
  */
-import { randomBytes } from 'node:crypto'
 import {
   closeSync,
   constants,
@@ -22,13 +21,13 @@ import {
 } from 'node:fs'
 import type { ByteString } from '../shared/bytes.ts'
 import type { Digest } from '../shared/digest.ts'
-import { errnoOf, PacsimileError } from '../shared/errors.ts'
-import { TEMPORARY_PREFIX } from '../shared/files.ts'
+import { errnoOf } from '../shared/errors.ts'
 import { libc } from '../shared/libc.ts'
 import { childOf, parentOf, pathBuffer, type RelativePath, ROOT } from '../shared/path.ts'
 import type { DeviceVersion, FileVersion, PlainVersion, SymlinkVersion, Version, Xattr } from '../shared/version.ts'
 import { holesOf } from '../shared/version-extensions.ts'
 import { ContentCheck } from './content-check.ts'
+import { type Draft, Drafts } from './drafts.ts'
 import { HoleWriter } from './hole-writer.ts'
 import { SafeDirectory } from './safe-directory.ts'
 import { changeModeUnopened, makeSpecialNode, type SpecialKind } from './special-node.ts'
@@ -73,10 +72,11 @@ export class Materializer {
   readonly #readChunk: ReadChunk
   readonly #options: MaterializeOptions
   readonly #mayChown = process.getuid?.() === 0
-  #names = new TemporaryNames()
+  readonly #drafts: Drafts
 
   constructor(root: string, readChunk: ReadChunk, options: MaterializeOptions) {
     this.#directory = new SafeDirectory(root)
+    this.#drafts = new Drafts(this.#directory)
     this.#readChunk = readChunk
     this.#options = options
   }
@@ -149,7 +149,7 @@ export class Materializer {
 
   #putFile(path: RelativePath, version: FileVersion, give: GiveContent): void | Promise<void> {
     const content = new ContentCheck(version)
-    const draft = this.#openDraft(path)
+    const draft = this.#drafts.open(path)
     try {
       const writer = new HoleWriter(draft.fd, holesOf(version))
       const finish = (): void => {
@@ -164,7 +164,7 @@ export class Materializer {
       if (given === undefined) finish()
       else return this.#whenGiven(given, draft, finish)
     } catch (error) {
-      this.#dropDraft(draft)
+      this.#drafts.drop(draft)
       throw error
     }
   }
@@ -174,37 +174,16 @@ export class Materializer {
       await given
       finish()
     } catch (error) {
-      this.#dropDraft(draft)
+      this.#drafts.drop(draft)
       throw error
     }
   }
 
-  #openDraft(path: RelativePath): Draft {
-    try {
-      return this.#createDraft(path)
-    } catch (error) {
-      if (errnoOf(error) !== 'EEXIST') throw error
-      // Somebody saw how the names go on; of these he has seen none.
-      this.#names = new TemporaryNames()
-      return this.#createDraft(path)
-    }
-  }
-
-  #createDraft(path: RelativePath): Draft {
-    const at = this.#names.beside(path)
-    return { at, fd: this.#directory.open(at, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600), isOpen: true }
-  }
-
   #finishDraft(draft: Draft, path: RelativePath, version: FileVersion): void {
     this.#setMetadata(path, draft.fd, draft.at, version)
-    closeDraft(draft)
+    this.#drafts.close(draft)
     this.#directory.setModified(draft.at, version.mtimeNs)
     this.#moveInto(draft.at, path)
-  }
-
-  #dropDraft(draft: Draft): void {
-    if (draft.isOpen) closeDraft(draft)
-    this.#unlinkIfPresent(draft.at)
   }
 
   /** Owner first, for chown clears the setuid bits and capabilities; the mode last, for it may forbid the rest. */
@@ -262,14 +241,14 @@ export class Materializer {
   link(existing: RelativePath, path: RelativePath): void {
     this.#directory.trim()
     this.#directory.makeAbove(path)
-    const temporary = this.#names.beside(path)
+    const temporary = this.#drafts.nameBeside(path)
     linkSync(this.#nameOf(existing), this.#nameOf(temporary))
     try {
       // rename(2) does nothing when both names are of one file; then the temporary name would stay.
       if (this.isSameFile(existing, path)) unlinkSync(this.#nameOf(temporary))
       else this.#moveInto(temporary, path)
     } catch (error) {
-      this.#unlinkIfPresent(temporary)
+      this.#drafts.unlink(temporary)
       throw error
     }
   }
@@ -296,7 +275,7 @@ export class Materializer {
   }
 
   #putSymlink(path: RelativePath, version: SymlinkVersion): void {
-    const temporary = this.#names.beside(path)
+    const temporary = this.#drafts.nameBeside(path)
     symlinkSync(pathBuffer(version.target), this.#nameOf(temporary))
     this.#finishByName(path, temporary, version)
   }
@@ -307,7 +286,7 @@ export class Materializer {
       this.removeAll(path)
       return
     }
-    const temporary = this.#names.beside(path)
+    const temporary = this.#drafts.nameBeside(path)
     try {
       makeSpecialNode(this.#directory.at(temporary), kind, 'device' in version ? version.device : 0n)
     } catch (error) {
@@ -329,7 +308,7 @@ export class Materializer {
       this.#directory.setModified(temporary, version.mtimeNs)
       this.#moveInto(temporary, path)
     } catch (error) {
-      this.#unlinkIfPresent(temporary)
+      this.#drafts.unlink(temporary)
       throw error
     }
   }
@@ -342,14 +321,6 @@ export class Materializer {
       if (errno !== 'EISDIR' && errno !== 'ENOTEMPTY' && errno !== 'EEXIST') throw error
       this.removeAll(path)
       this.#directory.rename(temporary, path)
-    }
-  }
-
-  #unlinkIfPresent(path: RelativePath): void {
-    try {
-      unlinkSync(this.#nameOf(path))
-    } catch (error) {
-      if (errnoOf(error) !== 'ENOENT') throw error
     }
   }
 
@@ -422,29 +393,5 @@ export class Materializer {
       closeSync(fd)
     }
     this.#directory.setModified(path, version.mtimeNs)
-  }
-}
-
-/** A file that is being written, before it has its name. */
-interface Draft {
-  readonly at: RelativePath
-  readonly fd: number
-  isOpen: boolean
-}
-
-function closeDraft(draft: Draft): void {
-  // Also where closing fails the descriptor is gone (close(2)).
-  draft.isOpen = false
-  closeSync(draft.fd)
-}
-
-/** Names that nobody else has: one beginning that cannot be guessed, and a number. */
-class TemporaryNames {
-  readonly #prefix = `${TEMPORARY_PREFIX}${randomBytes(8).toString('hex')}`
-  #last = 0
-
-  beside(path: RelativePath): RelativePath {
-    if (path === ROOT) throw new PacsimileError('format-invalid', 'The root of a volume can only be a directory')
-    return (path.slice(0, path.lastIndexOf('/') + 1) + this.#prefix + (this.#last++).toString(36)) as RelativePath
   }
 }
