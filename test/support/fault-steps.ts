@@ -20,8 +20,12 @@ export const canInject = spawnSync('strace', ['-V']).status === 0 || process.env
 /** Which of the steps are taken where not all are: others each time. */
 const SEED = Number(process.env['PACSIMILE_SEED'] ?? Date.now() % 1_000_000)
 const IS_LONG = process.env['PACSIMILE_SOAK'] !== undefined
+/** Of all faults every so manieth, from one on, as `2/4` says: a long sweep can be divided among several runs. */
+const [PART, PARTS] = (process.env['PACSIMILE_SWEEP_PART'] ?? '1/1').split('/').map(Number) as [number, number]
 /** What a test that sweeps is given. */
-export const SWEEP_MS_MAX = IS_LONG ? 3_600_000 : 240_000
+export const SWEEP_MS_MAX = IS_LONG ? 7_200_000 : 240_000
+/** How often a long one says how far it is. */
+const TELL_MS = 60_000
 /** Longer than a copier waits for a lock that somebody has left. */
 const RUN_MS_MAX = 150_000
 /** In the order in which they are tried. */
@@ -61,7 +65,7 @@ export interface Sweep<Prepared extends Work> {
   readonly prepare: () => Prepared
   /** Throws where the run, or what it has left, is not as it should be. */
   readonly judge: (prepared: Prepared, ended: Run, fault: Fault, step: Step) => Promise<void>
-  /** Only steps on what is there, below the directory, unless PACSIMILE_SOAK is set. */
+  /** Only steps on what is there, below the directory; with PACSIMILE_SOAK of the others too, of those that are alike the first and the last. */
   readonly below?: string
   /** Of the steps that are not alike one of so many (PACSIMILE_SEED says which), unless PACSIMILE_SOAK is set. */
   readonly sampleEvery?: number
@@ -80,12 +84,19 @@ export async function sweep<Prepared extends Work>({ prepare, judge, below = '',
   const first = prepare()
   const steps = await stepsOf(first)
   rmSync(first.directory, { recursive: true })
-  const chosen = IS_LONG
-    ? steps
-    : eachKind(steps.filter(({ kind }) => kind.includes(below))).filter((_, i) => (i + SEED) % sampleEvery === 0)
-  const faults = chosen.flatMap((step, i) => faultsOf(step, i + SEED).map((fault) => ({ step, fault })))
+  const [inside, others] = [steps.filter(({ kind }) => kind.includes(below)), steps.filter(({ kind }) => !kind.includes(below))]
+  const chosen = IS_LONG ? [...inside, ...eachKind(others)] : eachKind(inside).filter((_, i) => (i + SEED) % sampleEvery === 0)
+  const faults = chosen
+    .flatMap((step, i) => faultsOf(step, i + SEED).map((fault) => ({ step, fault })))
+    .filter((_, i) => i % PARTS === PART - 1)
   let runs = 0
   const missed: string[] = []
+  let toldMs = performance.now()
+  const tell = (): void => {
+    if (!IS_LONG || performance.now() - toldMs < TELL_MS) return
+    toldMs = performance.now()
+    process.stderr.write(`${runs} of ${faults.length} faults, of ${steps.length} steps; ${missed.length} missed\n`)
+  }
   await sideBySide(faults, async ({ step, fault }) => {
     const found = await hit(prepare, step, fault)
     if (found === undefined) {
@@ -101,6 +112,7 @@ export async function sweep<Prepared extends Work>({ prepare, judge, below = '',
       throw new Error(`${fault} at ${step.kind} (${step.number}), ${ended.status}: ${ended.stdout}\n${ended.stderr}`, { cause: error })
     }
     rmSync(prepared.directory, { recursive: true, force: true })
+    tell()
   })
   if (missed.length > Math.max(2, MISSED_SHARE_MAX * faults.length))
     throw new Error(`${missed.length} of ${faults.length} were not hit: ${missed.join(', ')}`)
