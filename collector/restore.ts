@@ -76,10 +76,10 @@ export async function restore(
   const run = new Restoration(source, request, { plan, isResumed, threads, onProgress })
   try {
     await run.write(entries)
-    run.sync()
+    await run.sync()
     completeTarget(request.to, () => run.finishRoot())
   } finally {
-    run.close()
+    await run.close()
   }
   const { hardLinks, kept, fromReplica, missing, damaged, shortcomings } = run
   const found = { hardLinks, kept: kept.size, keptPaths: kept, fromReplica, missing, damaged, shortcomings }
@@ -157,6 +157,9 @@ interface RestorationParts {
   readonly onProgress: (progress: RestoreProgress) => void
 }
 
+/** As much as a disk writes in a moment: what is brought to it while more is written need not be waited for in the end. */
+const SYNC_BYTES = 64 << 20
+
 class Restoration {
   readonly missing: Missing[] = []
   readonly shortcomings: Shortcoming[] = []
@@ -175,6 +178,12 @@ class Restoration {
   #root: ListedEntry | undefined
   #files = 0
   #bytes = 0
+  /** Of what is written, that which no sync was begun behind. */
+  #unsynced = 0
+  /** Ends well in any case. */
+  #syncing: Promise<void> | undefined
+  /** The system tells of it once. */
+  #syncFailure: { readonly error: unknown } | undefined
 
   constructor(source: HistorySource, request: RestoreRequest, { plan, isResumed, threads, onProgress }: RestorationParts) {
     this.#source = source
@@ -194,13 +203,17 @@ class Restoration {
     })
   }
 
-  close(): void {
+  async close(): Promise<void> {
+    // It has the descriptor.
+    await this.#syncing
     this.#target.close()
   }
 
   /** Everything written is durable. */
-  sync(): void {
+  async sync(): Promise<void> {
+    await this.#syncing
     try {
+      if (this.#syncFailure !== undefined) throw this.#syncFailure.error
       libc?.syncFilesystem(this.#target.rootDescriptor)
       syncDirectory(this.#request.to)
     } catch (error) {
@@ -272,10 +285,22 @@ class Restoration {
       },
       onWritten: (bytes) => {
         this.#bytes += bytes
+        this.#syncBeside(bytes)
         this.#report()
       },
       onDone: (done, count) => this.#note(done, count, failed),
     })
+  }
+
+  /** Has the disk begin with what is written, one time after the other. */
+  #syncBeside(bytes: number): void {
+    this.#unsynced += bytes
+    if (libc === undefined || this.#unsynced < SYNC_BYTES || this.#syncing !== undefined) return
+    this.#unsynced = 0
+    this.#syncing = libc
+      .filesystemSynced(this.#target.rootDescriptor)
+      .catch((error: unknown) => void (this.#syncFailure ??= { error }))
+      .then(() => void (this.#syncing = undefined))
   }
 
   #note(done: FilesDone, count: number, failed: Set<RelativePath>): void {

@@ -1,12 +1,13 @@
 import { lstatSync, mkdirSync, openSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
 import { checkRepository } from '../../collector/check.ts'
 import type { HistorySource } from '../../collector/history-source.ts'
 import { OfflineHistory } from '../../collector/offline-history.ts'
 import type { PointRequest } from '../../collector/point.ts'
 import { type RestoreReport, restore } from '../../collector/restore.ts'
 import type { RestoreRequest } from '../../collector/restore-plan.ts'
+import { libc } from '../../shared/libc.ts'
 import type { RelativePath } from '../../shared/path.ts'
 import { directoryVersion, JournalWriter, symlinkVersion, VOLUME } from '../support/journal-writer.ts'
 import { scratchDirectory } from '../support/scratch.ts'
@@ -68,6 +69,24 @@ describe('restore', () => {
     expect(found.get('two')?.sameAs).toBe('d/one')
     expect(found.get('d/link')?.content).toBe('../nowhere/\xff')
     expect(found.get('setuid')?.mode).toBe(0o755)
+  })
+
+  it('ends with the error that the disk told once, when it was synced beside the writing', async () => {
+    const store = await Store.open()
+    const writer = new JournalWriter()
+    const half = Buffer.alloc(33 << 20, 'x')
+    writer.file('a', half)
+    writer.file('b', Buffer.concat([half, Buffer.from('y')]))
+    await store.send(writer)
+    const synced = vi
+      .spyOn(libc ?? { filesystemSynced: () => Promise.resolve() }, 'filesystemSynced')
+      .mockRejectedValueOnce(Object.assign(new Error('EIO: syncfs'), { code: 'EIO' }))
+    const to = join(scratchDirectory(), 'out')
+    await expect(restoreAt(store.history, writer, to)).rejects.toMatchObject({ code: 'io', message: expect.stringContaining(to) })
+    expect(synced).toHaveBeenCalledTimes(1)
+    // What was brought back is not called whole, and the same command goes on with it.
+    expect(readdirSync(to)).toContain('.pacsimile-tmp-restore.json')
+    expect(await restoreAt(store.history, writer, to)).toMatchObject({ files: 2, kept: 2, missing: [] })
   })
 
   it('restores every earlier point, a directory into the target, and a single file under its name', async () => {
