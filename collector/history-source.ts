@@ -81,6 +81,8 @@ export interface HistorySource extends AsyncDisposable {
    * what is right in it, though a source may give more.
    */
   tree(agent: Label, volume: Label, path: RelativePath, at: Position, depth?: TreeDepth): AsyncIterable<ListedEntry>
+  /** The same in groups, as they come: where there are many, one at a time costs more than all else. */
+  treeGroups(agent: Label, volume: Label, path: RelativePath, at: Position, depth?: TreeDepth): AsyncIterable<readonly ListedEntry[]>
   /** When the path was last given content that was not torn, at or before a position; undefined where it was not since it is a file. */
   lastWhole(agent: Label, volume: Label, path: RelativePath, at: Position): Promise<HybridTime | undefined>
   /** Records of a volume, oldest first. */
@@ -96,4 +98,8 @@ export interface HistorySource extends AsyncDisposable {
   chunks(refs: readonly ChunkRef[]): AsyncIterable<ChunkResult>
   /** The packs themselves, for who reads them in threads of his own; undefined where they, or their key, are not to be had here. */
   packs?(): Promise<PackAccess | undefined>
+}
+
+export async function* oneByOne<Item>(groups: AsyncIterable<readonly Item[]>): AsyncGenerator<Item, void> {
+  for await (const group of groups) yield* group
 }

@@ -10,7 +10,7 @@ import { relativePath } from '../shared/path.ts'
 import { decodeSummary, encodeSummary } from '../shared/record.ts'
 import { decodeVersion, encodeVersion } from '../shared/version.ts'
 import type { Absence } from './absent-content.ts'
-import type { ChunkResult, ListedEntry, LogEntry, StoredListing } from './history-source.ts'
+import { type ChunkResult, type ListedEntry, type LogEntry, oneByOne, type StoredListing } from './history-source.ts'
 
 /** Items gathered into one write. */
 const GATHER_BYTES = 256 << 10
@@ -46,27 +46,29 @@ class Gathered {
   }
 }
 
-/** The inverse. @throws protocol when the stream ends within an item */
-async function* unframed<Item>(stream: AsyncIterable<Buffer>, decode: (bytes: Buffer) => Item): AsyncGenerator<Item> {
+/** The inverse, in groups as they come. @throws protocol when the stream ends within an item */
+async function* unframed<Item>(stream: AsyncIterable<Buffer>, decode: (bytes: Buffer) => Item): AsyncGenerator<readonly Item[], void> {
   let parts: Buffer[] = []
   let have = 0
-  let need = 4
+  let need = LENGTH_BYTES
   for await (const part of stream) {
     parts.push(part)
     have += part.length
     if (have < need) continue
     const bytes = parts.length === 1 ? part : Buffer.concat(parts)
+    const items: Item[] = []
     let at = 0
-    for (need = 4; bytes.length - at >= 4; need = 4) {
+    for (need = LENGTH_BYTES; bytes.length - at >= LENGTH_BYTES; need = LENGTH_BYTES) {
       const length = bytes.readUInt32LE(at)
       if (length > ITEM_BYTES_MAX) throw new PacsimileError('protocol', `An item of ${length} bytes is too large`)
-      need = 4 + length
+      need = LENGTH_BYTES + length
       if (bytes.length - at < need) break
-      yield decode(bytes.subarray(at + 4, at + need))
+      items.push(decode(bytes.subarray(at + LENGTH_BYTES, at + need)))
       at += need
     }
-    parts = [bytes.subarray(at)]
+    parts = at < bytes.length ? [bytes.subarray(at)] : []
     have = bytes.length - at
+    yield items
   }
   if (have > 0) throw new PacsimileError('protocol', 'The answer was cut off')
 }
@@ -90,7 +92,7 @@ export async function* encodeEntries(groups: AsyncIterable<readonly StoredListin
   yield* gathered.take()
 }
 
-export function decodeEntries(stream: AsyncIterable<Buffer>): AsyncIterable<ListedEntry> {
+export function decodeEntries(stream: AsyncIterable<Buffer>): AsyncIterable<readonly ListedEntry[]> {
   return unframed(stream, (bytes) => {
     const from = new ByteReader(bytes, 'Tree entry')
     const path = relativePath(from.string(PATH_BYTES_MAX))
@@ -114,12 +116,13 @@ export async function* encodeLog(entries: AsyncIterable<LogEntry>): AsyncGenerat
 }
 
 export function decodeLog(stream: AsyncIterable<Buffer>): AsyncIterable<LogEntry> {
-  return unframed(stream, (bytes) => {
+  const groups = unframed(stream, (bytes): LogEntry => {
     const from = new ByteReader(bytes, 'Log entry')
     const absent = ABSENCES[from.u8()]
     const record = decodeSummary(from.bytes(RECORD_BYTES_MAX))
     return { record, absent, version: from.u8() === 1 ? decodeVersion(from) : undefined }
   })
+  return oneByOne(groups)
 }
 
 const [CONTENT, FAILURE] = [0, 1]

@@ -13,7 +13,17 @@ import { type ChunkRef, decodeVersion } from '../shared/version.ts'
 import { type Absence, absencesOf } from './absent-content.ts'
 import type { Catalog, Damage, VolumeFacts } from './catalog.ts'
 import type { ChunkCache } from './chunk-cache.ts'
-import type { ChunkResult, HistorySource, ListedEntry, LogEntry, LogQuery, StoredListing, TreeDepth, Window } from './history-source.ts'
+import {
+  type ChunkResult,
+  type HistorySource,
+  type ListedEntry,
+  type LogEntry,
+  type LogQuery,
+  oneByOne,
+  type StoredListing,
+  type TreeDepth,
+  type Window,
+} from './history-source.ts'
 import { type Mark, markNamed, marksOf } from './marks.ts'
 import { includedUntil, type Point, type PointRequest, showMoment } from './point.ts'
 import type { FramePlace } from './repository/frame-file.ts'
@@ -152,8 +162,12 @@ export class History implements HistorySource {
 
   // ---- trees and logs ----------------------------------------------------------------------------------------------
 
-  async *tree(agent: Label, volume: Label, path: RelativePath, at: Position, depth: TreeDepth = 'all'): AsyncGenerator<ListedEntry> {
-    for await (const found of this.stored(agent, volume, path, at, depth)) for (const entry of found) yield decodedEntry(entry)
+  tree(...asked: Parameters<HistorySource['tree']>): AsyncGenerator<ListedEntry, void> {
+    return oneByOne(this.treeGroups(...asked))
+  }
+
+  async *treeGroups(...asked: Parameters<HistorySource['tree']>): AsyncGenerator<readonly ListedEntry[]> {
+    for await (const found of this.stored(...asked)) yield found.map(decodedEntry)
   }
 
   /** The same in groups, as they are stored. */

@@ -10,7 +10,16 @@ import type { Label, RelativePath } from '../shared/path.ts'
 import { type Position, WATCH_MODES } from '../shared/record.ts'
 import type { ChunkRef } from '../shared/version.ts'
 import type { Damage } from './catalog.ts'
-import type { ChunkResult, HistorySource, ListedEntry, LogEntry, LogQuery, TreeDepth, Window } from './history-source.ts'
+import {
+  type ChunkResult,
+  type HistorySource,
+  type ListedEntry,
+  type LogEntry,
+  type LogQuery,
+  oneByOne,
+  type TreeDepth,
+  type Window,
+} from './history-source.ts'
 import { decodeChunks, decodeEntries, decodeLog } from './history-wire.ts'
 import type { Mark } from './marks.ts'
 import type { OpenRepository, PackAccess } from './pack-reader.ts'
@@ -121,7 +130,17 @@ export class RemoteHistory implements HistorySource {
     }
   }
 
-  tree(agent: Label, volume: Label, path: RelativePath, at: Position, depth: TreeDepth = 'all'): AsyncIterable<ListedEntry> {
+  tree(...asked: Parameters<HistorySource['tree']>): AsyncIterable<ListedEntry> {
+    return oneByOne(this.treeGroups(...asked))
+  }
+
+  treeGroups(
+    agent: Label,
+    volume: Label,
+    path: RelativePath,
+    at: Position,
+    depth: TreeDepth = 'all',
+  ): AsyncIterable<readonly ListedEntry[]> {
     return decodeEntries(this.#stream('tree', { agent, volume, path, at, depth }))
   }
 

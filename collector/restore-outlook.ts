@@ -11,7 +11,7 @@ import { ContentSample, estimateOf } from './restore-estimate.ts'
 import {
   type Missing,
   PlanCount,
-  plannedEntries,
+  plannedGroups,
   planOf,
   type RefusalCause,
   type RestoreRequest,
@@ -25,11 +25,13 @@ export async function restoreOutlook(source: HistorySource, request: RestoreRequ
   const count = new PlanCount()
   const sample = new ContentSample()
   const refused: { readonly entry: ListedEntry; readonly cause: RefusalCause }[] = []
-  for await (const entry of plannedEntries(source, request)) {
-    count.add(entry.version)
-    const cause = refusalOf(request, entry)
-    if (cause !== undefined) refused.push({ entry, cause })
-    if (entry.version.kind === 'file' && entry.absent === undefined) sample.add(entry.version)
+  for await (const group of plannedGroups(source, request)) {
+    for (const entry of group) {
+      count.add(entry.version)
+      const cause = refusalOf(request, entry)
+      if (cause !== undefined) refused.push({ entry, cause })
+      if (entry.version.kind === 'file' && entry.absent === undefined) sample.add(entry.version)
+    }
   }
   const missing: Missing[] = []
   for (const { entry, cause } of refused)

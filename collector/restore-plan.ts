@@ -78,23 +78,24 @@ export async function planRestore(
 ): Promise<{ plan: RestorePlan; entries: ListedEntry[] }> {
   const count = new PlanCount()
   const entries: ListedEntry[] = []
-  for await (const entry of plannedEntries(source, request)) {
-    count.add(entry.version)
-    entries.push(withOwner(entry, request.owners))
-    onEntry(entry)
+  for await (const group of plannedGroups(source, request)) {
+    for (const entry of group) {
+      count.add(entry.version)
+      entries.push(withOwner(entry, request.owners))
+      onEntry(entry)
+    }
   }
   return { plan: planOf(request, count), entries }
 }
 
-/** What was chosen, as it is recorded: depth first, names in byte order. @throws not-found */
-export async function* plannedEntries(source: HistorySource, request: RestoreRequest): AsyncGenerator<ListedEntry> {
+/** What was chosen, as it is recorded, in groups: depth first, names in byte order. @throws not-found */
+export async function* plannedGroups(source: HistorySource, request: RestoreRequest): AsyncGenerator<readonly ListedEntry[]> {
   const { agent, volume, path, point, include, exclude } = request
   const choice = include === undefined && exclude === undefined ? undefined : new Choice(request)
   let isThere = false
-  for await (const entry of source.tree(agent, volume, path, point.position)) {
-    isThere = true
-    if (choice === undefined) yield entry
-    else yield* choice.take(entry)
+  for await (const group of source.treeGroups(agent, volume, path, point.position)) {
+    if (group.length > 0) isThere = true
+    yield choice === undefined ? group : group.flatMap((entry) => choice.take(entry))
   }
   // A volume that holds nothing is a state like any other; a path below it that is not there is a mistake.
   if (!isThere && path !== ROOT)

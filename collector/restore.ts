@@ -18,7 +18,7 @@ import { ContentSample, type Estimate, estimateOf } from './restore-estimate.ts'
 import type { FilesDone, FileTask } from './restore-files.ts'
 import { batchesOf, type LinkedFile, linkedFiles, ManyFiles, newestFirst } from './restore-order.ts'
 import { restoreOutlook } from './restore-outlook.ts'
-import { type Missing, placeOf, planRestore, type RestorePlan, type RestoreRequest, whyRefused } from './restore-plan.ts'
+import { type Missing, placeOf, planRestore, type RestorePlan, type RestoreRequest, reasonRefused, refusalOf } from './restore-plan.ts'
 import { completeTarget, prepareTarget, RESTORE_NOTE } from './restore-target.ts'
 import { WriterThreads } from './restore-threads.ts'
 
@@ -233,8 +233,9 @@ class Restoration {
     const files: ListedEntry[] = []
     for (const entry of entries) {
       const { version } = entry
-      const refused = version.kind === 'directory' ? undefined : await whyRefused(this.#source, this.#request, entry)
-      if (refused !== undefined) this.missing.push({ path: entry.path, ...refused })
+      const cause = version.kind === 'directory' ? undefined : refusalOf(this.#request, entry)
+      if (cause !== undefined)
+        this.missing.push({ path: entry.path, cause, reason: await reasonRefused(this.#source, this.#request, entry, cause) })
       else (version.kind === 'directory' ? directories : version.kind === 'file' ? files : others).push(entry)
     }
     const made = directories.filter((entry) => this.#attempt(entry, () => this.#makeDirectory(this.#placeOf(entry.path))))

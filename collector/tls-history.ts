@@ -61,10 +61,10 @@ export class TlsHistory extends RemoteHistory {
     }
   }
 
-  override async *tree(...asked: Parameters<RemoteHistory['tree']>): AsyncGenerator<ListedEntry> {
+  override async *treeGroups(...asked: Parameters<RemoteHistory['treeGroups']>): AsyncGenerator<readonly ListedEntry[]> {
     const [agent, volume] = asked
-    for await (const entry of super.tree(...asked))
-      yield { ...entry, version: placed(entry.version, { agent, volume, path: entry.path, at: entry.position }) }
+    for await (const group of super.treeGroups(...asked))
+      yield group.map((entry) => ({ ...entry, version: placed(entry.version, { agent, volume, path: entry.path, at: entry.position }) }))
   }
 
   override log(agent: Label, volume: Label, query: LogQuery): AsyncIterable<LogEntry> {

@@ -69,6 +69,10 @@ export class FakeHistory implements HistorySource {
     for (const entry of this.entries) if (isWithin(entry.path, path)) yield entry
   }
 
+  async *treeGroups(agent: string, volume: string, path: RelativePath): AsyncGenerator<readonly ListedEntry[]> {
+    for await (const entry of this.tree(agent, volume, path)) yield [entry]
+  }
+
   async *stored(within: RelativePath): AsyncGenerator<StoredListing[]> {
     for await (const { path, position, version, absent } of this.tree('', '', within)) {
       const to = new ByteWriter()
