@@ -8,6 +8,7 @@
 import { closeSync, constants, fstatSync, readSync } from 'node:fs'
 import { type Digest, digestOf } from '../shared/digest.ts'
 import { asPacsimileError, errnoOf, PacsimileError, reasonOf } from '../shared/errors.ts'
+import { libc } from '../shared/libc.ts'
 import { type RelativePath, showPath } from '../shared/path.ts'
 import type { ChunkRef, FileVersion } from '../shared/version.ts'
 import { ContentCheck } from './content-check.ts'
@@ -111,12 +112,16 @@ export class FilesWriter implements Disposable {
     return { failed, shortcomings: this.#shortcomings, kept, near }
   }
 
-  /** Whether the file is there already, to the last byte; its metadata is set in any case. */
+  /**
+   * Whether the file is there already, to the last byte, on the disk: what a run before could not bring to it stays in memory, and looks whole there.
+   * Its metadata is set in any case.
+   */
   #keep({ at, version }: FileTask): boolean {
     this.#own.trim()
     const found = openPlain(this.#own, at)
     if (found === undefined) return false
     try {
+      libc?.forgetCached(found.file)
       if (found.size !== BigInt(version.size)) return false
       const content = new ContentCheck(version)
       for (let offset = 0; offset < version.size; ) offset += this.#read(found.file, offset, version.size, (piece) => content.add(piece))

@@ -13,6 +13,8 @@ import type { Digest } from '../../shared/digest.ts'
 import { TEMPORARY_PREFIX } from '../../shared/files.ts'
 import type { Label, RelativePath } from '../../shared/path.ts'
 import type { ChunkRef } from '../../shared/version.ts'
+import { makeFilesystem } from '../support/filesystem.ts'
+import { canMount } from '../support/image-filesystem.ts'
 import { directoryVersion, JournalWriter, symlinkVersion, VOLUME } from '../support/journal-writer.ts'
 import { scratchDirectory } from '../support/scratch.ts'
 import { Store } from '../support/store.ts'
@@ -229,6 +231,25 @@ describe('a restore that was interrupted', () => {
       code: 'target-not-empty',
       message: expect.stringContaining('is not empty; --in-place makes') as string,
     })
+  })
+
+  it.skipIf(!canMount)('keeps only what is on the disk, whatever memory says of it', async () => {
+    const at = await archive()
+    const truth = walkTree((await restoreTo(at, newTarget())).to)
+    const filesystem = makeFilesystem('ext4', 64 << 20)
+    const to = join(filesystem.at, 'to')
+    at.history.asked = 0
+    at.history.failAfter = at.chunks / 2
+    at.history.beforeFailing = () => until('some images', 30, () => imagesIn(to).length > 20 || undefined)
+    await expect(restoreTo(at, to)).rejects.toThrow('the power failed')
+    const done = [...walkTree(to)].filter(([name, { kind }]) => kind === 'file' && !name.includes(TEMPORARY_PREFIX)).map(([name]) => name)
+    const lost = join(to, done.find((name) => name.endsWith('.dcm')) ?? '')
+    const bytes = readFileSync(lost)
+    filesystem.decayUnseen(lost, bytes.subarray(0, 512))
+    expect(readFileSync(lost)).toEqual(bytes)
+    at.history.failAfter = Number.POSITIVE_INFINITY
+    expect(await restoreTo(at, to)).toMatchObject({ kept: done.length - 1, missing: [] })
+    expect(walkTree(to)).toEqual(truth)
   })
 
   it('is not gone on with by another one', async () => {

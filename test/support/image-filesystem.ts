@@ -72,6 +72,13 @@ export class ImageFilesystem {
 
   /** Flips a bit of the only place of the disk that holds these bytes, as a failing disk does: behind the filesystem's back. */
   decay(file: string, bytes: Buffer): void {
+    this.decayUnseen(file, bytes)
+    // Nothing of it in the page cache: the next read is of the disk.
+    command('dd', `if=${file}`, 'iflag=nocache', 'count=0', 'status=none')
+  }
+
+  /** The same of what the page cache has as it was: as after a write that the disk refused, of which memory knows nothing any more. */
+  decayUnseen(file: string, bytes: Buffer): void {
     this.prove()
     command('sync', '-f', file)
     const image = openSync(this.#image, 'r+')
@@ -81,8 +88,6 @@ export class ImageFilesystem {
     } finally {
       closeSync(image)
     }
-    // Nothing of it in the page cache: the next read is of the disk.
-    command('dd', `if=${file}`, 'iflag=nocache', 'count=0', 'status=none')
   }
 
   /** Gone from the tree of directories at once; from the machine when nobody uses it any more. */
