@@ -205,9 +205,10 @@ describe(`a restore in place (PACSIMILE_SEED=${SEED})`, () => {
     for (const name of ['1', '2', '3']) write(at.live, `a/${name}`, `newer ${name}`)
     const seen = walkTree(outside)
     // No collector takes such records in: it is the source that lies.
-    const real = at.store.history.tree.bind(at.store.history)
-    vi.spyOn(at.store.history, 'tree').mockImplementation(async function* (...asked) {
-      for await (const entry of real(...asked)) yield entry.path === 'a' ? { ...entry, version: symlinkVersion(outside) } : entry
+    const real = at.store.history.treeGroups.bind(at.store.history)
+    vi.spyOn(at.store.history, 'treeGroups').mockImplementation(async function* (...asked) {
+      for await (const group of real(...asked))
+        yield group.map((entry) => (entry.path === 'a' ? { ...entry, version: symlinkVersion(outside) } : entry))
     })
     const before = walkTree(at.live)
     const { missing, inPlace } = await restoreInto(at, at.live)
