@@ -14,6 +14,7 @@ import { rootProblem } from './ancestry.ts'
 import type { Coverage } from './coverage.ts'
 import { EventIntake } from './event-intake.ts'
 import { absolutePath, type VolumeRoot } from './file-stat.ts'
+import type { Move } from './moves.ts'
 import type { Pins } from './pins.ts'
 import type { Pursuit } from './pursuit.ts'
 import type { Renames } from './renames.ts'
@@ -114,9 +115,9 @@ export class Guard {
   }
 
   /** The journal says that a directory has another name: scans under way look for what is in it under the old one. */
-  moved(from: RelativePath, to: RelativePath): void {
+  moved({ from, to, isOver }: Move): void {
     this.#parts.rescans.renamed(from, to)
-    if (this.#parts.rounds.isScanning) this.#parts.rescans.add({ path: to, isShallow: false })
+    if (isOver || this.#parts.rounds.isScanning) this.#parts.rescans.add({ path: to, isShallow: false })
   }
 
   /** Everything at and below the path is to be compared with what is recorded. */

@@ -29,7 +29,15 @@ export interface MovesParts {
   readonly pins: Pins
   readonly renames: Renames
   /** A record says that a directory has another name. */
-  readonly onMoved: (volume: Label, from: RelativePath, to: RelativePath) => void
+  readonly onMoved: (move: Move) => void
+}
+
+export interface Move {
+  readonly volume: Label
+  readonly from: RelativePath
+  readonly to: RelativePath
+  /** A directory was recorded there, which the record ends with all below it: some of that may be of the one that came. */
+  readonly isOver: boolean
 }
 
 export class Moves {
@@ -63,7 +71,7 @@ export class Moves {
     renames.recorded(volume, from, path)
     pins.renamed(volume, from, path)
     settle.renamed(volume, from, path, performance.now())
-    onMoved(volume, from, path)
+    onMoved({ volume, from, to: path, isOver: known?.version.kind === 'directory' })
   }
 
   async #origin(place: Place, version: Version): Promise<RelativePath | undefined> {

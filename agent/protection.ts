@@ -130,7 +130,7 @@ export class Protection {
         settle,
         pins,
         renames,
-        onMoved: (volume, from, to) => this.#guardOf(volume)?.moved(from, to),
+        onMoved: (move) => this.#guardOf(move.volume)?.moved(move),
       }),
       lag: this.lag,
       lookAt: (place) => this.#lookAt(place),

@@ -17,6 +17,7 @@ import { currentNames } from './current-names.ts'
 import type { Held } from './held.ts'
 import { alone, type Basis, basisOf, examineRequest, type Found, findingOf, pairRequest, pairSides, pinLook, settledBy } from './looks.ts'
 import { OpenDatabases } from './open-databases.ts'
+import { PIN_ATTEMPTS_MAX, PIN_PAUSE_MS, placedAgain } from './pin-attempts.ts'
 import type { Pin, Pins } from './pins.ts'
 import type { Place } from './place.ts'
 import type { Finding, Recorded, Recorder } from './recorder.ts'
@@ -26,7 +27,6 @@ import type { Due, Settled } from './settle-entry.ts'
 import type { State } from './state.ts'
 import type { Volume } from './volume.ts'
 import { Alarm, Waiters } from './waiting.ts'
-import { resolvePin } from './watch/pin-path.ts'
 
 export interface PursuitParts {
   readonly settle: Settle
@@ -65,13 +65,6 @@ const PINS_FIRST = 64
 const LOOKS_BESIDE_PINS = 32
 /** With so few left, what was held back is looked at again. */
 const PINS_FEW = 16
-/** A version whose directory moves about is given up, or put into inferred ones, after so many attempts. */
-const PIN_ATTEMPTS_MAX = 4
-/**
- * Before the second attempt; twice as long before each later one. The kernel tells of a close before it counts the writer off,
- * and whoever looked at the path instead could find it renamed or deleted.
- */
-const PIN_PAUSE_MS = 2
 
 export class Pursuit {
   readonly #parts: PursuitParts
@@ -237,7 +230,7 @@ export class Pursuit {
         if (pin !== undefined) {
           if (pin.attempts < PIN_ATTEMPTS_MAX) {
             this.#parts.held.unpin(basis.pinned)
-            setTimeout(() => this.#pinAgain(pursued, pin), PIN_PAUSE_MS << pin.attempts)
+            setTimeout(() => void this.#pinAgain(pursued, pin), PIN_PAUSE_MS << pin.attempts)
           } else this.#lookInstead(pursued)
           return
         }
@@ -338,7 +331,7 @@ export class Pursuit {
     for (const [i, { basis, outcome: found }] of parts.entries())
       if (recorded[i]?.kind !== 'recorded' || found.kind !== 'version') held.unpin(basis.pinned)
     if (recorded.some(({ kind }) => kind === 'outdated') && pin !== undefined && !isLast) {
-      this.#pinAgain(pursued, pin)
+      await this.#pinAgain(pursued, pin)
       return
     }
     const hasChanged = recorded.some(({ kind }) => kind === 'recorded')
@@ -354,10 +347,9 @@ export class Pursuit {
   }
 
   /** Its directory may have been renamed since it was closed. */
-  #pinAgain(pursued: Pursued, pin: Pin): void {
-    const { root } = pursued.volume
+  async #pinAgain({ volume }: Pursued, pin: Pin): Promise<void> {
     pin.attempts += 1
-    pin.path = (root === undefined ? undefined : resolvePin(pin.fd, root)) ?? pin.path
+    await placedAgain(pin, volume.root, { renames: this.#parts.renames, progressed: this.progressed })
     this.#underWay -= 1
     this.#parts.pins.again(pin)
     this.wake()

@@ -13,10 +13,11 @@ import { errnoOf, reasonOf } from '../../shared/errors.ts'
 import { EVENT_BYTES_MAX, PINS_OPEN_MAX } from '../../shared/limits.ts'
 import { DirectoryPaths, type Mount } from './directory-paths.ts'
 import { EventPlaces, missed, tell } from './event-places.ts'
-import { EVENT, pathOf, poll } from './fanotify-calls.ts'
+import { EVENT, poll } from './fanotify-calls.ts'
 import { type FanotifyEvent, fanotifyEvents } from './fanotify-events.ts'
 import type { FanotifyOrder, FanotifyReport, FanotifyThreadData, PinnedVersion } from './fanotify-reports.ts'
 import { HintLog } from './hint-log.ts'
+import { nameOfOpen } from './pin-path.ts'
 import type { WatchEvent } from './watcher.ts'
 import { Writers } from './writers.ts'
 
@@ -226,6 +227,7 @@ class Reader {
     }
     if ((Number(stats.mode) & KIND_MASK) !== REGULAR) return undefined
     const shown = nameOfOpen(fd)
+    // Such a file is only captured as it is when it is looked at.
     if (shown === undefined) return undefined
     const absolute = shown.endsWith(DELETED) ? shown.slice(0, -DELETED.length) : shown
     // A file that never had a name; when it gets one, that is an event of its own.
@@ -241,16 +243,6 @@ class Reader {
 
   #post(report: FanotifyReport): void {
     port.postMessage(report, [])
-  }
-}
-
-/** Undefined where its path is longer than the kernel can tell: such a file is only captured as it is when it is looked at. */
-function nameOfOpen(fd: number): ByteString | undefined {
-  try {
-    return pathOf(fd)
-  } catch (error) {
-    if (errnoOf(error) !== 'ENAMETOOLONG') throw error
-    return undefined
   }
 }
 

@@ -5,13 +5,25 @@
  * the old name of a directory that was renamed since.
  */
 import { closeSync, constants, openSync } from 'node:fs'
+import type { ByteString } from '../../shared/bytes.ts'
+import { errnoOf } from '../../shared/errors.ts'
 import { pathBuffer, type RelativePath, ROOT, relativePath } from '../../shared/path.ts'
 import { absolutePath, type VolumeRoot } from '../file-stat.ts'
 import { pathOf } from './fanotify-calls.ts'
 
 const DELETED = ' (deleted)'
 
-/** Undefined where it is not below the volume. */
+/** What the kernel calls an open file; undefined where its path is longer than the kernel can tell. */
+export function nameOfOpen(fd: number): ByteString | undefined {
+  try {
+    return pathOf(fd)
+  } catch (error) {
+    if (errnoOf(error) !== 'ENAMETOOLONG') throw error
+    return undefined
+  }
+}
+
+/** Undefined where it is not below the volume, or so deep that the kernel cannot tell. */
 export function resolvePin(fd: number, root: VolumeRoot): RelativePath | undefined {
   let directory: number
   try {
@@ -22,7 +34,8 @@ export function resolvePin(fd: number, root: VolumeRoot): RelativePath | undefin
   }
   try {
     const above = `${pathOf(directory)}/`
-    const shown = pathOf(fd)
+    const shown = nameOfOpen(fd)
+    if (shown === undefined) return undefined
     const absolute = shown.endsWith(DELETED) ? shown.slice(0, -DELETED.length) : shown
     return absolute.startsWith(above) ? relativePath(absolute.slice(above.length)) : undefined
   } finally {

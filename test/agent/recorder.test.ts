@@ -1,7 +1,7 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
 import type { Held } from '../../agent/held.ts'
 import { JournalLag } from '../../agent/journal-lag.ts'
-import { Moves } from '../../agent/moves.ts'
+import { type Move, Moves } from '../../agent/moves.ts'
 import { Order } from '../../agent/order.ts'
 import { Pins } from '../../agent/pins.ts'
 import type { Place } from '../../agent/place.ts'
@@ -39,6 +39,7 @@ interface Opened {
   readonly renames: Renames
   readonly state: State
   readonly asked: string[]
+  readonly moved: Move[]
 }
 
 async function opened(): Promise<Opened> {
@@ -47,19 +48,20 @@ async function opened(): Promise<Opened> {
   const state = await State.open(`${directory}/state`, 1, 1)
   onTestFinished(() => state.close())
   const asked: string[] = []
+  const moved: Move[] = []
   const [pins, renames, settle, volumes] = [new Pins(), new Renames(), new Settle(() => {}), new Map()]
   const recorder = new Recorder({
     journal,
     state,
     held: { need: () => {} } as unknown as Held,
     order: new Order({ volumes, pins, renames }),
-    moves: new Moves({ journal, state, volumes, settle, pins, renames, onMoved: () => {} }),
+    moves: new Moves({ journal, state, volumes, settle, pins, renames, onMoved: (move) => void moved.push(move) }),
     lag: new JournalLag(),
     lookAt: (place: Place) => void asked.push(place.path),
   })
   onTestFinished(() => recorder.close())
   await recorder.record(found('', directoryVersion({ inode: 1n })))
-  return { recorder, renames, state, asked }
+  return { recorder, renames, state, asked, moved }
 }
 
 /** The paths that are recorded. */
@@ -144,5 +146,26 @@ describe('what is seen below the old name of a directory whose rename is not rec
     await recorder.record(found('d', directoryVersion({ inode: 4n })))
     expect((await recorder.record(found('d/g', fileVersion('y', { inode: 5n })))).kind).toBe('recorded')
     expect(await recorded(state)).toEqual(['', 'd', 'd/g', 'e', 'e/f'])
+  })
+})
+
+describe('the record of a rename', () => {
+  it('tells where it ends what was recorded at the new name, of which some may be in the directory that came', async () => {
+    const { recorder, renames, state, moved } = await opened()
+    await recorder.record(found('d', directoryVersion({ inode: 2n })))
+    await recorder.record(found('c', directoryVersion({ inode: 3n })))
+    renames.add(VOLUME, path('d'), path('e'))
+    renames.add(VOLUME, path('c'), path('f'))
+    // Closed in the renamed directory, and its last attempt: that was inferred.
+    const pinned = { ...found('e/new', fileVersion('x', { inode: 4n })), hasWaited: true, pin: { isLast: true } }
+    expect((await recorder.record(pinned)).kind).toBe('recorded')
+    expect(await recorded(state)).toEqual(['', 'c', 'd', 'e', 'e/new'])
+    await recorder.record(found('e', directoryVersion({ inode: 2n })))
+    await recorder.record(found('f', directoryVersion({ inode: 3n })))
+    expect(moved.map(({ from, to, isOver }) => ({ from, to, isOver }))).toEqual([
+      { from: 'd', to: 'e', isOver: true },
+      { from: 'c', to: 'f', isOver: false },
+    ])
+    expect(await recorded(state)).toEqual(['', 'e', 'f'])
   })
 })

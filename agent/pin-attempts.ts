@@ -1,0 +1,39 @@
+/**
+ * Another attempt at a version that is held open and could not be recorded: where its file is now, and when to try.
+ *
+ * The kernel names a file below the new name of a directory as soon as that is renamed, the journal when the rename is
+ * recorded. Invariant: a file that is still where a rename has brought it is not tried again before that is recorded. It
+ * prevents its directories from being inferred, and then ended, with the file, by the record of the rename.
+ */
+import { fstatSync } from 'node:fs'
+import type { VolumeRoot } from './file-stat.ts'
+import type { Pin } from './pins.ts'
+import type { Renames } from './renames.ts'
+import { resolvePin } from './watch/pin-path.ts'
+
+/** A version whose directory moves about is given up, or put into inferred ones, after so many attempts. */
+export const PIN_ATTEMPTS_MAX = 4
+/**
+ * Before the second attempt; twice as long before each later one. The kernel tells of a close before it counts the writer off,
+ * and whoever looked at the path instead could find it renamed or deleted.
+ */
+export const PIN_PAUSE_MS = 2
+/** A rename is recorded within this, or its directory is gone again. */
+const RENAME_MS_MAX = 10_000
+
+export interface Moving {
+  readonly renames: Pick<Renames, 'isBelowTarget'>
+  /** Resolves when a rename may have been recorded, or the signal is given. */
+  readonly progressed: (signal: AbortSignal) => Promise<void>
+}
+
+/** Resolves when it may be tried again; its path is then the one that its file has, or had last. `root`: undefined where the volume is lost. */
+export async function placedAgain(pin: Pin, root: VolumeRoot | undefined, { renames, progressed }: Moving): Promise<void> {
+  const limit = AbortSignal.timeout(RENAME_MS_MAX)
+  for (;;) {
+    pin.path = (root === undefined ? undefined : resolvePin(pin.fd, root)) ?? pin.path
+    // What is deleted may be so with its directory, whose end waits for this version.
+    if (limit.aborted || fstatSync(pin.fd).nlink === 0 || !renames.isBelowTarget(pin)) return
+    await progressed(limit)
+  }
+}
