@@ -28,8 +28,8 @@ export const SWEEP_MS_MAX = IS_LONG ? 7_200_000 : 240_000
 const TELL_MS = 60_000
 /** Longer than a copier waits for a lock that somebody has left. */
 const RUN_MS_MAX = 150_000
-/** In the order in which they are tried. */
-const NUMBERS_BESIDE = [0, 1, -1, 0, 2, -2, 0, 3, -3, 1, -1, 0]
+/** In the order in which they are tried, beside where the step was when it was seen last. */
+const NUMBERS_BESIDE = [0, 1, -1, 0, 2, -2, 0, 3, -3, 4, -4, 0, 5, -5, 0]
 /** Of the steps on files with names made at random, this share may be out of reach: another thread comes to the same number first. */
 const MISSED_SHARE_MAX = 0.2
 
@@ -192,18 +192,34 @@ async function hit<Prepared extends Work>(
 ): Promise<{ prepared: Prepared; ended: Run } | undefined> {
   const how = fault === 'kill' ? 'signal=KILL' : `error=${fault}`
   const met = new Set<string>()
+  let expected = number
   for (const beside of NUMBERS_BESIDE) {
     const prepared = prepare()
     const place = path === undefined ? [] : ['-P', `${prepared.directory}${path}`]
-    const when = Math.max(1, number + beside)
+    const when = Math.max(1, expected + beside)
     const { ended, lines } = await traced(prepared, [call], [...place, '-e', `inject=${call}:${how}:when=${when}`])
     const hits = lines.filter((line) => (fault === 'kill' ? /= \?$|unfinished/.test(line) : line.includes('(INJECTED)')))
     for (const line of hits) met.add(callIn(line, prepared)?.kind ?? line)
     if (met.has(kind)) return { prepared, ended }
+    // Where the fault came too late, the step was passed, and its number in this run is known.
+    if (path === undefined) expected = numberOf(kind, lines, prepared) ?? expected
     rmSync(prepared.directory, { recursive: true, force: true })
   }
   if (path === undefined) return undefined
   throw new Error(`No ${fault} came to ${kind} (${number}), but to ${[...met].join(', ')}`)
+}
+
+/** As the first of its kind in its thread. */
+function numberOf(kind: string, lines: readonly string[], work: Work): number | undefined {
+  const counts = new Map<string, number>()
+  for (const line of lines) {
+    const found = callIn(line, work)
+    if (found === undefined) continue
+    const number = (counts.get(found.thread) ?? 0) + 1
+    counts.set(found.thread, number)
+    if (found.kind === kind) return number
+  }
+  return undefined
 }
 
 async function traced(work: Work, calls: readonly string[], options: readonly string[]): Promise<{ ended: Run; lines: string[] }> {

@@ -1,13 +1,14 @@
 /**
  * A process that writes one file slowly and knows every state that the file ever had.
  *
- *     node slow-writer.ts '{"file": "...", "style": "in-place", "seconds": 8, "seed": 1}'
+ *     node slow-writer.ts '{"file": "...", "style": "in-place", "seconds": 8, "seed": 1, "enough": "..."}'
  *
+ * It writes for the time, and until the file `enough` is there.
  * The last line of its output lists the states: BLAKE3 of the whole content, and when the write that made it began and ended.
  * Invariant: between two listed states there is exactly one write(2). It prevents a mix of two states, which the file never
  * held, from being taken for one of them.
  */
-import { closeSync, ftruncateSync, openSync, writeSync } from 'node:fs'
+import { closeSync, existsSync, ftruncateSync, openSync, writeSync } from 'node:fs'
 import { digestHex, digestOf } from '../../shared/digest.ts'
 import { Random } from './workload.ts'
 
@@ -27,11 +28,12 @@ const PIECE_MIN = 4096
 const PIECE_MAX = 65_536
 const PAUSE_MAX_MS = 25
 
-const { file, style, seconds, seed } = JSON.parse(process.argv[2] ?? '{}') as {
+const { file, style, seconds, seed, enough } = JSON.parse(process.argv[2] ?? '{}') as {
   file: string
   style: SlowStyle
   seconds: number
   seed: number
+  enough: string
 }
 
 const random = new Random(seed)
@@ -99,7 +101,7 @@ function step(): void {
 
 reopen('w')
 const end = performance.now() + seconds * 1000
-while (performance.now() < end) {
+while (performance.now() < end || !existsSync(enough)) {
   step()
   await new Promise((resolve) => setTimeout(resolve, random.below(PAUSE_MAX_MS)))
 }

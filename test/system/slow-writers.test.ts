@@ -1,4 +1,4 @@
-import { mkdirSync, readdirSync, readFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { describe, expect, it, onTestFinished } from 'vitest'
@@ -19,12 +19,14 @@ const SECONDS = SOAK ? 60 : 6
 const MOMENTS = SOAK ? 100 : 20
 /** A minute of gusts is a storm that takes longer to come to rest than the minute. */
 const PATIENCE_SECONDS = SOAK ? 600 : 50
-/** A file that is written all the time is captured once a second, or seldom where each capture takes long. */
+/** Of each file on average. One that is written all the time is captured once a second, or seldom where each capture takes long. */
 const VERSIONS_MIN = 2
+/** A machine that is too slow for a version a second is written on for so long at most. */
+const ENOUGH_SECONDS_MAX = 45
 const GUST_OPERATIONS = 2000
 const STYLES: readonly SlowStyle[] = ['in-place', 'in-place', 'random', 'random', 'append', 'reopen']
 const WRITER = join(import.meta.dirname, '../support/slow-writer.ts')
-const LIMIT = { timeout: (120 + SECONDS * 10 + PATIENCE_SECONDS) * 1000 }
+const LIMIT = { timeout: (120 + SECONDS * 10 + ENOUGH_SECONDS_MAX + PATIENCE_SECONDS) * 1000 }
 
 /** What each file really held, by path below the volume. */
 type States = ReadonlyMap<string, readonly FileState[]>
@@ -34,14 +36,24 @@ function wasThere(states: States, path: string, digest: string, ms: number): boo
   return (states.get(path) ?? []).some((state) => state.digest === digest && state.fromMs <= ms + 1)
 }
 
+/** As the history has them. */
+function versionsOf(site: Site): LogLine[] {
+  return site.log({ path: 'slow' }).filter(({ op, version }) => op === 'put' && version?.kind === 'file')
+}
+
 async function writeSlowly(site: Site): Promise<States> {
+  const enough = join(scratchDirectory(), 'enough')
   const files = STYLES.map((style, i) => ({ style, path: `slow/${style}-${i}` }))
   const ended = new AbortController()
   const over = new AbortController()
   onTestFinished(() => over.abort())
   const write = async (): Promise<States> => {
     const writers = files.map(async ({ style, path }, i) => {
-      const states = await runScript(WRITER, { file: join(site.source, path), style, seconds: SECONDS, seed: SEED + i }, over.signal)
+      const states = await runScript(
+        WRITER,
+        { file: join(site.source, path), style, seconds: SECONDS, seed: SEED + i, enough },
+        over.signal,
+      )
       return [path, states as FileState[]] as const
     })
     const states = new Map(await Promise.all(writers))
@@ -55,7 +67,13 @@ async function writeSlowly(site: Site): Promise<States> {
       await setTimeout(1000 - GUST_OPERATIONS / 10, undefined, { signal: ended.signal }).catch(() => {})
     }
   }
-  const [states] = await Promise.all([write(), blow()])
+  const watch = async (): Promise<void> => {
+    await setTimeout(SECONDS * 1000)
+    for (let second = 0; second < ENOUGH_SECONDS_MAX && versionsOf(site).length <= VERSIONS_MIN * files.length; second++)
+      await setTimeout(1000)
+    writeFileSync(enough, '')
+  }
+  const [states] = await Promise.all([write(), blow(), watch()])
   return states
 }
 
@@ -69,7 +87,7 @@ describe.skipIf(!canMount)(`slow writers amid a storm (PACSIMILE_SEED=${SEED})`,
     const endedMs = Date.now()
     await site.wait(PATIENCE_SECONDS)
 
-    const versions = site.log({ path: 'slow' }).filter(({ op, version }) => op === 'put' && version?.kind === 'file')
+    const versions = versionsOf(site)
     const strange = versions.filter(
       ({ path, time, version }) =>
         version?.consistency !== 'torn' && !wasThere(states, path ?? '', version?.digest ?? '', Date.parse(time)),
