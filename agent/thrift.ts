@@ -18,23 +18,25 @@ const TABLE = '.ldb'
 export class Thrift {
   readonly #directory: ByteString
   readonly #residentMax: number
+  readonly #residentBytes: () => number
   /** What was left the last time. */
   #leftBytes = 0
 
-  /** `directory` holds the databases of the agent; `residentMax` bytes are nothing to speak of. */
-  constructor(directory: ByteString, residentMax = RESIDENT_BYTES_TARGET) {
+  /** `directory` holds the databases of the agent; `residentMax` bytes are nothing to speak of; `residentBytes`: what this process has. */
+  constructor(directory: ByteString, residentMax = RESIDENT_BYTES_TARGET, residentBytes = () => process.memoryUsage.rss()) {
     this.#directory = directory
     this.#residentMax = residentMax
+    this.#residentBytes = residentBytes
   }
 
   /** To be called while nothing waits. */
   tidy(): void {
-    if (process.memoryUsage.rss() < Math.max(this.#residentMax, this.#leftBytes + GROWTH_BYTES)) return
+    if (this.#residentBytes() < Math.max(this.#residentMax, this.#leftBytes + GROWTH_BYTES)) return
     // Before the C library is asked: what this frees is its to give back.
     globalThis.gc?.()
     systemCalls?.trimMemory()
     for (const [from, until] of this.#tables()) systemCalls?.pageOut(from, until - from)
-    this.#leftBytes = process.memoryUsage.rss()
+    this.#leftBytes = this.#residentBytes()
   }
 
   /** Where the databases' tables are mapped (proc_pid_maps(5)). */

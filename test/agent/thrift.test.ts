@@ -66,12 +66,16 @@ describe('the thrift of an idle agent', () => {
     expect(before).toBeGreaterThan(2000)
     new Thrift(byteString(directory), Number.MAX_SAFE_INTEGER).tidy()
     expect(mappedKb(directory)).toBe(before)
-    const thrift = new Thrift(byteString(directory), 0)
+    let resident = 1 << 30
+    const thrift = new Thrift(byteString(directory), 0, () => resident)
     thrift.tidy()
     await readAll()
     const again = mappedKb(directory)
     expect(again).toBeGreaterThan(2000)
     thrift.tidy()
     expect(mappedKb(directory)).toBe(again)
+    resident += 32 << 20
+    thrift.tidy()
+    expect(mappedKb(directory)).toBeLessThan(again / 10)
   })
 })
