@@ -15,6 +15,7 @@ import type { ChunkRef } from '../shared/version.ts'
 import type { ChunkResult, HistorySource } from './history-source.ts'
 import { PackedContent } from './packed-content.ts'
 import { type FilesDone, type FilesPlace, FilesWriter, type FileTask } from './restore-files.ts'
+import { encodeTasks } from './restore-tasks.ts'
 import type { WriterTask, WriterWord } from './restore-worker.ts'
 
 /** Beyond this many the disk is what is waited for. */
@@ -86,6 +87,10 @@ class WriterThread {
   #parts: WritingParts | undefined
   #content: PackedContent | undefined
   #bringing: Promise<void> = Promise.resolve()
+  /** What it writes now. */
+  #files: readonly FileTask[] = []
+  /** Their chunks by name, as the source has named them, once one is asked for. */
+  #refs: ReadonlyMap<Digest, ChunkRef> | undefined
   #answer: PromiseWithResolvers<FilesDone> | undefined
   #failure: PacsimileError | undefined
 
@@ -111,7 +116,10 @@ class WriterThread {
     if (this.#failure !== undefined) return Promise.reject(this.#failure)
     const answer = Promise.withResolvers<FilesDone>()
     this.#answer = answer
-    this.#tell({ kind: 'write', files })
+    this.#files = files
+    this.#refs = undefined
+    const bytes = encodeTasks(files)
+    this.#tell({ kind: 'write', files: bytes }, [bytes.buffer])
     return answer.promise
   }
 
@@ -122,7 +130,7 @@ class WriterThread {
         return
       case 'want':
         // One after the other: results come in the order in which they were wanted.
-        this.#bringing = this.#bringing.then(() => this.#bring(word.refs)).catch((error: unknown) => this.#fail(error))
+        this.#bringing = this.#bringing.then(() => this.#bring(this.#named(word.refs))).catch((error: unknown) => this.#fail(error))
         return
       case 'look':
         this.#look(word.names).catch((error: unknown) => this.#fail(error))
@@ -136,6 +144,12 @@ class WriterThread {
       case 'error':
         this.#fail(new PacsimileError(word.code, word.message))
     }
+  }
+
+  /** A source may know more of a chunk than its name, which does not go through the thread. */
+  #named(refs: readonly ChunkRef[]): ChunkRef[] {
+    this.#refs ??= new Map(this.#files.flatMap(({ version }) => version.chunks).map((ref) => [ref.digest, ref]))
+    return refs.map((ref) => this.#refs?.get(ref.digest) ?? ref)
   }
 
   async #open(): Promise<void> {

@@ -13,10 +13,12 @@ import type { OpenRepository, PackReader } from './pack-reader.ts'
 import type { FramePlace } from './repository/frame-file.ts'
 import { type FilesDone, type FilesPlace, FilesWriter, type FileTask } from './restore-files.ts'
 import { bytesOf, LARGE_BYTES, portionsOf } from './restore-order.ts'
+import { decodeTasks } from './restore-tasks.ts'
 
 export type WriterTask =
   | { readonly kind: 'begin'; readonly place: FilesPlace }
-  | { readonly kind: 'write'; readonly files: readonly FileTask[] }
+  /** By `encodeTasks`. */
+  | { readonly kind: 'write'; readonly files: Uint8Array }
   /** What the thread may read itself, if anything. */
   | { readonly kind: 'packs'; readonly packs: OpenRepository | undefined }
   /** One of the results that were wanted. */
@@ -137,7 +139,7 @@ port.on('message', (task: WriterTask) => {
       writer = new FilesWriter(task.place, noteWritten)
       return
     case 'write':
-      writing = write(task.files).catch((error: unknown) => {
+      writing = write(decodeTasks(task.files)).catch((error: unknown) => {
         const { code, message } = asPacsimileError(error, `Writing to ${to}`)
         say({ kind: 'error', code, message })
       })
