@@ -3,7 +3,8 @@
  *
  * A PACS writes a file and then commits its row; it commits a removal and then deletes the file. The file is captured when it is
  * closed and its removal when it is seen, but an open database up to a second later. So a pair is recorded after every version that
- * was closed before it was read, and a removal after the next pair, if the log was written before. Invariant: at every moment of the history each
+ * was closed before it was read, and a removal after the next pair, if the log was written before. Neither waits for the other twice over:
+ * of a file that is gone there is no version to come, and what others need looked at waits for nothing. Invariant: at every moment of the history each
  * file that a database had committed by its version there is there too, unless that waits longer than `ORDER_MS_MAX`, or the
  * volume is not watched completely. It prevents a PACS that is started on a restored moment from naming images that it has not.
  */
@@ -40,6 +41,9 @@ export class OpenDatabases {
   /** Files that were closed and could not be captured as what was held open: a look at the path is to come. */
   readonly #closed = new Map<string, Place>()
   #removals = 0
+  /** How many removals of a path wait. */
+  readonly #removing = new Map<string, number>()
+  readonly #progressed = new Waiters()
 
   readonly #log: Log
   #warnedMs = Number.NEGATIVE_INFINITY
@@ -85,7 +89,8 @@ export class OpenDatabases {
       }
     })
     await ended(pinned, signal)
-    await this.#looked([...this.#closed.values()], signal)
+    // What was removed since waits for this very database.
+    await this.#looked([...this.#closed.values()], signal, (place) => this.#removing.has(placeKey(place)))
     this.#giveUp(signal, 'a database is recorded before files that were closed before it')
     for (const [key, place] of this.#closed) if (!this.#settle.isExpected(place)) this.#closed.delete(key)
   }
@@ -97,11 +102,22 @@ export class OpenDatabases {
 
   /** Resolves when the databases that were written before the removal of the path are recorded, or that takes too long. */
   async captured(removed: Place): Promise<void> {
+    const key = placeKey(removed)
     this.#removals += 1
+    this.#removing.set(key, (this.#removing.get(key) ?? 0) + 1)
+    this.reconsider()
     const signal = AbortSignal.timeout(ORDER_MS_MAX)
-    await this.#looked(this.#logsBeside(removed), signal)
+    await this.#looked(this.#logsBeside(removed), signal, () => this.#settle.isExpected(removed, 'urgent'))
     this.#giveUp(signal, 'a removal is recorded before the database that was written before it')
     this.#removals -= 1
+    const left = (this.#removing.get(key) ?? 1) - 1
+    if (left > 0) this.#removing.set(key, left)
+    else this.#removing.delete(key)
+  }
+
+  /** Something may have become urgent for which a removal waits. */
+  reconsider(): void {
+    this.#progressed.wake()
   }
 
   #giveUp({ aborted }: AbortSignal, what: string): void {
@@ -110,17 +126,17 @@ export class OpenDatabases {
     this.#log.warn(`${what}: at some moments it may name files that are not there`, { waitedMs: ORDER_MS_MAX })
   }
 
-  /** Resolves when each of the places has been looked at after all that was told of it by now. */
-  async #looked(places: readonly Place[], signal: AbortSignal): Promise<void> {
-    const waiters = new Waiters()
-    let left = 0
-    const answered = (): void => {
-      left -= 1
-      waiters.wake()
+  /** Resolves when each of the places has been looked at after all that was told of it by now, or need not be any more. */
+  async #looked(places: readonly Place[], signal: AbortSignal, isMoot: (place: Place) => boolean): Promise<void> {
+    const left = new Set<Place>()
+    for (const place of places) {
+      const answered = (): void => {
+        left.delete(place)
+        this.#progressed.wake()
+      }
+      if (this.#settle.expect(place, { answered })) left.add(place)
     }
-    for (const place of places) if (this.#settle.expect(place, { answered })) left += 1
-    const isDone = (): boolean => left === 0
-    while (!isDone() && !signal.aborted) await waiters.wait(signal)
+    while (![...left].every(isMoot) && !signal.aborted) await this.#progressed.wait(signal)
   }
 
   /** A database that is removed itself does not wait for its own capture. */

@@ -84,6 +84,7 @@ export class Pursuit {
   /** Something became due, or there is room for more. */
   wake(): void {
     this.#alarm.ring()
+    this.#databases.reconsider()
   }
 
   /** Resolves when the looks under way have ended and nothing that is due now is left, or the signal is given. */

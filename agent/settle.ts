@@ -141,10 +141,10 @@ export class Settle {
     return this.#moves
   }
 
-  /** Whether a look at the path is to come, or under way. */
-  isExpected(place: Place): boolean {
+  /** Whether a look at the path is to come, or under way; with `urgent` one for which others wait. */
+  isExpected(place: Place, which: 'any' | 'urgent' = 'any'): boolean {
     const entry = this.#entries.get(placeKey(place))
-    return entry !== undefined && isLookExpected(entry)
+    return entry !== undefined && isLookExpected(entry) && (which === 'any' || entry.isUrgent)
   }
 
   /** The ticket is given back when the path has been looked at after all that was told of it by now. @returns false where it does not wait */

@@ -124,6 +124,37 @@ describe('a database in WAL mode and the files beside it', () => {
     expect(await has(wait)).toBe(false)
   })
 
+  it('waits for no file that is gone: its removal waits for the database', async () => {
+    const { databases, settle, told, has } = opened()
+    told()
+    settle.changed(LOG, 0, { isOpen: true, isSure: true })
+    settle.changed(IMAGE, 0, { isSure: true })
+    databases.noteClosed(IMAGE)
+    const wait = databases.filesRecorded()
+    expect(await has(wait)).toBe(false)
+    expect(databases.isAhead(IMAGE)).toBe(true)
+    const removal = databases.captured(IMAGE)
+    expect(await has(wait)).toBe(true)
+    expect(await has(removal)).toBe(false)
+    settle.take(9000, 2, 'all')
+    settle.finished(LOG, CAPTURED, 9001).forEach((ticket) => ticket.answered(true))
+    expect(await has(removal)).toBe(true)
+  })
+
+  it('is waited for by no removal of a place that must be looked at again before others can be recorded', async () => {
+    const { databases, settle, has } = opened()
+    const directory = { volume: VOLUME, path: path('AB') }
+    settle.changed(LOG, 0, { isOpen: true, isSure: true })
+    settle.changed(directory, 0, { isSure: true })
+    settle.take(1, 1, 'events')
+    const removal = databases.captured(directory)
+    expect(await has(removal)).toBe(false)
+    // It is there again, and a file in it, which the database will be recorded after, cannot be recorded before it.
+    settle.found(directory, 'event', { answered: () => {} }, 2, { isUrgent: true })
+    databases.reconsider()
+    expect(await has(removal)).toBe(true)
+  })
+
   it('is waited for by nobody when it is a database no more', () => {
     const { databases, settle } = opened()
     settle.changed(LOG, 0, { isOpen: true, isSure: true })
