@@ -4,7 +4,7 @@
  * A PACS writes a file and then commits its row; it commits a removal and then deletes the file. The file is captured when it is
  * closed and its removal when it is seen, but an open database up to a second later. So a pair is recorded after every version that
  * was closed before it was read, and a removal after the next pair, if the log was written before. Neither waits for the other twice over:
- * of a file that is gone there is no version to come, and what others need looked at waits for nothing. Invariant: at every moment of the history each
+ * of a file that is gone there is no version to come, and what others need to be looked at is looked at again meanwhile. Invariant: at every moment of the history each
  * file that a database had committed by its version there is there too, unless that waits longer than `ORDER_MS_MAX`, or the
  * volume is not watched completely. It prevents a PACS that is started on a restored moment from naming images that it has not.
  */
@@ -100,22 +100,26 @@ export class OpenDatabases {
     return this.#removals < REMOVALS_MAX && this.#logsBeside(removed).some((log) => this.#settle.isExpected(log))
   }
 
-  /** Resolves when the databases that were written before the removal of the path are recorded, or that takes too long. */
-  async captured(removed: Place): Promise<void> {
+  /**
+   * Resolves when the databases that were written before the removal of the path are recorded, or that takes too long.
+   * @returns false where others need the path to be looked at again before
+   */
+  async captured(removed: Place): Promise<boolean> {
     const key = placeKey(removed)
     this.#removals += 1
     this.#removing.set(key, (this.#removing.get(key) ?? 0) + 1)
     this.reconsider()
     const signal = AbortSignal.timeout(ORDER_MS_MAX)
-    await this.#looked(this.#logsBeside(removed), signal, () => this.#settle.isExpected(removed, 'urgent'))
+    const isRecorded = await this.#looked(this.#logsBeside(removed), signal, () => this.#settle.isExpected(removed, 'hurried'))
     this.#giveUp(signal, 'a removal is recorded before the database that was written before it')
     this.#removals -= 1
     const left = (this.#removing.get(key) ?? 1) - 1
     if (left > 0) this.#removing.set(key, left)
     else this.#removing.delete(key)
+    return isRecorded || signal.aborted
   }
 
-  /** Something may have become urgent for which a removal waits. */
+  /** Something that waits may have to be looked at again. */
   reconsider(): void {
     this.#progressed.wake()
   }
@@ -126,8 +130,8 @@ export class OpenDatabases {
     this.#log.warn(`${what}: at some moments it may name files that are not there`, { waitedMs: ORDER_MS_MAX })
   }
 
-  /** Resolves when each of the places has been looked at after all that was told of it by now, or need not be any more. */
-  async #looked(places: readonly Place[], signal: AbortSignal, isMoot: (place: Place) => boolean): Promise<void> {
+  /** Resolves when each of the places has been looked at after all that was told of it by now, or need not be. @returns whether all were */
+  async #looked(places: readonly Place[], signal: AbortSignal, isMoot: (place: Place) => boolean): Promise<boolean> {
     const left = new Set<Place>()
     for (const place of places) {
       const answered = (): void => {
@@ -137,6 +141,7 @@ export class OpenDatabases {
       if (this.#settle.expect(place, { answered })) left.add(place)
     }
     while (![...left].every(isMoot) && !signal.aborted) await this.#progressed.wait(signal)
+    return left.size === 0
   }
 
   /** A database that is removed itself does not wait for its own capture. */

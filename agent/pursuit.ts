@@ -245,17 +245,20 @@ export class Pursuit {
   }
 
   #mustWait({ look, pin }: Pursued, topmost: RelativePath): boolean {
-    const isOwn = pin === undefined && !look.isUrgent && look.origin === 'event' && look.waitedFor !== topmost
+    const isOwn = pin === undefined && look.origin === 'event' && look.waitedFor !== topmost
     return isOwn && this.#databases.isAhead(look)
   }
 
   /** What was found gone is looked at again then: it may have come back. Until then it is under way, but in no other look's place. */
-  async #waitForDatabases(pursued: Pursued, topmost: RelativePath): Promise<void> {
-    this.#ordinary -= 1
+  async #waitForDatabases({ look, ...pursued }: Pursued, topmost: RelativePath): Promise<void> {
+    const count = look.isUrgent ? 0 : 1
+    this.#ordinary -= count
     this.wake()
-    await this.#databases.captured(pursued.look)
-    this.#ordinary += 1
-    this.#finish(pursued, { kind: 'busy', waitedFor: topmost }, false)
+    // Whoever needs it recorded need not wait to learn that it is not there.
+    if (look.isUrgent) this.#parts.recorder.looked(look)
+    const isCaptured = await this.#databases.captured(look)
+    this.#ordinary += count
+    this.#finish({ look, ...pursued }, { kind: 'busy', waitedFor: isCaptured ? topmost : undefined }, false)
   }
 
   /** The version that was held open is not to be captured through it: its path is looked at as any other. */

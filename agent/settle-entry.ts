@@ -50,7 +50,7 @@ export type Settled =
   /** As it was captured, but still open for writing. */
   | { readonly kind: 'still-open' }
   /** A writer has it open, or it changed while being read, or it has waited for what was written before. */
-  | { readonly kind: 'busy'; readonly isWritten?: boolean; readonly waitedFor?: RelativePath }
+  | { readonly kind: 'busy'; readonly isWritten?: boolean; readonly waitedFor?: RelativePath | undefined }
   /** Older versions, of which it cannot be known whether they are of this path, are still to be recorded before it. */
   | { readonly kind: 'held' }
   /** Nothing to do, or nothing that can be done now. */
@@ -145,6 +145,11 @@ export function noteDuringLook(entry: SettleEntry, nowMs: number): void {
 /** Whether a look is to come because something happened, or is under way. */
 export function isLookExpected({ reason, isLooking }: SettleEntry): boolean {
   return reason !== 'certainty' || isLooking
+}
+
+/** Whether others wait for another look, behind the one under way. */
+export function isHurried({ isUrgent, isLooking, again }: SettleEntry): boolean {
+  return isUrgent && isLooking && again === 'change'
 }
 
 /** The ticket is given back by the look that will have seen all that was told by now. @returns false where there is none to come */

@@ -23,6 +23,7 @@ import {
   type Due,
   expectLook,
   type Hint,
+  isHurried,
   isLookExpected,
   LAG_MAX_MS,
   NOT_QUEUED,
@@ -141,10 +142,10 @@ export class Settle {
     return this.#moves
   }
 
-  /** Whether a look at the path is to come, or under way; with `urgent` one for which others wait. */
-  isExpected(place: Place, which: 'any' | 'urgent' = 'any'): boolean {
+  /** Whether a look at the path is to come, or under way; `hurried`: others wait for one after that which is under way. */
+  isExpected(place: Place, which: 'any' | 'hurried' = 'any'): boolean {
     const entry = this.#entries.get(placeKey(place))
-    return entry !== undefined && isLookExpected(entry) && (which === 'any' || entry.isUrgent)
+    return entry !== undefined && (which === 'any' ? isLookExpected(entry) : isHurried(entry))
   }
 
   /** The ticket is given back when the path has been looked at after all that was told of it by now. @returns false where it does not wait */

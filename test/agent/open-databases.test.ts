@@ -27,7 +27,7 @@ function opened() {
   databases.begin(INDEX)
   databases.end(INDEX, true)
   /** What a wait has come to, once all that can go on has gone on. */
-  const has = async (wait: Promise<void>): Promise<boolean> => {
+  const has = async (wait: Promise<unknown>): Promise<boolean> => {
     let isOver = false
     const over = async (): Promise<void> => {
       await wait
@@ -153,6 +153,15 @@ describe('a database in WAL mode and the files beside it', () => {
     settle.found(directory, 'event', { answered: () => {} }, 2, { isUrgent: true })
     databases.reconsider()
     expect(await has(removal)).toBe(true)
+    expect(await removal).toBe(false)
+    settle.finished(directory, { kind: 'busy' }, 3)
+    // Gone once more: nobody needs another look.
+    expect(settle.take(100, 1, 'urgent')).toHaveLength(1)
+    const again = databases.captured(directory)
+    expect(await has(again)).toBe(false)
+    settle.take(9000, 1, 'all')
+    settle.finished(LOG, CAPTURED, 9001).forEach((ticket) => ticket.answered(true))
+    expect(await again).toBe(true)
   })
 
   it('is waited for by nobody when it is a database no more', () => {
