@@ -146,8 +146,8 @@ describe('restore', () => {
       if (b?.record.kind !== 'put' || b.record.version.kind !== 'file') throw new Error('not the file b')
       return offline.catalog.chunk(b.record.version.chunks[0]?.digest ?? b.record.version.digest)
     })()
-    const fd = openSync(pack, 'r+')
-    writeSync(fd, Buffer.from([0x55]), 0, 1, (place?.offset ?? 0) + 90)
+    const at = (place?.offset ?? 0) + 90
+    writeSync(openSync(pack, 'r+'), Buffer.of((readFileSync(pack)[at] ?? 0) ^ 0x55), 0, 1, at)
 
     const report = await checkRepository(store.repositoryDirectory, store.dataKey)
     expect(report.damage).toHaveLength(1)
