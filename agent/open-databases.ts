@@ -27,6 +27,8 @@ const DATABASES_MAX = 64
 const CLOSED_MAX = 1000
 /** Removals that wait for a database; more than these are recorded when they are seen. */
 const REMOVALS_MAX = 10_000
+/** How late it may be noticed that a wait is needless. */
+const RECONSIDER_MS = 20
 
 const NS_PER_MS = 1_000_000n
 
@@ -44,6 +46,7 @@ export class OpenDatabases {
   /** How many removals of a path wait. */
   readonly #removing = new Map<string, number>()
   readonly #progressed = new Waiters()
+  #isReconsidering = false
 
   readonly #log: Log
   #warnedMs = Number.NEGATIVE_INFINITY
@@ -119,9 +122,14 @@ export class OpenDatabases {
     return isRecorded || signal.aborted
   }
 
-  /** Something that waits may have to be looked at again. */
+  /** Something that waits may have to be looked at again. Told after every look: thousands of removals may wait, and are not asked each time. */
   reconsider(): void {
-    this.#progressed.wake()
+    if (this.#removing.size === 0 || this.#isReconsidering) return
+    this.#isReconsidering = true
+    setTimeout(() => {
+      this.#isReconsidering = false
+      this.#progressed.wake()
+    }, RECONSIDER_MS)
   }
 
   #giveUp({ aborted }: AbortSignal, what: string): void {

@@ -231,7 +231,8 @@ export class Pursuit {
         if (pin !== undefined) {
           if (pin.attempts < PIN_ATTEMPTS_MAX) {
             this.#parts.held.unpin(basis.pinned)
-            setTimeout(() => void this.#pinAgain(pursued, pin), PIN_PAUSE_MS << pin.attempts)
+            const again = (): Promise<void> => this.#pinAgain(pursued, pin).catch((error: unknown) => this.#parts.onFailure(error))
+            setTimeout(() => void again(), PIN_PAUSE_MS << pin.attempts)
           } else this.#lookInstead(pursued)
           return
         }

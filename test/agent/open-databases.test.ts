@@ -34,7 +34,7 @@ function opened() {
       isOver = true
     }
     void over()
-    await new Promise(setImmediate)
+    await new Promise((resolve) => setTimeout(resolve, 60))
     return isOver
   }
   return { settle, pins, databases, told: told.resolve, has }
