@@ -11,7 +11,7 @@ import type { ChunkRef } from '../shared/version.ts'
 import type { ChunkResult } from './history-source.ts'
 import type { OpenRepository, PackReader } from './pack-reader.ts'
 import type { FramePlace } from './repository/frame-file.ts'
-import { type FilesDone, type FilesPlace, FilesWriter, type FileTask } from './restore-files.ts'
+import { type FilesDone, type FilesPlace, FilesWriter } from './restore-files.ts'
 import { bytesOf, LARGE_BYTES, portionsOf } from './restore-order.ts'
 import { decodeTasks } from './restore-tasks.ts'
 
@@ -56,9 +56,9 @@ let wake: (() => void) | undefined
 let isEnding = false
 let writing: Promise<void> = Promise.resolve()
 
-async function write(files: readonly FileTask[]): Promise<void> {
+async function write(files: Uint8Array): Promise<void> {
   if (writer === undefined) throw new PacsimileError('internal', 'Nobody said where files are written')
-  const done = await writer.write(files, fetched)
+  const done = await writer.write(decodeTasks(files), fetched)
   tellWritten()
   say({ kind: 'done', done })
 }
@@ -139,7 +139,7 @@ port.on('message', (task: WriterTask) => {
       writer = new FilesWriter(task.place, noteWritten)
       return
     case 'write':
-      writing = write(decodeTasks(task.files)).catch((error: unknown) => {
+      writing = write(task.files).catch((error: unknown) => {
         const { code, message } = asPacsimileError(error, `Writing to ${to}`)
         say({ kind: 'error', code, message })
       })
