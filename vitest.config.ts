@@ -45,9 +45,8 @@ export default defineConfig({
           name: 'unit',
           include: ['test/**/*.test.ts'],
           exclude: ['test/system/**'],
-          // For a test that hangs: how fast the machine is, is nobody's fault.
-          testTimeout: 60_000,
-          hookTimeout: 60_000,
+          testTimeout: 20_000,
+          hookTimeout: 20_000,
           maxWorkers: 3,
           sequence: { groupOrder: 0 },
         },

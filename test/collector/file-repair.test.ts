@@ -78,7 +78,7 @@ function expectWhole({ path, bytes, contents, regionBytes }: Sealed): void {
 }
 
 describe('a sealed file with parity', () => {
-  it('is repaired after any single flipped bit, wherever it is', async () => {
+  it('is repaired after any single flipped bit, wherever it is', { timeout: 60_000 }, async () => {
     const whole = await sealed(1, true)
     for (let i = 0; i < 30; i++) {
       const offset = i < 2 ? i * 40 : whole.random.below(whole.bytes.length)
