@@ -42,9 +42,8 @@ export class OpenDatabases {
   readonly #logs = new Map<string, { readonly base: Place; readonly log: Place }>()
   /** Files that were closed and could not be captured as what was held open: a look at the path is to come. */
   readonly #closed = new Map<string, Place>()
-  #removals = 0
-  /** How many removals of a path wait. */
-  readonly #removing = new Map<string, number>()
+  /** Removals that wait, by their path: of each there is one look at a time. */
+  readonly #removing = new Set<string>()
   readonly #progressed = new Waiters()
   #isReconsidering = false
 
@@ -100,7 +99,7 @@ export class OpenDatabases {
 
   /** Whether what was committed before the removal of the path may not be recorded yet. */
   isAhead(removed: Place): boolean {
-    return this.#removals < REMOVALS_MAX && this.#logsBeside(removed).some((log) => this.#settle.isExpected(log))
+    return this.#removing.size < REMOVALS_MAX && this.#logsBeside(removed).some((log) => this.#settle.isExpected(log))
   }
 
   /**
@@ -109,16 +108,12 @@ export class OpenDatabases {
    */
   async captured(removed: Place): Promise<boolean> {
     const key = placeKey(removed)
-    this.#removals += 1
-    this.#removing.set(key, (this.#removing.get(key) ?? 0) + 1)
+    this.#removing.add(key)
     this.reconsider()
     const signal = AbortSignal.timeout(ORDER_MS_MAX)
     const isRecorded = await this.#looked(this.#logsBeside(removed), signal, () => this.#settle.isExpected(removed, 'hurried'))
     this.#giveUp(signal, 'a removal is recorded before the database that was written before it')
-    this.#removals -= 1
-    const left = (this.#removing.get(key) ?? 1) - 1
-    if (left > 0) this.#removing.set(key, left)
-    else this.#removing.delete(key)
+    this.#removing.delete(key)
     return isRecorded || signal.aborted
   }
 

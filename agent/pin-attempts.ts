@@ -9,6 +9,7 @@ import { fstatSync } from 'node:fs'
 import type { VolumeRoot } from './file-stat.ts'
 import type { Pin } from './pins.ts'
 import type { Renames } from './renames.ts'
+import { sleep } from './waiting.ts'
 import { resolvePin } from './watch/pin-path.ts'
 
 /** A version whose directory moves about is given up, or put into inferred ones, after so many attempts. */
@@ -20,20 +21,16 @@ export const PIN_ATTEMPTS_MAX = 4
 export const PIN_PAUSE_MS = 2
 /** A rename is recorded within this, or its directory is gone again. */
 const RENAME_MS_MAX = 10_000
-
-export interface Moving {
-  readonly renames: Pick<Renames, 'isBelowTarget'>
-  /** Resolves when a rename may have been recorded, or the signal is given. */
-  readonly progressed: (signal: AbortSignal) => Promise<void>
-}
+/** Looked at now and then, not at each step of a storm, in which many may wait. */
+const RENAME_PAUSE_MS_MAX = 64
 
 /** Resolves when it may be tried again; its path is then the one that its file has, or had last. `root`: undefined where the volume is lost. */
-export async function placedAgain(pin: Pin, root: VolumeRoot | undefined, { renames, progressed }: Moving): Promise<void> {
+export async function placedAgain(pin: Pin, root: VolumeRoot | undefined, renames: Pick<Renames, 'isBelowTarget'>): Promise<void> {
   const limit = AbortSignal.timeout(RENAME_MS_MAX)
-  for (;;) {
+  for (let pauseMs = PIN_PAUSE_MS; ; pauseMs = Math.min(2 * pauseMs, RENAME_PAUSE_MS_MAX)) {
     pin.path = (root === undefined ? undefined : resolvePin(pin.fd, root)) ?? pin.path
     // What is deleted may be so with its directory, whose end waits for this version.
     if (limit.aborted || fstatSync(pin.fd).nlink === 0 || !renames.isBelowTarget(pin)) return
-    await progressed(limit)
+    await sleep(pauseMs, limit)
   }
 }

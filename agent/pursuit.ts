@@ -245,7 +245,9 @@ export class Pursuit {
     this.#finish(pursued, outcome.kind === 'busy' ? { kind: 'busy', isWritten: true } : { kind: 'done' }, false)
   }
 
-  #mustWait({ look, pin }: Pursued, topmost: RelativePath): boolean {
+  #mustWait({ look, pin, basis }: Pursued, topmost: RelativePath): boolean {
+    // It ends its path alone: where nothing was recorded, such as where a directory was moved on, it ends nothing.
+    if (look.isUrgent && basis.known === undefined) return false
     const isOwn = pin === undefined && look.origin === 'event' && look.waitedFor !== topmost
     return isOwn && this.#databases.isAhead(look)
   }
@@ -354,7 +356,7 @@ export class Pursuit {
   /** Its directory may have been renamed since it was closed. */
   async #pinAgain({ volume }: Pursued, pin: Pin): Promise<void> {
     pin.attempts += 1
-    await placedAgain(pin, volume.root, { renames: this.#parts.renames, progressed: this.progressed })
+    await placedAgain(pin, volume.root, this.#parts.renames)
     this.#underWay -= 1
     this.#parts.pins.again(pin)
     this.wake()

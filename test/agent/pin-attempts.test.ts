@@ -4,7 +4,6 @@ import type { VolumeRoot } from '../../agent/file-stat.ts'
 import { placedAgain } from '../../agent/pin-attempts.ts'
 import type { Pin } from '../../agent/pins.ts'
 import { Renames } from '../../agent/renames.ts'
-import { Waiters } from '../../agent/waiting.ts'
 import { path, VOLUME } from '../support/agent-parts.ts'
 import { scratchDirectory } from '../support/scratch.ts'
 
@@ -19,41 +18,35 @@ function opened() {
   onTestFinished(() => closeSync(fd))
   renameSync(`${directory}/d`, `${directory}/e`)
   const pin: Pin = { volume: VOLUME, path: path('d/new'), fd, writer: undefined, release: () => {}, attempts: 1 }
-  const [renames, waiters] = [new Renames(), new Waiters()]
-  const moving = { renames, progressed: (signal: AbortSignal) => waiters.wait(signal) }
-  return { directory, root, pin, renames, waiters, moving }
+  return { directory, root, pin, renames: new Renames() }
 }
 
 it('a version in a renamed directory is tried again when the rename is recorded, and not before', async () => {
-  const { root, pin, renames, waiters, moving } = opened()
+  const { root, pin, renames } = opened()
   const rename = renames.add(VOLUME, path('d'), path('e'))
   let isPlaced = false
   const placing = (async () => {
-    await placedAgain(pin, root, moving)
+    await placedAgain(pin, root, renames)
     isPlaced = true
   })()
-  for (let i = 0; i < 3; i++) {
-    waiters.wake()
-    await new Promise((resolve) => setImmediate(resolve))
-  }
+  await new Promise((resolve) => setTimeout(resolve, 200))
   expect(isPlaced).toBe(false)
   renames.recorded(VOLUME, path('d'), path('e'))
   renames.remove(rename)
-  waiters.wake()
   await placing
   expect(pin.path).toBe('e/new')
 })
 
 it('one that has lost its name waits for no rename: the end of its directory may wait for it', async () => {
-  const { directory, root, pin, renames, moving } = opened()
+  const { directory, root, pin, renames } = opened()
   renames.add(VOLUME, path('d'), path('e'))
   rmSync(`${directory}/e`, { recursive: true })
-  await placedAgain(pin, root, moving)
+  await placedAgain(pin, root, renames)
   expect(pin.path).toBe('e/new')
 })
 
 it('one of a volume that is lost keeps the path that it had', async () => {
-  const { pin, moving } = opened()
-  await placedAgain(pin, undefined, moving)
+  const { pin, renames } = opened()
+  await placedAgain(pin, undefined, renames)
   expect(pin.path).toBe('d/new')
 })
