@@ -212,7 +212,12 @@ export class FsCopy implements Copy {
     )
   }
 
+  /** To nothing: the file goes, so that whoever reads the copy meets none without a header. */
   async cut(name: string, bytes: number): Promise<number> {
+    if (bytes === 0) {
+      await this.remove(name)
+      return 0
+    }
     await this.#written(name, async () => {
       const file = await open(this.#path(name), constants.O_WRONLY | constants.O_NOFOLLOW)
       try {

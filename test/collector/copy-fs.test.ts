@@ -1,4 +1,4 @@
-import { appendFileSync, mkdirSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { type ByteSource, type Copy, sourceOf } from '../../collector/repository/copy.ts'
@@ -85,6 +85,17 @@ describe('a copy in a directory', () => {
     writeFileSync(join(directory, '.pacsimile-tmp-writer.json-lock'), '')
     const other = await FsCopy.open(directory)
     await expect(Lease.take(other, WRITER)).rejects.toMatchObject({ code: 'locked', message: expect.stringContaining('writer.json') })
+  })
+
+  it('leaves no file without a beginning where all of it is cut', async () => {
+    const directory = join(scratchDirectory(), 'copy')
+    const copy = await begun(directory)
+    await copy.append(NAME, 0, Buffer.from('abc'))
+    expect(await copy.cut(NAME, 0)).toBe(0)
+    expect(existsSync(join(directory, NAME))).toBe(false)
+    expect(await copy.cut(NAME, 0)).toBe(0)
+    await copy.append(NAME, 0, Buffer.from('def'))
+    expect(readFileSync(join(directory, NAME), 'utf8')).toBe('def')
   })
 
   it('cuts what a crash has left behind an append', async () => {
