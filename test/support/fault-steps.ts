@@ -1,10 +1,11 @@
 /**
  * What a program does durably, step by step, and what becomes of it when it is killed at one of the steps, or the disk refuses it.
  *
- * A first run is traced; every system call of it that changes something below a directory is a step: the nth of its name on its file, or,
- * where the file has a name made at random, the nth of its name in its thread. A runtime opens a file more or less from one run to the next: so
- * each run is traced too, and made again until the fault was where it was to be. Invariant: a step that is counted was hit. It prevents a sweep of hundreds of kills
- * that all came too late.
+ * Two runs are traced; every system call of them that changes something below a directory is a step: the nth of its name on its file, or,
+ * where the file has another name in each run, the nth of its name in its thread. Names that are drawn at random are made to be the same
+ * (same-names.ts), those with a time in them are not. A runtime opens a file more or less from one run to the next: so each run is traced
+ * too, and made again until the fault was where it was to be. Invariant: a step that is counted was hit. It prevents a sweep of hundreds of
+ * kills that all came too late.
  */
 import { spawn, spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
@@ -30,8 +31,9 @@ const TELL_MS = 60_000
 const RUN_MS_MAX = 150_000
 /** In the order in which they are tried, beside where the step was when it was seen last. */
 const NUMBERS_BESIDE = [0, 1, -1, 0, 2, -2, 0, 3, -3, 4, -4, 0, 5, -5, 0]
-/** Of the steps on files with names made at random, this share may be out of reach: another thread comes to the same number first. */
-const MISSED_SHARE_MAX = 0.2
+/** Of the steps on files with a name of their own in each run, some may be out of reach: another thread comes to the same number first. */
+const MISSED_SHARE_MAX = 0.1
+const SAME_NAMES = join(import.meta.dirname, 'same-names.ts')
 
 export type Fault = 'kill' | 'EIO' | 'ENOSPC'
 
@@ -81,9 +83,7 @@ const NEVER_FULL = new Set(['unlink', 'unlinkat', 'rmdir', 'fchmod', 'chmod'])
  * the last, and one error after the kills, unless PACSIMILE_SOAK is set. @returns how many runs there were
  */
 export async function sweep<Prepared extends Work>({ prepare, judge, below = '', sampleEvery = 1 }: Sweep<Prepared>): Promise<number> {
-  const first = prepare()
-  const steps = await stepsOf(first)
-  rmSync(first.directory, { recursive: true })
+  const steps = await stepsOf(prepare)
   const [inside, others] = [steps.filter(({ kind }) => kind.includes(below)), steps.filter(({ kind }) => !kind.includes(below))]
   const chosen = IS_LONG ? [...inside, ...eachKind(others)] : eachKind(inside).filter((_, i) => (i + SEED) % sampleEvery === 0)
   const faults = chosen
@@ -133,9 +133,9 @@ function eachKind(steps: readonly Step[]): Step[] {
 }
 
 /** The steps of a program that it takes below its directory, which it changes. */
-async function stepsOf(work: Work): Promise<Step[]> {
-  const { ended, lines } = await traced(work, CALLS, [])
-  if (ended.status !== 0) throw new Error(`${work.command.join(' ')} ended with ${ended.status}: ${ended.stdout} ${ended.stderr}`)
+async function stepsOf(prepare: () => Work): Promise<Step[]> {
+  const [one, other] = [await callsOf(prepare()), await callsOf(prepare())]
+  const again = new Set(other.flatMap(({ paths }) => paths))
   const counts = new Map<string, number>()
   const next = (of: string): number => {
     const number = (counts.get(of) ?? 0) + 1
@@ -143,12 +143,9 @@ async function stepsOf(work: Work): Promise<Step[]> {
     return number
   }
   const steps = new Map<string, Step>()
-  for (const line of lines) {
-    const found = callIn(line, work)
-    if (found === undefined) continue
-    const { thread, call, kind, paths } = found
+  for (const { thread, call, kind, paths } of one) {
     const inThread = next(`${thread} ${call}`)
-    const stable = new Map([...new Set(paths)].filter((path) => !isRandom(path)).map((path) => [path, next(`${thread} ${call} ${path}`)]))
+    const stable = new Map([...new Set(paths)].filter((path) => again.has(path)).map((path) => [path, next(`${thread} ${call} ${path}`)]))
     if (kind === undefined) continue
     // Of a rename strace compares the first path alone.
     const path = (call === 'rename' ? paths.slice(0, 1) : paths).findLast((one) => stable.has(one))
@@ -156,6 +153,14 @@ async function stepsOf(work: Work): Promise<Step[]> {
     steps.set(`${call} ${path} ${number}`, { call, number, path, kind })
   }
   return [...steps.values()]
+}
+
+/** The calls of a run that ends as it should. */
+async function callsOf(work: Work): Promise<Call[]> {
+  const { ended, lines } = await traced(work, CALLS, [])
+  if (ended.status !== 0) throw new Error(`${work.command.join(' ')} ended with ${ended.status}: ${ended.stdout} ${ended.stderr}`)
+  rmSync(work.directory, { recursive: true })
+  return lines.flatMap((line) => callIn(line, work) ?? [])
 }
 
 interface Call {
@@ -174,8 +179,6 @@ function callIn(line: string, { directory }: Work): Call | undefined {
   const isStep = paths.length > 0 && (call !== 'openat' || /O_CREAT|O_TRUNC/.test(args))
   return { thread, call, paths, kind: isStep ? `${call} ${[...new Set(paths.map(alike))].join(' ')}` : undefined }
 }
-
-const isRandom = (path: string): boolean => /-[0-9a-f]{12}\b|[0-9a-f]{8}\.json|\d{13}/.test(path)
 
 function alike(path: string): string {
   return path
@@ -230,7 +233,8 @@ async function traced(work: Work, calls: readonly string[], options: readonly st
     const pace = options.some((option) => option.includes(':signal=')) ? [] : ['--seccomp-bpf']
     const command = ['strace', '-f', ...pace, '-qq', '-y', '-o', trace, '-e', `trace=${calls.join()}`, ...options, ...work.command]
     // A runtime that keeps what it has compiled writes files of its own, more of them the first time: calls would be counted that are not there again.
-    const ended = await run({ command, environment: { ...work.environment, NODE_DISABLE_COMPILE_CACHE: '1' } })
+    const environment = { ...work.environment, NODE_DISABLE_COMPILE_CACHE: '1', NODE_OPTIONS: `--import=${SAME_NAMES}` }
+    const ended = await run({ command, environment })
     return { ended, lines: readFileSync(trace, 'utf8').split('\n') }
   } finally {
     rmSync(scratch, { recursive: true })
