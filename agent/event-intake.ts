@@ -37,9 +37,14 @@ export interface EventIntakeParts {
   readonly provenUntil: () => HybridTime | undefined
 }
 
+/** Inodes whose names are asked for at once. */
+const LOOKED_UP_MAX = 1000
+
 export class EventIntake {
   readonly #parts: EventIntakeParts
-  readonly #lookingUp = new Set<Promise<void>>()
+  /** Inodes that were told of without a name. */
+  readonly #unnamed = new Set<bigint>()
+  #lookingUp: Promise<void> | undefined
 
   constructor(parts: EventIntakeParts) {
     this.#parts = parts
@@ -141,22 +146,29 @@ export class EventIntake {
     lookAt(to)
   }
 
+  /** What is told of while others are looked up waits for them: a program that writes files elsewhere tells of many, and of each several times. */
   #lookUp(inode: bigint): void {
-    const taking = this.#takeInode(inode).finally(() => this.#lookingUp.delete(taking))
-    this.#lookingUp.add(taking)
+    this.#unnamed.add(inode)
+    this.#lookingUp ??= this.#takeInodes().finally(() => {
+      this.#lookingUp = undefined
+    })
   }
 
   /** Resolves when the names of what was told of before are known to whoever looks at them, or the signal is given. */
   lookedUp(signal: AbortSignal): Promise<void> {
-    return ended([...this.#lookingUp], signal)
+    return ended(this.#lookingUp === undefined ? [] : [this.#lookingUp], signal)
   }
 
-  async #takeInode(inode: bigint): Promise<void> {
+  async #takeInodes(): Promise<void> {
     const { volume, settle, suspects, pursuit } = this.#parts
-    for (const path of await currentNames(this.#parts, volume.name, inode)) {
-      suspects.told({ volume: volume.name, path })
-      settle.changed({ volume: volume.name, path }, performance.now(), { isSure: true })
+    while (this.#unnamed.size > 0) {
+      const inodes = [...this.#unnamed.values().take(LOOKED_UP_MAX)]
+      for (const inode of inodes) this.#unnamed.delete(inode)
+      for (const path of await currentNames(this.#parts, volume.name, inodes)) {
+        suspects.told({ volume: volume.name, path })
+        settle.changed({ volume: volume.name, path }, performance.now(), { isSure: true })
+      }
+      pursuit.wake()
     }
-    pursuit.wake()
   }
 }

@@ -81,7 +81,7 @@ export class Moves {
       const known = await state.at({ volume: place.volume, path: told })
       return known?.version.kind === 'directory' && known.version.inode === version.inode ? told : undefined
     }
-    for (const path of await state.namesOf(place.volume, version.inode)) {
+    for (const path of await state.namesOf(place.volume, [version.inode])) {
       const known = await state.at({ volume: place.volume, path })
       const isSame =
         known?.version.kind === 'directory' && known.version.inode === version.inode && known.version.mtimeNs === version.mtimeNs

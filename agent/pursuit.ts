@@ -384,7 +384,7 @@ export class Pursuit {
       if (touched !== undefined) settle.childrenChanged({ volume, path: touched }, performance.now())
     }
     for (const inode of recorded.flatMap(({ inodes }) => inodes)) {
-      for (const path of await currentNames(this.#parts, volume, inode)) {
+      for (const path of await currentNames(this.#parts, volume, [inode])) {
         if (path !== look.path) settle.changed({ volume, path }, performance.now())
       }
     }

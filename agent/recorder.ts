@@ -106,7 +106,7 @@ export class Recorder {
   /** While it waited, another name of the file may have been recorded, and whoever looked for others did not find this one. */
   async #lookAgainIfLinked({ volume, path, outcome }: Finding): Promise<void> {
     if (outcome.kind !== 'version' || outcome.version.kind === 'directory') return
-    const names = await this.#parts.state.namesOf(volume, outcome.version.inode)
+    const names = await this.#parts.state.namesOf(volume, [outcome.version.inode])
     if (names.some((name) => name !== path)) this.#parts.lookAt({ volume, path })
   }
 

@@ -181,10 +181,13 @@ export class State {
     return keys.map((key) => found.get(key))
   }
 
-  /** Other names of an inode, as far as they were captured. */
-  async namesOf(volume: Label, inode: bigint): Promise<RelativePath[]> {
-    const group = await this.#database.get(groupKey(volume, inode))
-    return group === undefined ? [] : keysOf(group, inode).map(pathFromKey)
+  /** Names of inodes, as far as they were captured. */
+  async namesOf(volume: Label, inodes: readonly bigint[]): Promise<RelativePath[]> {
+    const groups = await this.#database.getMany(inodes.map((inode) => groupKey(volume, inode)))
+    return inodes.flatMap((inode, i) => {
+      const group = groups[i]
+      return group === undefined ? [] : keysOf(group, inode).map(pathFromKey)
+    })
   }
 
   /** A scan begins that will tell of directories that hold exactly what is recorded. Another one may be under way. */

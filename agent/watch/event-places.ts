@@ -117,7 +117,7 @@ export class EventPlaces {
     // The names of unlinked files, which a new file without a name gets as well, are no names.
     const isNameless = entry === undefined || (entry.name.startsWith('#') && (mask & ENTRY) === 0 && /^#\d+$/.test(entry.name))
     if (isNameless) {
-      const inode = target === undefined ? undefined : this.#directories.inodeOf(target)
+      const inode = target !== undefined && isFirst(seen, target) ? this.#directories.inodeOf(target) : undefined
       if (target !== undefined && inode !== undefined)
         for (const volume of this.volumesOn(target.slice(0, FSID_BYTES))) tell(found, volume, { kind: 'inode', inode })
       return
@@ -201,6 +201,14 @@ export class EventPlaces {
     const ignored = this.#volumes.get(volume)?.ignored ?? []
     return ignored.some((above) => path === above || path.startsWith(`${above}/`))
   }
+}
+
+/** Whether nothing was told of it since the batch began, or a directory was renamed. */
+function isFirst(seen: Map<string, number>, target: ByteString): boolean {
+  const key = `\0${target}`
+  if (seen.has(key)) return false
+  seen.set(key, 0)
+  return true
 }
 
 export function tell(found: Map<string, WatchEvent[]>, volume: string, event: WatchEvent): void {

@@ -15,7 +15,7 @@ describe('the names of an inode', () => {
         return Promise.resolve(answer)
       },
     }
-    expect(await currentNames({ state, renames }, VOLUME, 1n)).toEqual(['b/f'])
+    expect(await currentNames({ state, renames }, VOLUME, [1n])).toEqual(['b/f'])
     expect(answers).toEqual([])
   })
 })

@@ -1,4 +1,4 @@
-import { describe, expect, it, onTestFinished } from 'vitest'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import type { Coverage } from '../../agent/coverage.ts'
 import { EventIntake } from '../../agent/event-intake.ts'
 import { Pins } from '../../agent/pins.ts'
@@ -45,7 +45,7 @@ async function opened() {
     const ended = settle.finished({ volume: VOLUME, path: path(name) }, { kind: 'done' }, performance.now())
     for (const ticket of ended) ticket.answered(false)
   }
-  return { intake, rescans, record, looks, end }
+  return { intake, rescans, record, looks, end, state }
 }
 
 describe('what a watcher tells', () => {
@@ -78,5 +78,15 @@ describe('what a watcher tells', () => {
     expect(looks()).toEqual([])
     await intake.lookedUp(new AbortController().signal)
     expect(looks().toSorted()).toEqual(['f', 'g'])
+  })
+
+  it('of files without their names while others are looked up is looked up at once, each file once', async () => {
+    const { intake, record, looks, state } = await opened()
+    await record(put('', directoryVersion()), put('f', fileVersion('x', { inode: 7n })), put('g', fileVersion('y', { inode: 8n })))
+    const asked = vi.spyOn(state, 'namesOf')
+    for (let i = 0; i < 3; i++) for (const inode of [5n, 6n, 7n, 8n]) intake.take({ kind: 'inode', inode })
+    await intake.lookedUp(new AbortController().signal)
+    expect(looks().toSorted()).toEqual(['f', 'g'])
+    expect(asked.mock.calls.map(([, inodes]) => inodes)).toEqual([[5n], [6n, 7n, 8n, 5n]])
   })
 })

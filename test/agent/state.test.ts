@@ -75,8 +75,8 @@ describe('the state', () => {
         }
         const files = [...tree.within(ROOT)].filter(({ version }) => version.kind === 'file')
         const directories = [...tree.within(ROOT)].filter(({ version }) => version.kind === 'directory')
-        expect((await state.namesOf(VOLUME, 1n)).toSorted()).toEqual(directories.map((entry) => entry.path).toSorted())
-        expect((await state.namesOf(VOLUME, 7n)).toSorted()).toEqual(files.map((entry) => entry.path).toSorted())
+        expect((await state.namesOf(VOLUME, [1n])).toSorted()).toEqual(directories.map((entry) => entry.path).toSorted())
+        expect((await state.namesOf(VOLUME, [7n])).toSorted()).toEqual(files.map((entry) => entry.path).toSorted())
         await state.close()
         await journal.close()
       }),
