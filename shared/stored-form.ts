@@ -8,7 +8,7 @@ import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib'
 import { asBuffer } from './bytes.ts'
 import { PacsimileError, reasonOf } from './errors.ts'
 import { filteredLength, filterSamples, type Samples, unfilterSamples } from './sample-filter.ts'
-import { zstd } from './zstd-calls.ts'
+import { compressedBound, zstd } from './zstd-calls.ts'
 
 export interface StoredForm {
   /** The samples in it are filtered. */
@@ -29,7 +29,10 @@ const TRIAL_BYTES = 16 * 1024
 /** The least that zlib takes. */
 const PIECE_BYTES_MIN = 64
 
+const LEVEL = 1
+
 let scratch = new Uint8Array(0)
+let compressed = new Uint8Array(0)
 
 /** The smallest form for little work. `samples` says what may lie in it, and need not be true. */
 export function storedForm(plain: Uint8Array, samples: Samples | undefined): Stored {
@@ -37,7 +40,7 @@ export function storedForm(plain: Uint8Array, samples: Samples | undefined): Sto
   const filtered = samples !== undefined && doesFilteringPay(plain, samples)
   const bytes = compress(filtered ? filter(plain, samples) : plain)
   return bytes.length < plain.length * WORTHWHILE
-    ? { filtered, compressed: true, bytes }
+    ? { filtered, compressed: true, bytes: bytes.slice() }
     : { filtered: false, compressed: false, bytes: plain }
 }
 
@@ -65,8 +68,13 @@ function filter(plain: Uint8Array, samples: Samples): Uint8Array {
   return scratch.subarray(0, length)
 }
 
-function compress(bytes: Uint8Array): Buffer {
-  return zstdCompressSync(bytes, { params: { [constants.ZSTD_c_compressionLevel]: 1 } })
+/** Lies in memory that the next call takes. */
+function compress(bytes: Uint8Array): Uint8Array {
+  const calls = zstd()
+  if (calls === undefined) return zstdCompressSync(bytes, { params: { [constants.ZSTD_c_compressionLevel]: LEVEL } })
+  const room = compressedBound(bytes.length)
+  if (compressed.length < room) compressed = new Uint8Array(room)
+  return compressed.subarray(0, calls.compress(bytes, compressed, LEVEL))
 }
 
 /** Filtered content is taken apart from there; larger pieces are seldom. */

@@ -31,6 +31,12 @@ describe('the stored form', () => {
     }
   })
 
+  it('is its own: what is stored after it leaves it as it is', () => {
+    const plains = [noisySlope(64, 64), noisySlope(128, 64), Buffer.from('text '.repeat(1000))]
+    const stored = plains.map((plain) => storedForm(plain, SAMPLES))
+    for (const [i, one] of stored.entries()) expect(plainOf(one, plains[i]?.length ?? 0)).toEqual(plains[i])
+  })
+
   it('is undone whatever the content, and whatever is said of it', () => {
     const samples = fc.record<Samples>({
       width: fc.constantFrom(1, 2, 4),

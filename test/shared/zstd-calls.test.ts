@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
-import { zstdCompressSync } from 'node:zlib'
+import { zstdCompressSync, zstdDecompressSync } from 'node:zlib'
 import { describe, expect, it } from 'vitest'
-import { zstd as open } from '../../shared/zstd-calls.ts'
+import { compressedBound, zstd as open } from '../../shared/zstd-calls.ts'
 
 describe("this Node.js's own zstd", () => {
   const zstd = open()
@@ -14,6 +14,21 @@ describe("this Node.js's own zstd", () => {
       expect(to.subarray(0, plain.length).equals(plain)).toBe(true)
       expect(to.subarray(plain.length).toString('hex')).toBe('55'.repeat(8))
     }
+  })
+
+  it('compresses what it and others decompress, and needs no more room than is said', () => {
+    const numbers = Buffer.from(Array.from({ length: 4000 }, (_, i) => i % 251))
+    for (const plain of [Buffer.alloc(0), Buffer.from('x'), numbers, randomBytes(200), randomBytes(70_000), randomBytes(300_000)]) {
+      const room = compressedBound(plain.length)
+      const to = Buffer.alloc(room + 8, 0x55)
+      const length = zstd.compress(plain, to.subarray(0, room), 1)
+      expect(to.subarray(room).toString('hex')).toBe('55'.repeat(8))
+      expect(zstdDecompressSync(to.subarray(0, length)).equals(plain)).toBe(true)
+      const back = Buffer.alloc(plain.length)
+      expect(zstd.decompress(to.subarray(0, length), back)).toBe(plain.length)
+      expect(back.equals(plain)).toBe(true)
+    }
+    expect(() => zstd.compress(randomBytes(5000), Buffer.alloc(100), 1)).toThrow('5000 bytes into 100')
   })
 
   it('takes no more room than it is given', () => {
