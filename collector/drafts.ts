@@ -1,5 +1,5 @@
 /**
- * What is being written before it has its name: beside that name, under one that nobody else has.
+ * What is being written before it has its name: with no name, or beside that name, under one that nobody else has.
  *
  * Invariant: a name is made once, and begins with what cannot be guessed. It prevents a process that works in the same directory from putting
  * something of its own under a name that is about to be written.
@@ -12,9 +12,14 @@ import { TEMPORARY_PREFIX } from '../shared/files.ts'
 import { pathBuffer, type RelativePath, ROOT } from '../shared/path.ts'
 import type { SafeDirectory } from './safe-directory.ts'
 
-/** A file that only we may read so far. */
+/** Of what is being written and has a name. */
+const MODE = 0o600
+const PERMISSIONS = 0o777
+
+/** A file that only we can read so far. */
 export interface Draft {
-  readonly at: RelativePath
+  /** Undefined where it has no name. */
+  readonly at: RelativePath | undefined
   readonly fd: number
   isOpen: boolean
 }
@@ -23,13 +28,29 @@ export class Drafts {
   readonly #directory: SafeDirectory
   #prefix = newPrefix()
   #last = 0
+  #isUnnamed: boolean
 
-  constructor(directory: SafeDirectory) {
+  /** `isUnnamed`: where the filesystem can; it is less work than a name and its change, for whom the right name is new. */
+  constructor(directory: SafeDirectory, isUnnamed: boolean) {
     this.#directory = directory
+    this.#isUnnamed = isUnnamed
   }
 
-  /** A new and empty file beside the path. @throws the system's error */
-  open(path: RelativePath): Draft {
+  /** A new and empty file beside the path, if it has a name. `mode`: the one that it will have. @throws the system's error */
+  open(path: RelativePath, mode: number): Draft {
+    if (!this.#isUnnamed) return this.#openNamed(path)
+    try {
+      // Nobody comes by what has no name: it may have its mode at once, but for what only an owner may be given.
+      return { at: undefined, fd: this.#directory.openUnnamed(path, mode & PERMISSIONS), isOpen: true }
+    } catch {
+      // Filesystems have more than one word for what they do not have. If it was anything else, it is met here.
+      const draft = this.#openNamed(path)
+      this.#isUnnamed = false
+      return draft
+    }
+  }
+
+  #openNamed(path: RelativePath): Draft {
     try {
       return this.#create(path)
     } catch (error) {
@@ -42,7 +63,7 @@ export class Drafts {
 
   #create(path: RelativePath): Draft {
     const at = this.nameBeside(path)
-    return { at, fd: this.#directory.open(at, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600), isOpen: true }
+    return { at, fd: this.#directory.open(at, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, MODE), isOpen: true }
   }
 
   nameBeside(path: RelativePath): RelativePath {
@@ -59,7 +80,7 @@ export class Drafts {
   /** It is not wanted any more. */
   drop(draft: Draft): void {
     if (draft.isOpen) this.close(draft)
-    this.unlink(draft.at)
+    if (draft.at !== undefined) this.unlink(draft.at)
   }
 
   /** What has a name of ours, if there is anything. */

@@ -4,33 +4,19 @@
  * Invariant: a file gets its name only when every byte of it was verified; what it replaces is replaced by rename(2), so
  * that a reader sees the old file or the new one. Metadata comes last. It prevents half-written files under real names.
  */
-import {
-  closeSync,
-  constants,
-  fchmodSync,
-  fchownSync,
-  lchownSync,
-  linkSync,
-  lstatSync,
-  mkdirSync,
-  readdirSync,
-  renameSync,
-  rmdirSync,
-  symlinkSync,
-  unlinkSync,
-} from 'node:fs'
+import { closeSync, constants, linkSync, lstatSync, mkdirSync, readdirSync, renameSync, rmdirSync, symlinkSync, unlinkSync } from 'node:fs'
 import type { ByteString } from '../shared/bytes.ts'
 import type { Digest } from '../shared/digest.ts'
 import { errnoOf } from '../shared/errors.ts'
-import { libc } from '../shared/libc.ts'
 import { childOf, parentOf, pathBuffer, type RelativePath, ROOT } from '../shared/path.ts'
-import type { DeviceVersion, FileVersion, PlainVersion, SymlinkVersion, Version, Xattr } from '../shared/version.ts'
+import type { DeviceVersion, FileVersion, PlainVersion, SymlinkVersion, Version } from '../shared/version.ts'
 import { holesOf } from '../shared/version-extensions.ts'
 import { ContentCheck } from './content-check.ts'
 import { type Draft, Drafts } from './drafts.ts'
 import { HoleWriter } from './hole-writer.ts'
+import { type MetadataOptions, MetadataWriter } from './metadata-writer.ts'
 import { SafeDirectory } from './safe-directory.ts'
-import { changeModeUnopened, makeSpecialNode, type SpecialKind } from './special-node.ts'
+import { makeSpecialNode, type SpecialKind } from './special-node.ts'
 
 export type ReadChunk = (name: Digest, length: number) => Buffer | Promise<Buffer>
 
@@ -39,44 +25,26 @@ export type TakePiece = (piece: Buffer, known?: Digest) => void
 /** Gives all of a file's content, front to back. */
 export type GiveContent = (take: TakePiece) => void | Promise<void>
 
-export interface MaterializeOptions {
-  /** Give files what runs them with the rights of others, or says who may: setuid and setgid bits, capabilities and all other xattrs of `security`. */
-  readonly setuid: boolean
+export interface MaterializeOptions extends MetadataOptions {
   /** Make fifos, sockets and device nodes; without it there is nothing where they were. */
   readonly special: boolean
-  /** `none`: whatever is written belongs to who writes it. */
-  readonly owner?: 'none' | undefined
-  /** Told of what a path could not be given; the path itself is there. */
-  readonly onShortcoming?: (shortcoming: Shortcoming) => void
+  /** Most files are put where there is nothing. */
+  readonly isNew?: boolean
 }
 
-/** Something that a file should have and could not be given. */
-export interface Shortcoming {
-  readonly path: RelativePath
-  readonly what: 'owner' | 'mode' | 'xattr'
-  readonly reason: string
-}
-
-export const SETUID_SETGID = 0o6000
-/** What a file may do that runs (capabilities), and what security modules make of it. */
-export const SECURITY_XATTRS = 'security.'
 type SpecialVersion = DeviceVersion | PlainVersion
 type Kind = 'directory' | 'file' | 'other' | 'nothing'
-/** Namespaces of xattrs that are removed where the version has none: a default ACL of a directory gives its files one. */
-export const INHERITED_XATTRS = ['user.', 'system.posix_acl_']
-/** Namespaces of xattrs that only a privileged process may set. */
-export const PRIVILEGED_XATTRS = ['trusted.', 'security.']
-
 export class Materializer {
   readonly #directory: SafeDirectory
   readonly #readChunk: ReadChunk
   readonly #options: MaterializeOptions
-  readonly #mayChown = process.getuid?.() === 0
+  readonly #metadata: MetadataWriter
   readonly #drafts: Drafts
 
   constructor(root: string, readChunk: ReadChunk, options: MaterializeOptions) {
     this.#directory = new SafeDirectory(root)
-    this.#drafts = new Drafts(this.#directory)
+    this.#metadata = new MetadataWriter(options)
+    this.#drafts = new Drafts(this.#directory, options.isNew === true)
     this.#readChunk = readChunk
     this.#options = options
   }
@@ -149,7 +117,7 @@ export class Materializer {
 
   #putFile(path: RelativePath, version: FileVersion, give: GiveContent): void | Promise<void> {
     const content = new ContentCheck(version)
-    const draft = this.#drafts.open(path)
+    const draft = this.#drafts.open(path, version.mode)
     try {
       const writer = new HoleWriter(draft.fd, holesOf(version))
       const finish = (): void => {
@@ -180,61 +148,38 @@ export class Materializer {
   }
 
   #finishDraft(draft: Draft, path: RelativePath, version: FileVersion): void {
-    this.#setMetadata(path, draft.fd, draft.at, version)
-    this.#drafts.close(draft)
-    this.#directory.setModified(draft.at, version.mtimeNs)
-    this.#moveInto(draft.at, path)
-  }
-
-  /** Owner first, for chown clears the setuid bits and capabilities; the mode last, for it may forbid the rest. */
-  #setMetadata(path: RelativePath, fd: number, at: RelativePath, version: Version): void {
-    this.#setOwner(path, version, () => fchownSync(fd, version.uid, version.gid))
-    this.#setXattrs(path, at, libc?.xattrsOf(fd), version.xattrs)
-    this.#attempt(path, 'mode', () => fchmodSync(fd, this.#modeOf(version)))
-  }
-
-  #modeOf(version: Version): number {
-    return version.kind === 'directory' || this.#options.setuid ? version.mode : version.mode & ~SETUID_SETGID
-  }
-
-  #setOwner(path: RelativePath, version: Version, set: () => void): void {
-    if (this.#options.owner === 'none') return
-    if (this.#mayChown) this.#attempt(path, 'owner', set)
-    else if (version.uid !== process.getuid?.() || version.gid !== process.getgid?.())
-      this.#options.onShortcoming?.({ path, what: 'owner', reason: 'only root may give files to others' })
-  }
-
-  /** `found`: those that `at` has. */
-  #setXattrs(path: RelativePath, at: RelativePath, found: readonly Xattr[] = [], wanted: readonly Xattr[]): void {
-    for (const { name } of found) {
-      const isWanted = wanted.some((xattr) => xattr.name === name)
-      if (!isWanted && INHERITED_XATTRS.some((prefix) => name.startsWith(prefix))) libc?.removeXattr(this.#directory.at(at), name)
-    }
-    for (const { name, value } of wanted) {
-      if (name.startsWith(SECURITY_XATTRS) && !this.#options.setuid) continue
-      if (!this.#mayChown && PRIVILEGED_XATTRS.some((prefix) => name.startsWith(prefix))) {
-        this.#options.onShortcoming?.({ path, what: 'xattr', reason: `${name} needs root` })
-      } else {
-        this.#attempt(path, 'xattr', () => libc?.setXattr(this.#directory.at(at), name, value))
-      }
+    this.#metadata.write(path, draft.fd, version)
+    if (draft.at === undefined) {
+      this.#linkInto(draft.fd, path)
+      this.#drafts.close(draft)
+    } else {
+      // A filesystem of another host may say only here that it could not write.
+      this.#drafts.close(draft)
+      this.#moveInto(draft.at, path)
     }
   }
 
-  #attempt(path: RelativePath, what: Shortcoming['what'], set: () => void): void {
+  /** Gives what has no name the one that it is to have, whatever has that now. */
+  #linkInto(fd: number, path: RelativePath): void {
     try {
-      set()
+      this.#directory.linkOpen(fd, path)
     } catch (error) {
-      const errno = errnoOf(error)
-      if (errno !== 'EPERM' && errno !== 'EACCES' && errno !== 'ENOTSUP' && errno !== 'EOPNOTSUPP' && errno !== 'EINVAL') throw error
-      this.#options.onShortcoming?.({ path, what, reason: errno })
+      if (errnoOf(error) !== 'EEXIST') throw error
+      const temporary = this.#drafts.nameBeside(path)
+      this.#directory.linkOpen(fd, temporary)
+      try {
+        this.#moveInto(temporary, path)
+      } catch (failure) {
+        this.#drafts.unlink(temporary)
+        throw failure
+      }
     }
   }
 
   /** Owner, mode, xattrs and times of a directory: after everything in it was written. */
   finishDirectory(path: RelativePath, version: Version): void {
     this.#directory.trim()
-    this.#setMetadata(path, this.#directory.descriptor(path), path, version)
-    this.#directory.setModified(path, version.mtimeNs)
+    this.#metadata.write(path, this.#directory.descriptor(path), version)
   }
 
   /** Makes `path` another name of `existing`, which was put before. */
@@ -300,12 +245,7 @@ export class Materializer {
   /** Metadata of what must not be opened, then its name. */
   #finishByName(path: RelativePath, temporary: RelativePath, version: SymlinkVersion | SpecialVersion): void {
     try {
-      const at = this.#directory.at(temporary)
-      this.#setOwner(path, version, () => lchownSync(pathBuffer(at), version.uid, version.gid))
-      this.#setXattrs(path, temporary, libc?.xattrs(at), version.xattrs)
-      // A symlink has no mode of its own.
-      if (version.kind !== 'symlink') this.#attempt(path, 'mode', () => changeModeUnopened(at, this.#modeOf(version)))
-      this.#directory.setModified(temporary, version.mtimeNs)
+      this.#metadata.writeUnopened(path, this.#directory.at(temporary), version)
       this.#moveInto(temporary, path)
     } catch (error) {
       this.#drafts.unlink(temporary)
@@ -388,10 +328,9 @@ export class Materializer {
     this.#directory.trim()
     const fd = this.#directory.open(path, constants.O_RDONLY | constants.O_NONBLOCK)
     try {
-      this.#setMetadata(path, fd, path, version)
+      this.#metadata.write(path, fd, version)
     } finally {
       closeSync(fd)
     }
-    this.#directory.setModified(path, version.mtimeNs)
   }
 }

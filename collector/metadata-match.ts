@@ -6,7 +6,7 @@
  */
 import type { Version, Xattr } from '../shared/version.ts'
 import type { LiveMetadata } from './live-entry.ts'
-import { INHERITED_XATTRS, PRIVILEGED_XATTRS, SECURITY_XATTRS, SETUID_SETGID } from './materialize.ts'
+import { INHERITED_XATTRS, PRIVILEGED_XATTRS, SECURITY_XATTRS, SETUID_SETGID } from './metadata-writer.ts'
 
 export interface MetadataTerms {
   readonly setuid: boolean

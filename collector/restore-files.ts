@@ -13,7 +13,8 @@ import { type RelativePath, showPath } from '../shared/path.ts'
 import type { ChunkRef, FileVersion } from '../shared/version.ts'
 import { ContentCheck } from './content-check.ts'
 import type { ChunkResult } from './history-source.ts'
-import { type GiveContent, Materializer, type Shortcoming, type TakePiece } from './materialize.ts'
+import { type GiveContent, Materializer, type TakePiece } from './materialize.ts'
+import type { Shortcoming } from './metadata-writer.ts'
 import { Pace } from './pace.ts'
 import { SafeDirectory } from './safe-directory.ts'
 
@@ -81,6 +82,7 @@ export class FilesWriter implements Disposable {
       setuid: place.setuid,
       owner: place.owner,
       special: false,
+      isNew: true,
       onShortcoming: (shortcoming) => this.#shortcomings.push(shortcoming),
     })
     this.#own = new SafeDirectory(place.to)

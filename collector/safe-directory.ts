@@ -14,6 +14,8 @@ import { nameOf, parentOf, pathBuffer, type RelativePath, ROOT, showPath } from 
 
 /** Directories kept open between operations. */
 const OPEN_MAX = 256
+/** Of the architectures that Node is made for (include/uapi/asm-generic/fcntl.h), but that O_DIRECTORY is another one on some. */
+const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY
 const OPEN_DIRECTORY = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW
 
 export class SafeDirectory {
@@ -75,15 +77,19 @@ export class SafeDirectory {
     return calls().openAt(this.#above(path), nameOf(path), flags | constants.O_NOFOLLOW, mode)
   }
 
+  /** A new file in the directory of a path, with no name. @throws the system's error, EOPNOTSUPP or EISDIR where there is no such thing */
+  openUnnamed(path: RelativePath, mode: number): number {
+    return calls().openAt(this.#above(path), '.', constants.O_WRONLY | O_TMPFILE, mode)
+  }
+
+  /** Names what is open, where nothing has that name. @throws the system's error, EEXIST where something has */
+  linkOpen(fd: number, path: RelativePath): void {
+    calls().linkOpen(fd, this.#above(path), nameOf(path))
+  }
+
   /** rename(2) within the tree. @throws the system's error */
   rename(from: RelativePath, to: RelativePath): void {
     calls().renameAt(this.#above(from), nameOf(from), this.#above(to), nameOf(to))
-  }
-
-  /** The modification time of what has that name, to the nanosecond. @throws the system's error */
-  setModified(path: RelativePath, mtimeNs: bigint): void {
-    if (path === ROOT) calls().setModified(this.at(path), mtimeNs)
-    else calls().setModifiedAt(this.#above(path), nameOf(path), mtimeNs)
   }
 
   /** Of the root's own name there is nothing above. */

@@ -11,6 +11,8 @@ import type { ByteString } from './bytes.ts'
 
 const AT_FDCWD = -100
 const AT_SYMLINK_NOFOLLOW = 0x100
+const AT_SYMLINK_FOLLOW = 0x400
+const AT_EMPTY_PATH = 0x1000
 const F_SETLEASE = 1024
 const F_GETLEASE = 1025
 const F_SETSIG = 10
@@ -48,16 +50,19 @@ export interface Libc {
   xattrs(path: ByteString): { name: ByteString; value: ByteString }[]
   /** The same of an open file, whatever names it has. */
   xattrsOf(fd: number): { name: ByteString; value: ByteString }[]
-  setXattr(path: ByteString, name: ByteString, value: ByteString): void
-  removeXattr(path: ByteString, name: ByteString): void
+  /** Of an open file, or of what has a name, the link itself. */
+  setXattr(of: number | ByteString, name: ByteString, value: ByteString): void
+  removeXattr(of: number | ByteString, name: ByteString): void
   /** Sets the modification time to the nanosecond, of the link itself; the access time stays. */
   setModified(path: ByteString, mtimeNs: bigint): void
   /** openat(2) of one name in a directory. What is opened is closed in programs that are started. */
   openAt(directory: number, name: ByteString, flags: number, mode: number): number
   /** renameat(2) of a name to another one, which may be in another directory. */
   renameAt(fromDirectory: number, from: ByteString, toDirectory: number, to: ByteString): void
-  /** As `setModified`, of one name in a directory. */
-  setModifiedAt(directory: number, name: ByteString, mtimeNs: bigint): void
+  /** The same of what is open. */
+  setModifiedOf(fd: number, mtimeNs: bigint): void
+  /** Gives an open file, which may have no name (O_TMPFILE, open(2)), one that is new: EEXIST where it is not. */
+  linkOpen(fd: number, directory: number, name: ByteString): void
   makeNode(path: ByteString, mode: number, device: bigint): void
   /** Both names are there before and after, at every instant, of what the other was. False, and nothing done, where the filesystem cannot. */
   exchange(a: ByteString, b: ByteString): boolean
@@ -79,6 +84,8 @@ function fail(call: string, path?: ByteString): never {
 function cString(bytes: ByteString): Buffer {
   return Buffer.from(`${bytes}\0`, 'latin1')
 }
+
+const NO_PATH = cString('')
 
 type Renameat2 = (fromDirectory: number, from: Buffer, toDirectory: number, to: Buffer, flags: number) => number
 
@@ -107,7 +114,11 @@ function open(): Libc | undefined {
   const fgetxattr = library.func('intptr_t fgetxattr(int fd, const void *name, void *value, size_t size)')
   const lsetxattr = library.func('int lsetxattr(const void *path, const void *name, const void *value, size_t size, int flags)')
   const lremovexattr = library.func('int lremovexattr(const void *path, const void *name)')
+  const fsetxattr = library.func('int fsetxattr(int fd, const void *name, const void *value, size_t size, int flags)')
+  const fremovexattr = library.func('int fremovexattr(int fd, const void *name)')
   const utimensat = library.func('int utimensat(int dirfd, const void *path, const void *times, int flags)')
+  const futimens = library.func('int futimens(int fd, const void *times)')
+  const linkat = library.func('int linkat(int fromDirectory, const void *from, int toDirectory, const void *to, int flags)')
   const openat = library.func('int openat(int directory, const void *name, int flags, unsigned int mode)')
   const renameat = library.func('int renameat(int fromDirectory, const void *from, int toDirectory, const void *to)')
   const mknod = library.func('int mknod(const void *path, uint32_t mode, uint64_t device)')
@@ -122,6 +133,7 @@ function open(): Libc | undefined {
   const value = Buffer.alloc(XATTR_SIZE_MAX)
   const times = Buffer.alloc(32)
   times.writeBigInt64LE(UTIME_OMIT, 8)
+  let mayLinkEmpty = true
 
   /** Of the names in `list`, whose length the system gave; negative for an error. */
   function listed(call: string, length: number, path: ByteString | undefined, valueSize: (name: Buffer) => number) {
@@ -140,7 +152,7 @@ function open(): Libc | undefined {
     return found.sort((a, b) => (a.name < b.name ? -1 : 1))
   }
 
-  function setModified(directory: number, name: ByteString, mtimeNs: bigint): void {
+  function setTimes(mtimeNs: bigint): void {
     let seconds = mtimeNs / 1_000_000_000n
     let nanoseconds = mtimeNs % 1_000_000_000n
     if (nanoseconds < 0n) {
@@ -149,7 +161,6 @@ function open(): Libc | undefined {
     }
     times.writeBigInt64LE(seconds, 16)
     times.writeBigInt64LE(nanoseconds, 24)
-    if (utimensat(directory, cString(name), times, AT_SYMLINK_NOFOLLOW) !== 0) fail('utimensat', name)
   }
 
   function rename(from: ByteString, to: ByteString, flags: number): boolean {
@@ -194,14 +205,32 @@ function open(): Libc | undefined {
       const length = Number(flistxattr(fd, list, list.length))
       return listed('flistxattr', length, undefined, (name) => Number(fgetxattr(fd, name, value, value.length)))
     },
-    setXattr(path, name, content) {
-      if (lsetxattr(cString(path), cString(name), Buffer.from(content, 'latin1'), content.length, 0) !== 0) fail('lsetxattr', path)
+    setXattr(of, name, content) {
+      const [cName, bytes] = [cString(name), Buffer.from(content, 'latin1')]
+      const result =
+        typeof of === 'number' ? fsetxattr(of, cName, bytes, bytes.length, 0) : lsetxattr(cString(of), cName, bytes, bytes.length, 0)
+      if (result !== 0) fail('setxattr', typeof of === 'number' ? undefined : of)
     },
-    removeXattr(path, name) {
-      if (lremovexattr(cString(path), cString(name)) !== 0) fail('lremovexattr', path)
+    removeXattr(of, name) {
+      const result = typeof of === 'number' ? fremovexattr(of, cString(name)) : lremovexattr(cString(of), cString(name))
+      if (result !== 0) fail('removexattr', typeof of === 'number' ? undefined : of)
     },
-    setModified: (path, mtimeNs) => setModified(AT_FDCWD, path, mtimeNs),
-    setModifiedAt: setModified,
+    setModified(path, mtimeNs) {
+      setTimes(mtimeNs)
+      if (utimensat(AT_FDCWD, cString(path), times, AT_SYMLINK_NOFOLLOW) !== 0) fail('utimensat', path)
+    },
+    setModifiedOf(fd, mtimeNs) {
+      setTimes(mtimeNs)
+      if (futimens(fd, times) !== 0) fail('futimens')
+    },
+    linkOpen(fd, directory, name) {
+      const cName = cString(name)
+      if (mayLinkEmpty && linkat(fd, NO_PATH, directory, cName, AT_EMPTY_PATH) === 0) return
+      // By its descriptor alone whoever has no right to search every directory may not, before Linux 6.10 (linkat(2)).
+      if (mayLinkEmpty && ERRNO_NAMES.get(koffi.errno()) !== 'ENOENT') fail('linkat', name)
+      if (linkat(AT_FDCWD, cString(`/proc/self/fd/${fd}`), directory, cName, AT_SYMLINK_FOLLOW) !== 0) fail('linkat', name)
+      mayLinkEmpty = false
+    },
     openAt(directory, name, flags, mode) {
       const fd = Number(openat(directory, cString(name), flags | O_CLOEXEC, mode))
       return fd < 0 ? fail('openat', name) : fd
