@@ -64,7 +64,7 @@ export class EventIntake {
         return
       case 'pin':
         if (volume.isIgnored(event.path)) event.release()
-        else pins.add({ ...event, volume: volume.name, attempts: 0 })
+        else pins.add({ ...event, volume: volume.name, attempts: 0, busy: 0 })
         this.#parts.suspects.told({ volume: volume.name, path: event.path })
         return
       case 'loss':

@@ -19,8 +19,10 @@ export interface Pin {
   readonly fd: number
   readonly writer: Writer | undefined
   readonly release: (fate?: 'abandoned') => void
-  /** Attempts that did not end in a record. */
+  /** Attempts that did not end in a record, but for those that found somebody else writing. */
   attempts: number
+  /** Those. */
+  busy: number
 }
 
 export class Pins {
@@ -71,6 +73,11 @@ export class Pins {
     if (last === undefined) return false
     this.#behind.set(last, [...(this.#behind.get(last) ?? []), look])
     return true
+  }
+
+  /** Whether a version of its path that was closed after it waits for it. */
+  hasLater(pin: Pin): boolean {
+    return this.#waiting.some((other) => isSamePlace(other, pin))
   }
 
   /** Whether a look at its path waits for it. */

@@ -17,7 +17,7 @@ import { currentNames } from './current-names.ts'
 import type { Held } from './held.ts'
 import { alone, type Basis, basisOf, examineRequest, type Found, findingOf, pairRequest, pairSides, pinLook, settledBy } from './looks.ts'
 import { OpenDatabases } from './open-databases.ts'
-import { PIN_ATTEMPTS_MAX, PIN_PAUSE_MS, placedAgain } from './pin-attempts.ts'
+import { PIN_ATTEMPTS_MAX, pauseWhileBusy, placedAgain } from './pin-attempts.ts'
 import type { Pin, Pins } from './pins.ts'
 import type { Place } from './place.ts'
 import type { Finding, Recorded, Recorder } from './recorder.ts'
@@ -229,10 +229,11 @@ export class Pursuit {
         break
       case 'busy':
         if (pin !== undefined) {
-          if (pin.attempts < PIN_ATTEMPTS_MAX) {
+          const pauseMs = pauseWhileBusy(pin, this.#parts.pins)
+          if (pauseMs !== undefined) {
             this.#parts.held.unpin(basis.pinned)
             const again = (): Promise<void> => this.#pinAgain(pursued, pin).catch((error: unknown) => this.#parts.onFailure(error))
-            setTimeout(() => void again(), PIN_PAUSE_MS << pin.attempts)
+            setTimeout(() => void again(), pauseMs)
           } else this.#lookInstead(pursued)
           return
         }
@@ -338,6 +339,7 @@ export class Pursuit {
     for (const [i, { basis, outcome: found }] of parts.entries())
       if (recorded[i]?.kind !== 'recorded' || found.kind !== 'version') held.unpin(basis.pinned)
     if (recorded.some(({ kind }) => kind === 'outdated') && pin !== undefined && !isLast) {
+      pin.attempts += 1
       await this.#pinAgain(pursued, pin)
       return
     }
@@ -355,7 +357,6 @@ export class Pursuit {
 
   /** Its directory may have been renamed since it was closed. */
   async #pinAgain({ volume }: Pursued, pin: Pin): Promise<void> {
-    pin.attempts += 1
     await placedAgain(pin, volume.root, this.#parts.renames)
     this.#underWay -= 1
     this.#parts.pins.again(pin)

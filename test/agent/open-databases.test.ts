@@ -41,7 +41,7 @@ function opened() {
 }
 
 function pin(name: string): Pin {
-  return { volume: VOLUME, path: path(name), fd: 0, writer: undefined, attempts: 0, release: () => {} }
+  return { volume: VOLUME, path: path(name), fd: 0, writer: undefined, attempts: 0, busy: 0, release: () => {} }
 }
 
 describe('a database in WAL mode and the files beside it', () => {

@@ -1,8 +1,8 @@
 import { closeSync, mkdirSync, openSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { expect, it, onTestFinished } from 'vitest'
 import type { VolumeRoot } from '../../agent/file-stat.ts'
-import { placedAgain } from '../../agent/pin-attempts.ts'
-import type { Pin } from '../../agent/pins.ts'
+import { pauseWhileBusy, placedAgain } from '../../agent/pin-attempts.ts'
+import { type Pin, Pins } from '../../agent/pins.ts'
 import { Renames } from '../../agent/renames.ts'
 import { path, VOLUME } from '../support/agent-parts.ts'
 import { scratchDirectory } from '../support/scratch.ts'
@@ -17,7 +17,7 @@ function opened() {
   const fd = openSync(`${directory}/d/new`, 'r')
   onTestFinished(() => closeSync(fd))
   renameSync(`${directory}/d`, `${directory}/e`)
-  const pin: Pin = { volume: VOLUME, path: path('d/new'), fd, writer: undefined, release: () => {}, attempts: 1 }
+  const pin: Pin = { volume: VOLUME, path: path('d/new'), fd, writer: undefined, release: () => {}, attempts: 1, busy: 0 }
   return { directory, root, pin, renames: new Renames() }
 }
 
@@ -49,4 +49,21 @@ it('one of a volume that is lost keeps the path that it had', async () => {
   const { pin, renames } = opened()
   await placedAgain(pin, undefined, renames)
   expect(pin.path).toBe('d/new')
+})
+
+it('one that somebody writes is tried for a quarter of a second, and less where a later one waits', () => {
+  const all = (hasLater: boolean): number[] => {
+    const pins = new Pins()
+    const versions = ['f', 'g', ...(hasLater ? ['f'] : [])].map((name): Pin => {
+      return { volume: VOLUME, path: path(name), fd: 0, writer: undefined, release: () => {}, attempts: 0, busy: 0 }
+    })
+    for (const one of versions) pins.add(one)
+    const [pin] = pins.take(1)
+    if (pin === undefined) throw new Error('there is one')
+    const pauses: number[] = []
+    for (let next = pauseWhileBusy(pin, pins); next !== undefined; next = pauseWhileBusy(pin, pins)) pauses.push(next)
+    return pauses
+  }
+  expect(all(false)).toEqual([2, 4, 8, 16, 32, 64, 128])
+  expect(all(true)).toEqual([2, 4, 8, 16])
 })

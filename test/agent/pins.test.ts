@@ -4,7 +4,7 @@ import type { Due } from '../../agent/settle-entry.ts'
 import { path, VOLUME } from '../support/agent-parts.ts'
 
 function pin(name: string, released: string[] = [], id = name): Pin {
-  return { volume: VOLUME, path: path(name), fd: 0, writer: undefined, attempts: 0, release: () => void released.push(id) }
+  return { volume: VOLUME, path: path(name), fd: 0, writer: undefined, attempts: 0, busy: 0, release: () => void released.push(id) }
 }
 
 function look(name: string): Due {

@@ -111,7 +111,8 @@ it('what waits is settled when it has been looked at where a directory above it 
 
 it('beside many versions only a few looks are under way, and those for which others wait', async () => {
   const { settle, pins, pursuit, paths } = await opened(1000)
-  for (let i = 0; i < 100; i++) pins.add({ volume: VOLUME, path: path(`v${i}`), fd: 0, writer: undefined, attempts: 0, release: () => {} })
+  for (let i = 0; i < 100; i++)
+    pins.add({ volume: VOLUME, path: path(`v${i}`), fd: 0, writer: undefined, attempts: 0, busy: 0, release: () => {} })
   for (let i = 0; i < 50; i++) settle.changed({ volume: VOLUME, path: path(`f${i}`) }, performance.now())
   const looks = (): string[] => paths.filter((at) => /^[fg]/.test(at))
   pursuit.wake()

@@ -9,7 +9,7 @@ import { walkTree } from '../support/tree-walk.ts'
 import { differences } from '../support/truth.ts'
 
 const SEED = Number(process.env['PACSIMILE_SEED'] ?? Date.now() % 1_000_000)
-const OPERATIONS = Number(process.env['PACSIMILE_STORM_OPERATIONS'] ?? 20_000)
+const OPERATIONS = Number(process.env['PACSIMILE_STORM_OPERATIONS'] ?? 10_000)
 /** In the gate a storm that takes long to come to rest is a finding; a long one is let come to rest, for what counts is that it is equal then. */
 const PATIENCE_SECONDS = 60 + OPERATIONS / (process.env['PACSIMILE_SOAK'] === undefined ? 500 : 200)
 const FILESYSTEM_BYTES = (1 << 30) + OPERATIONS * 32_768
