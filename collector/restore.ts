@@ -158,8 +158,11 @@ interface RestorationParts {
   readonly onProgress: (progress: RestoreProgress) => void
 }
 
-/** As much as a disk writes in a moment: what is brought to it while more is written need not be waited for in the end. */
-const SYNC_BYTES = 64 << 20
+/**
+ * As much as a disk writes in a second or two: what is brought to it while more is written need not be waited for in the end. Of many small files
+ * each sync holds up those that make others.
+ */
+const SYNC_BYTES = 256 << 20
 
 class Restoration {
   readonly missing: Missing[] = []
