@@ -1,3 +1,4 @@
+import { closeSync, openSync, writeFileSync } from 'node:fs'
 import { expect, it, onTestFinished } from 'vitest'
 import type { Capture } from '../../agent/capture.ts'
 import type { CaptureClient } from '../../agent/capture-thread.ts'
@@ -123,4 +124,29 @@ it('beside many versions only a few looks are under way, and those for which oth
     await expect.poll(looks).toContain(`g${count}`)
   }
   expect(looks().filter((at) => at.startsWith('f'))).toHaveLength(32)
+})
+
+it('a closed version that seems to be written is tried again beyond 30 ms, and its path is looked at only when it is given up', async () => {
+  const { pins, pursuit, look, paths } = await opened()
+  const directory = scratchDirectory()
+  writeFileSync(`${directory}/v`, 'x')
+  const fd = openSync(`${directory}/v`, 'r')
+  onTestFinished(() => closeSync(fd))
+  let isReleased = false
+  const release = (): void => {
+    isReleased = true
+  }
+  pins.add({ volume: VOLUME, path: path('v'), fd, writer: undefined, attempts: 0, busy: 0, release })
+  const beganMs = performance.now()
+  for (let attempt = 1; attempt <= 8; attempt++) {
+    pursuit.wake()
+    const client = await look(attempt)
+    expect(isReleased).toBe(false)
+    client?.ended({ kind: 'busy' })
+  }
+  await expect.poll(() => isReleased).toBe(true)
+  expect(performance.now() - beganMs).toBeGreaterThan(250)
+  expect(paths).toEqual(Array(paths.length).fill('v'))
+  const instead = await look(9)
+  instead?.ended({ kind: 'gone', topmost: path('v') })
 })
