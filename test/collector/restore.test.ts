@@ -74,9 +74,10 @@ describe('restore', () => {
   it('ends with the error that the disk told once, when it was synced beside the writing', async () => {
     const store = await Store.open()
     const writer = new JournalWriter()
-    const half = Buffer.alloc(33 << 20, 'x')
-    writer.file('a', half)
-    writer.file('b', Buffer.concat([half, Buffer.from('y')]))
+    // More than is written before a sync is begun.
+    const files = 8
+    const content = Buffer.alloc(33 << 20, 'x')
+    for (let i = 0; i < files; i++) writer.file(`f${i}`, content)
     await store.send(writer)
     const synced = vi
       .spyOn(libc ?? { filesystemSynced: () => Promise.resolve() }, 'filesystemSynced')
@@ -86,8 +87,8 @@ describe('restore', () => {
     expect(synced).toHaveBeenCalledTimes(1)
     // What was brought back is not called whole, and the same command goes on with it.
     expect(readdirSync(to)).toContain('.pacsimile-tmp-restore.json')
-    expect(await restoreAt(store.history, writer, to)).toMatchObject({ files: 2, kept: 2, missing: [] })
-  })
+    expect(await restoreAt(store.history, writer, to)).toMatchObject({ files, kept: files, missing: [] })
+  }, 60_000)
 
   it('restores every earlier point, a directory into the target, and a single file under its name', async () => {
     const store = await Store.open()
