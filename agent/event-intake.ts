@@ -18,7 +18,7 @@ import type { Settle } from './settle.ts'
 import type { State } from './state.ts'
 import type { Suspects } from './suspects.ts'
 import type { Volume } from './volume.ts'
-import { ended } from './waiting.ts'
+import { Waiters } from './waiting.ts'
 import type { WatchEvent } from './watch/watcher.ts'
 
 export interface EventIntakeParts {
@@ -42,9 +42,13 @@ const LOOKED_UP_MAX = 1000
 
 export class EventIntake {
   readonly #parts: EventIntakeParts
-  /** Inodes that were told of without a name. */
+  /** Inodes that were told of without a name, and are to be looked up in that order. */
   readonly #unnamed = new Set<bigint>()
-  #lookingUp: Promise<void> | undefined
+  /** How many have been in it, and of how many of them the names are known. */
+  #told = 0
+  #lookedUp = 0
+  #isLookingUp = false
+  readonly #waiters = new Waiters()
 
   constructor(parts: EventIntakeParts) {
     this.#parts = parts
@@ -148,19 +152,21 @@ export class EventIntake {
 
   /** What is told of while others are looked up waits for them: a program that writes files elsewhere tells of many, and of each several times. */
   #lookUp(inode: bigint): void {
+    if (this.#unnamed.has(inode)) return
     this.#unnamed.add(inode)
-    this.#lookingUp ??= this.#takeInodes().finally(() => {
-      this.#lookingUp = undefined
-    })
+    this.#told += 1
+    if (!this.#isLookingUp) void this.#takeInodes()
   }
 
   /** Resolves when the names of what was told of before are known to whoever looks at them, or the signal is given. */
-  lookedUp(signal: AbortSignal): Promise<void> {
-    return ended(this.#lookingUp === undefined ? [] : [this.#lookingUp], signal)
+  async lookedUp(signal: AbortSignal): Promise<void> {
+    const until = this.#told
+    while (this.#lookedUp < until && !signal.aborted) await this.#waiters.wait(signal)
   }
 
   async #takeInodes(): Promise<void> {
     const { volume, settle, suspects, pursuit } = this.#parts
+    this.#isLookingUp = true
     while (this.#unnamed.size > 0) {
       const inodes = [...this.#unnamed.values().take(LOOKED_UP_MAX)]
       for (const inode of inodes) this.#unnamed.delete(inode)
@@ -169,6 +175,10 @@ export class EventIntake {
         settle.changed({ volume: volume.name, path }, performance.now(), { isSure: true })
       }
       pursuit.wake()
+      this.#lookedUp += inodes.length
+      // Whoever waits for what was told of until now does not wait for what is told of meanwhile.
+      this.#waiters.wake()
     }
+    this.#isLookingUp = false
   }
 }

@@ -89,4 +89,20 @@ describe('what a watcher tells', () => {
     expect(looks().toSorted()).toEqual(['f', 'g'])
     expect(asked.mock.calls.map(([, inodes]) => inodes)).toEqual([[5n], [6n, 7n, 8n, 5n]])
   })
+
+  it('of files without their names has been handed on also while it goes on without an end', async () => {
+    const { intake, state } = await opened()
+    const namesOf = state.namesOf.bind(state)
+    let next = 1n
+    let isOver = false
+    vi.spyOn(state, 'namesOf').mockImplementation((...asked) => {
+      if (!isOver) intake.take({ kind: 'inode', inode: next++ })
+      return namesOf(...asked)
+    })
+    intake.take({ kind: 'inode', inode: next++ })
+    await intake.lookedUp(new AbortController().signal)
+    isOver = true
+    await intake.lookedUp(new AbortController().signal)
+    expect(next).toBeLessThan(10n)
+  })
 })
