@@ -34,6 +34,7 @@ export interface MaterializeOptions extends MetadataOptions {
 
 type SpecialVersion = DeviceVersion | PlainVersion
 type Kind = 'directory' | 'file' | 'other' | 'nothing'
+
 export class Materializer {
   readonly #directory: SafeDirectory
   readonly #readChunk: ReadChunk
