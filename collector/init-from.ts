@@ -12,7 +12,7 @@ import { z } from 'zod'
 import { asPacsimileError, PacsimileError } from '../shared/errors.ts'
 import { createFileDurably, makeDirectory, readIfPresent, removeFileDurably, syncDirectory, writeFileDurably } from '../shared/files.ts'
 import type { Damage } from './catalog.ts'
-import { checkedConfig, createCollectorConfig } from './config.ts'
+import { checkedConfig, configFile, createCollectorConfig } from './config.ts'
 import { addDefinition, type CopyDefinition, instanceOf, type NamedDefinition, openCopy } from './copy-definition.ts'
 import { type FetchProgress, fetchFiles } from './copy-fetch.ts'
 import { closeOff } from './copy-takeover.ts'
@@ -77,6 +77,8 @@ function begin(dataDir: string, { url }: CopyDefinition): { readonly directory: 
   if (mark !== undefined) {
     if (mark.url !== url)
       throw new PacsimileError('already-exists', `${directory} was begun from ${mark.url}; empty it by hand to begin anew`)
+    // It was killed between its last two steps. The configuration is the one that is asked for now.
+    removeFileDurably(configFile(directory))
     return { directory, isClosed: mark.isClosed }
   }
   if (found !== undefined && found.length > 0) throw notEmpty(dataDir, found)

@@ -172,6 +172,10 @@ describe.each(Object.keys(PLACES) as (keyof typeof PLACES)[])('from a copy in %s
     }
     expect(begun).toBeGreaterThan(0)
     expect(initFrom(data, '--take-over')).toMatchObject({ status: 0 })
+    // As it is when it is killed between its last steps: the configuration is there, and what says that all is not.
+    renameSync(data, `${data}.partial`)
+    writeFileSync(join(`${data}.partial`, 'from.json'), JSON.stringify({ url: place[0], isClosed: true }))
+    expect(initFrom(data)).toMatchObject({ status: 0 })
     expect(readFileSync(join(data, 'collector.toml'), 'utf8')).toContain(key)
     expect(installation.json('check', '--repository', join(data, 'repository'), '--key-file', key)).toMatchObject({
       whole: true,
