@@ -86,7 +86,13 @@ export interface VerifiedPlace {
   readonly held: CopiedFile | undefined
 }
 
+interface HeldPlace extends VerifiedPlace {
+  readonly held: CopiedFile
+}
+
 const WHOLE: Judged = { findings: [], bytes: 0 }
+/** At a file that is another one each time when it has been read. */
+const LOOKS_MAX = 5
 
 export class CopyVerifier {
   readonly #copy: Copy
@@ -139,20 +145,37 @@ export class CopyVerifier {
     return places
   }
 
+  /** @throws io, fenced */
   async verifyFile({ kind, number }: VerifiedPlace, repairs: boolean): Promise<Judged> {
-    const known = this.#parts.copier.holding(kind, number)
-    // It may have grown, or come, or gone, since all was listed.
+    for (let looks = 1; ; looks++) {
+      const known = this.#parts.copier.holding(kind, number)
+      // It may have grown, or come, or gone, since all was listed.
+      const held = await this.#held(kind, number)
+      if (held === undefined) return this.#missing(kind, number, known, repairs)
+      try {
+        return await this.#verifyHeld({ kind, number, held }, known, repairs)
+      } catch (error) {
+        // The copier writes it anew, or it was pruned, while it was read: that is no failure of the copy.
+        const isGone = error instanceof PacsimileError && (error.code === 'io' || error.code === 'not-found')
+        if (!isGone || looks === LOOKS_MAX || isSameFile(held, await this.#held(kind, number))) throw error
+      }
+    }
+  }
+
+  async #held(kind: FrameFileKind, number: number): Promise<CopiedFile | undefined> {
     const [held] = await Array.fromAsync(this.#copy.list(nameOf(kind, number)))
-    if (held === undefined) return this.#missing(kind, number, known, repairs)
-    const place: VerifiedPlace = { kind, number, held }
+    return held
+  }
+
+  async #verifyHeld({ kind, number, held }: HeldPlace, known: Holding | undefined | 'all', repairs: boolean): Promise<Judged> {
     const durable = known === 'all' || held.isFinished ? held.bytes : Math.min(held.bytes, known?.bytes ?? 0)
     const path = this.#copy.localPath?.(held.name)
-    if (path !== undefined) return this.#judge(place, held, durable, path, repairs)
+    if (path !== undefined) return this.#judge({ kind, number, held }, durable, path, repairs)
     const scratch = join(this.#parts.scratch, `${kind}-${number}-${randomBytes(6).toString('hex')}`)
     mkdirSync(this.#parts.scratch, { recursive: true, mode: 0o700 })
     try {
       await fetchTo(this.#copy, held, scratch)
-      return await this.#judge(place, held, durable, scratch, repairs)
+      return await this.#judge({ kind, number, held }, durable, scratch, repairs)
     } finally {
       rmSync(scratch, { force: true })
     }
@@ -168,7 +191,7 @@ export class CopyVerifier {
     return { findings: [{ file, kind: 'missing', offset: 0, reason: 'the copy does not have it', isRepaired: repairs }], bytes: 0 }
   }
 
-  async #judge({ kind, number }: VerifiedPlace, held: CopiedFile, durable: number, path: string, repairs: boolean): Promise<Judged> {
+  async #judge({ kind, number, held }: HeldPlace, durable: number, path: string, repairs: boolean): Promise<Judged> {
     const { repository, thread, isDamaged } = this.#parts
     const own = repository.pathOf(kind, number)
     const scrubbed = await thread.scrub(path, { kind, number, repository: repository.id }, false)
@@ -238,6 +261,11 @@ export class CopyVerifier {
 
 function findingOf({ name }: CopiedFile, { offset, reason }: Damage, isRepaired: boolean): CopyFinding {
   return { file: name, kind: 'damaged', offset, reason, isRepaired }
+}
+
+/** As far as a listing tells. */
+function isSameFile(held: CopiedFile, now: CopiedFile | undefined): boolean {
+  return now !== undefined && now.bytes === held.bytes && now.isFinished === held.isFinished && now.modifiedMs === held.modifiedMs
 }
 
 /** Undefined where the file is not sealed, or not whole enough to tell. */
