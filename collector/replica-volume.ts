@@ -113,7 +113,7 @@ export class ReplicaVolume {
       if (path === ROOT || this.#newest(path)?.version.kind === 'directory') await this.#removeOthers(path, basis)
     }
     if (!basis.trusted) for (const directory of this.#directories) this.#guarded(directory, () => this.#removeTemporaries(directory))
-    this.#finishDirectories()
+    await this.#finishDirectories(basis)
     for (const [path, position] of this.#ahead) if (comparePositions(position, basis.until) <= 0) this.#ahead.delete(path)
     for (const [path, until] of this.#apart) if (comparePositions(until, basis.until) < 0) this.#apart.delete(path)
   }
@@ -127,7 +127,7 @@ export class ReplicaVolume {
     const basis = { applied: BEFORE_ALL, until, trusted: false }
     for await (const entry of this.#catalog.treeAt(this.#agent, this.#volume, ROOT, until)) await this.#bring(entry.path, basis)
     await this.#removeOthers(ROOT, basis)
-    this.#finishDirectories()
+    await this.#finishDirectories(basis)
   }
 
   /** What could not be written may be possible now. */
@@ -140,7 +140,7 @@ export class ReplicaVolume {
       // What was wrong with a directory may have been that it could not be listed for what does not belong there.
       if (this.#newest(path)?.version.kind === 'directory') await this.#removeOthers(path, basis)
     }
-    this.#finishDirectories()
+    await this.#finishDirectories(basis)
   }
 
   #begin(): void {
@@ -338,11 +338,22 @@ export class ReplicaVolume {
     }
   }
 
-  /** Writing into a directory changed its times: they are set again, deepest first. */
-  #finishDirectories(): void {
+  /**
+   * Writing into a directory changed its times: they are set again, deepest first. One that a record beyond the round has moved on, or ended, is made
+   * what it was at the round's end: when that record is followed, it is taken to be that.
+   */
+  async #finishDirectories({ until }: RoundBasis): Promise<void> {
     for (const path of [...this.#directories].sort((a, b) => b.length - a.length)) {
-      const version = this.#newest(path)?.version
-      if (version?.kind === 'directory') this.#guarded(path, () => this.#files.finishDirectory(path, version))
+      const newest = this.#newest(path)
+      const entry = newest ?? (await this.#catalog.entryAt(this.#agent, this.#volume, path, until))
+      if (entry?.version.kind !== 'directory') continue
+      try {
+        this.#files.finishDirectory(path, entry.version)
+      } catch (error) {
+        // What is beyond the round may have been followed already.
+        const isGone = errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ENOTDIR'
+        if (newest !== undefined || !isGone) this.#note(path, error)
+      }
     }
   }
 
