@@ -10,6 +10,7 @@ import { existsSync, renameSync, rmSync } from 'node:fs'
 import { asPacsimileError, type ErrorCode, reasonOf } from '../shared/errors.ts'
 import { readIfPresent, removeTree, writeFileDurably } from '../shared/files.ts'
 import type { Log } from '../shared/log.ts'
+import type { Label } from '../shared/path.ts'
 import { comparePositions, type Position } from '../shared/record.ts'
 import { Catalog } from './catalog.ts'
 import { keys, POSITION_BYTES, ranges, readPosition } from './catalog-keys.ts'
@@ -18,6 +19,9 @@ import { faultOfLogs } from './catalog-log.ts'
 /** @returns whether the directory holds the files of a catalog now; else it is not there */
 export type MakeFiles = (directory: string) => boolean
 
+/** Read ahead, of keys. */
+const KEYS_AT_ONCE = 4096
+const READ_BYTES = 256 << 10
 /** What the system refuses says nothing about the files. */
 const SYSTEMS_FAULTS = new Set<ErrorCode>(['locked', 'space', 'io'])
 
@@ -91,18 +95,31 @@ async function tryOpening(directory: string, openTables?: number): Promise<Catal
 /** Why the catalog is not a fold of the repository: a record before some agent's end that it does not have. */
 async function findHole(catalog: Catalog): Promise<string | undefined> {
   for (const agent of await catalog.agents()) {
-    const end = catalog.chainEnd(agent)
-    let last: Position | undefined
-    for await (const [key] of catalog.entries(ranges.allSummaries(agent))) {
-      const position = readPosition(key, key.length - POSITION_BYTES)
-      const isNext = last !== undefined && position.epoch === last.epoch ? position.seq === last.seq + 1 : position.seq === 1
-      // Where the repository itself lacks what was before, the catalog lacks it rightly.
-      if (!isNext && catalog.get(keys.interruption(agent, position)) === undefined)
-        return `it lacks records of agent ${agent} before ${position.epoch}:${position.seq}`
-      last = position
-    }
-    if (end !== undefined && (last === undefined || comparePositions(last, end) !== 0)) return `it lacks the last records of agent ${agent}`
+    const hole = await findHoleOf(agent, catalog)
+    if (hole !== undefined) return hole
   }
+  return undefined
+}
+
+/** Every record is passed, each time that a collector starts: by key alone, and without a step of a generator for each. */
+async function findHoleOf(agent: Label, catalog: Catalog): Promise<string | undefined> {
+  let last: Position | undefined
+  const cursor = catalog.keyCursor(ranges.allSummaries(agent), { batch: KEYS_AT_ONCE, readBytes: READ_BYTES })
+  try {
+    for (let found = await cursor.next(); found.length > 0; found = await cursor.next())
+      for (const [key] of found) {
+        const position = readPosition(key, key.length - POSITION_BYTES)
+        const isNext = last !== undefined && position.epoch === last.epoch ? position.seq === last.seq + 1 : position.seq === 1
+        // Where the repository itself lacks what was before, the catalog lacks it rightly.
+        if (!isNext && catalog.get(keys.interruption(agent, position)) === undefined)
+          return `it lacks records of agent ${agent} before ${position.epoch}:${position.seq}`
+        last = position
+      }
+  } finally {
+    await cursor.close()
+  }
+  const end = catalog.chainEnd(agent)
+  if (end !== undefined && (last === undefined || comparePositions(last, end) !== 0)) return `it lacks the last records of agent ${agent}`
   return undefined
 }
 

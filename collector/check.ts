@@ -6,6 +6,7 @@
  * is named by agent, path and time. It prevents a verifier that reports health for what it did not look at.
  */
 import { setImmediate } from 'node:timers/promises'
+import { release } from '../shared/bytes.ts'
 import { millisecondsOf } from '../shared/clock.ts'
 import { type Digest, digestHex } from '../shared/digest.ts'
 import { PacsimileError, reasonOf } from '../shared/errors.ts'
@@ -220,7 +221,7 @@ class Reading {
 
   #whyUnreadable(file: FrameFile, { offset, storedLength, digest }: ReadFrame): string | undefined {
     try {
-      file.read(offset, storedLength, digest)
+      release(file.read(offset, storedLength, digest))
       return undefined
     } catch (error) {
       const reason = reasonOf(error)
