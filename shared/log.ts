@@ -4,6 +4,7 @@
  * One line per event that a person may act on; never one per chunk, record or file event. The only door to winston.
  */
 import winston from 'winston'
+import { LOG_LEVELS, type LogLevel } from './log-levels.ts'
 
 export interface Log {
   debug(message: string, facts?: Readonly<Record<string, unknown>>): void
@@ -13,9 +14,6 @@ export interface Log {
   /** Resolves when every line was handed to the operating system. */
   close(): Promise<void>
 }
-
-export const LOG_LEVELS = ['error', 'warn', 'info', 'debug'] as const
-export type LogLevel = (typeof LOG_LEVELS)[number]
 
 export function openLog(program: 'agent' | 'collector', level: LogLevel = 'info'): Log {
   const logger = winston.createLogger({
