@@ -12,7 +12,7 @@ export interface LinkedFile {
   readonly names: ListedEntry[]
 }
 
-/** What a thread is given at once. */
+/** Of content, and chunks of it, for one thread at once. */
 const BATCH_BYTES = 32 << 20
 const BATCH_CHUNKS = 1024
 
@@ -44,17 +44,18 @@ export function newestFirst(files: readonly LinkedFile[]): LinkedFile[] {
   })
 }
 
-/** Whether what it was told of is more than one thread is given at once. */
-export class ManyFiles {
+/** What a thread is given at once. */
+export class Portion {
+  readonly tasks: FileTask[] = []
   #bytes = 0
   #chunks = 0
 
-  add({ version }: ListedEntry): boolean {
-    if (version.kind === 'file') {
-      this.#bytes += version.size
-      this.#chunks += version.chunks.length
-    }
-    return this.#bytes >= LARGE_BYTES || this.#chunks >= 2 * BATCH_CHUNKS
+  /** @returns whether it is full now */
+  add(task: FileTask): boolean {
+    this.tasks.push(task)
+    this.#bytes += task.version.size
+    this.#chunks += task.version.chunks.length
+    return this.#bytes >= BATCH_BYTES || this.#chunks >= BATCH_CHUNKS
   }
 }
 
@@ -80,18 +81,11 @@ export function portionsOf(refs: readonly ChunkRef[]): ChunkRef[][] {
 
 export function batchesOf(tasks: readonly FileTask[]): FileTask[][] {
   const batches: FileTask[][] = []
-  let batch: FileTask[] = []
-  let bytes = 0
-  let chunks = 0
+  let portion = new Portion()
   for (const task of tasks) {
-    batch.push(task)
-    bytes += task.version.size
-    chunks += task.version.chunks.length
-    if (bytes < BATCH_BYTES && chunks < BATCH_CHUNKS) continue
-    batches.push(batch)
-    batch = []
-    bytes = 0
-    chunks = 0
+    if (!portion.add(task)) continue
+    batches.push(portion.tasks)
+    portion = new Portion()
   }
-  return batch.length === 0 ? batches : [...batches, batch]
+  return portion.tasks.length === 0 ? batches : [...batches, portion.tasks]
 }

@@ -81,8 +81,9 @@ export async function planRestore(
   for await (const group of plannedGroups(source, request)) {
     for (const entry of group) {
       count.add(entry.version)
-      entries.push(withOwner(entry, request.owners))
-      onEntry(entry)
+      const owned = withOwner(entry, request.owners)
+      entries.push(owned)
+      onEntry(owned)
     }
   }
   return { plan: planOf(request, count), entries }
@@ -114,8 +115,8 @@ export function selectionOf({ include, exclude }: RestoreRequest): (path: Relati
 }
 
 /** Where a path of the volume goes in the target. */
-export function placeOf(path: RelativePath, request: RestoreRequest, plan: RestorePlan): RelativePath {
-  const isSingle = plan.directories === 0 && path === request.path && path !== ROOT
+export function placeOf(path: RelativePath, request: RestoreRequest, { directories }: Pick<RestorePlan, 'directories'>): RelativePath {
+  const isSingle = directories === 0 && path === request.path && path !== ROOT
   return isSingle ? childOf(ROOT, nameOf(path)) : rebase(path, request.path, ROOT)
 }
 

@@ -34,30 +34,35 @@ export async function writeFiles(batches: readonly (readonly FileTask[])[], part
   await threads.write(batches, parts)
 }
 
+/** Undefined where there will be no more. */
+export type NextBatch = () => Promise<readonly FileTask[] | undefined>
+
 export class WriterThreads implements AsyncDisposable {
   readonly #threads: WriterThread[] = []
 
-  /** Begins those that will be needed, so that they are ready when it is known what is to be written. */
-  start(count = Number.POSITIVE_INFINITY): void {
-    const wanted = Math.min(THREADS_MAX, Math.max(2, availableParallelism()), count)
-    while (this.#threads.length < wanted) this.#threads.push(new WriterThread())
-  }
-
   /** @throws space, io, and whatever the source throws; nothing more can be written then */
   async write(batches: readonly (readonly FileTask[])[], parts: WritingParts): Promise<void> {
+    if (batches.length === 0) return
     await using content = new PackedContent(parts.source)
+    const waiting = batches.values()
     if (batches.length <= 1) await writeHere(batches, parts, content)
-    else await this.#write(batches, parts, content)
+    else await this.#write(() => Promise.resolve(waiting.next().value), parts, content, batches.length)
   }
 
-  async #write(batches: readonly (readonly FileTask[])[], parts: WritingParts, content: PackedContent): Promise<void> {
-    this.start(batches.length)
+  /** The same of what is not known yet, and is much. */
+  async writeComing(next: NextBatch, parts: WritingParts): Promise<void> {
+    await using content = new PackedContent(parts.source)
+    await this.#write(next, parts, content, Number.POSITIVE_INFINITY)
+  }
+
+  async #write(next: NextBatch, parts: WritingParts, content: PackedContent, batches: number): Promise<void> {
+    const wanted = Math.min(THREADS_MAX, Math.max(2, availableParallelism()), batches)
+    while (this.#threads.length < wanted) this.#threads.push(new WriterThread())
     const { bytesPerSecond } = parts.place
     const place = { ...parts.place, bytesPerSecond: bytesPerSecond && bytesPerSecond / this.#threads.length }
-    const waiting = batches.values()
     const work = async (thread: WriterThread): Promise<void> => {
       thread.begin({ ...parts, place }, content)
-      for (const files of waiting) parts.onDone(await thread.write(files), files.length)
+      for (let files = await next(); files !== undefined; files = await next()) parts.onDone(await thread.write(files), files.length)
     }
     try {
       await Promise.all(this.#threads.map(work))

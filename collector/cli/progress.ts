@@ -39,8 +39,8 @@ export class Progress implements Disposable {
   }
 
   /** Bytes whose end is not known. */
-  bytes(done: number): void {
-    this.#show((elapsedMs) => `${this.#what}: ${showBytes(done)}, ${showBytes((done / Math.max(1, elapsedMs)) * 1000)}/s`)
+  bytes(done: number, more = ''): void {
+    this.#show((elapsedMs) => `${this.#what}: ${showBytes(done)}${more}, ${showBytes((done / Math.max(1, elapsedMs)) * 1000)}/s`)
   }
 
   #show(line: (elapsedMs: number) => string): void {

@@ -12,6 +12,7 @@ import { parseShownPath } from '../../shared/path.ts'
 import type { HistorySource } from '../history-source.ts'
 import { parseOwnerMap } from '../owner-map.ts'
 import { parsePoint } from '../point.ts'
+import type { RestoreProgress } from '../restoration.ts'
 import type { PreparedRestore, prepareInPlace, RestoreReport } from '../restore.ts'
 import type { RestoreRequest } from '../restore-plan.ts'
 import type { UndoIndex } from '../undo-index.ts'
@@ -159,11 +160,17 @@ async function restored(source: HistorySource, request: RestoreRequest): Promise
     }
     const { restore } = await import('../restore.ts')
     using progress = new Progress('Restoring')
-    return await restore(source, request, (now) => progress.update(now.bytes, now.totalBytes, `, ${now.files} of ${now.totalFiles} files`))
+    return await restore(source, request, (now) => showProgress(progress, now))
   } catch (error) {
     await tellAbsence(source, request, error)
     throw error
   }
+}
+
+/** How much it will be is known when the plan is made. */
+function showProgress(progress: Progress, { bytes, files, total }: RestoreProgress): void {
+  if (total === undefined) progress.bytes(bytes, `, ${files} files`)
+  else progress.update(bytes, total.bytes, `, ${files} of ${total.files} files`)
 }
 
 /** @throws not-found, with what is there instead, where that is what the error is of */
@@ -211,7 +218,7 @@ async function restoredInPlace(
   }
   using progress = new Progress('Restoring')
   const report = await prepared.run(
-    (now) => progress.update(now.bytes, now.totalBytes, `, ${now.files} files`),
+    (now) => showProgress(progress, now),
     (id) => {
       remember(id, request.to, Index)
     },
