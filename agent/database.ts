@@ -26,12 +26,21 @@ export interface KeyRange {
   readonly lt: ByteString
 }
 
+const MiB = 1024 * 1024
+
 const BYTES = {
   name: 'latin1',
   format: 'buffer',
   encode: (key: ByteString): Buffer => Buffer.from(key, 'latin1'),
   decode: (bytes: Buffer): ByteString => bytes.toString('latin1'),
 } as const
+
+/**
+ * What LevelDB may take of a host whose memory is somebody else's: of tables, which it maps, the fewest that it allows open at a time, where it would open
+ * a thousand; of blocks read and of records not yet in a table, a quarter of what it would keep. What is read here is read in order, or where
+ * something was read a moment ago.
+ */
+const MEMORY = { maxOpenFiles: 74, maxFileSize: MiB, cacheSize: 2 * MiB, writeBufferSize: 2 * MiB } as const
 
 /** Frees space that was kept for opening a database on a full disk; false when there is none to free. */
 export type MakeRoom = () => boolean
@@ -221,7 +230,7 @@ export function setAside(directory: string): void {
 }
 
 async function openLevel(directory: string, multithreading: boolean): Promise<ClassicLevel<ByteString, Buffer>> {
-  const level = new ClassicLevel<ByteString, Buffer>(directory, { keyEncoding: BYTES, valueEncoding: 'buffer', multithreading })
+  const level = new ClassicLevel<ByteString, Buffer>(directory, { ...MEMORY, keyEncoding: BYTES, valueEncoding: 'buffer', multithreading })
   await openOrExplain(level)
   return level
 }

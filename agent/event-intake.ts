@@ -63,8 +63,8 @@ export class EventIntake {
       case 'renamed':
         this.#takeRename(event)
         return
-      case 'inode':
-        this.#lookUp(event.inode)
+      case 'inodes':
+        this.#lookUp(event.inodes)
         return
       case 'pin':
         if (volume.isIgnored(event.path)) event.release()
@@ -127,11 +127,14 @@ export class EventIntake {
 
   /** The look at the new place records the move; what it does not, a scan of what is there finds. */
   #takeRename({ path, to }: Extract<WatchEvent, { kind: 'renamed' }>): void {
-    const { volume, settle, suspects, renames } = this.#parts
+    const { volume, settle, suspects, renames, rescans } = this.#parts
     for (const place of [path, to]) suspects.toldWithin(volume.name, place)
     const rename = renames.add(volume.name, path, to)
     // What was told of under a name that it had only for a moment.
-    if (rename.from !== path) settle.renamed(volume.name, path, to, performance.now())
+    if (rename.from !== path) {
+      settle.renamed(volume.name, path, to, performance.now())
+      rescans.renamed(path, to)
+    }
     const lookAt = (place: RelativePath): void => {
       const answered = (): void => {
         // A directory above it was renamed meanwhile.
@@ -141,9 +144,9 @@ export class EventIntake {
         }
         renames.remove(rename)
         settle.changed({ volume: volume.name, path: rename.from }, performance.now(), { isSure: true })
-        if (!rename.isRecorded || rename.isDoubted) this.#parts.rescans.add({ path: rename.to, isShallow: false })
-        if (rename.isReused) this.#parts.rescans.add({ path: rename.from, isShallow: false })
-        this.#parts.rescans.progress()
+        if (!rename.isRecorded || rename.isDoubted) rescans.add({ path: rename.to, isShallow: false })
+        if (rename.isReused) rescans.add({ path: rename.from, isShallow: false })
+        rescans.progress()
       }
       settle.found({ volume: volume.name, path: place }, 'event', { answered }, performance.now(), { isUrgent: true })
     }
@@ -151,10 +154,10 @@ export class EventIntake {
   }
 
   /** What is told of while others are looked up waits for them: a program that writes files elsewhere tells of many, and of each several times. */
-  #lookUp(inode: bigint): void {
-    if (this.#unnamed.has(inode)) return
-    this.#unnamed.add(inode)
-    this.#told += 1
+  #lookUp(inodes: BigUint64Array): void {
+    const before = this.#unnamed.size
+    for (const inode of inodes) this.#unnamed.add(inode)
+    this.#told += this.#unnamed.size - before
     if (!this.#isLookingUp) void this.#takeInodes()
   }
 

@@ -7,31 +7,37 @@
 import type { ByteString } from '../shared/bytes.ts'
 import type { Label } from '../shared/path.ts'
 import type { Database } from './database.ts'
+import { BLOCK_INODES, type BlockRow, parseRow } from './inode-block.ts'
 import { firstInodeOf, GROUP_INODES_SHIFT, GroupReader, isWholeGroup } from './inode-group.ts'
-import { groupPrefix, listedPrefix, rangeOfPrefix } from './state-keys.ts'
+import { blockPrefix, groupPrefix, listedPrefix, rangeOfPrefix } from './state-keys.ts'
 
+const PAGE_FIRST = 32
 const PAGE_GROUPS = 256
-const PAGE_LISTED = 1024
+const PAGE_ROWS = 1024
 const KEY_BYTES = 8
 
 /** The index by inode is not of use; the volume has to be walked. */
 export class IndexDamaged extends Error {}
 
-/** Pages of a range of numbered keys, the next one fetched ahead. */
+/** Pages of a range of numbered keys, the next one fetched ahead; larger ones as long as they are taken one after the other. */
 abstract class NumberedPages<Entry> {
   readonly #prefix: ByteString
+  readonly #max: number
+  #limit = PAGE_FIRST
   #next: Promise<readonly Entry[]> | undefined
   #isLast = false
 
-  constructor(prefix: ByteString) {
+  constructor(prefix: ByteString, max: number) {
     this.#prefix = prefix
+    this.#max = max
   }
 
-  protected abstract fetch(range: { readonly gte: ByteString; readonly lt: ByteString }): Promise<readonly Entry[]>
+  protected abstract fetch(range: { readonly gte: ByteString; readonly lt: ByteString }, limit: number): Promise<readonly Entry[]>
   protected abstract numberOf(entry: Entry): bigint
 
   begin(from: bigint): this {
-    const page = this.fetch({ gte: `${this.#prefix}${numberKey(from)}`, lt: rangeOfPrefix(this.#prefix).lt })
+    const page = this.fetch({ gte: `${this.#prefix}${numberKey(from)}`, lt: rangeOfPrefix(this.#prefix).lt }, this.#limit)
+    this.#limit = Math.min(2 * this.#limit, this.#max)
     // Whoever takes it is told.
     page.catch(() => {})
     this.#next = page
@@ -52,12 +58,12 @@ class GroupPages extends NumberedPages<Buffer> {
   readonly #database: Database
 
   constructor(database: Database, volume: Label) {
-    super(groupPrefix(volume))
+    super(groupPrefix(volume), PAGE_GROUPS)
     this.#database = database
   }
 
-  protected override fetch(range: { readonly gte: ByteString; readonly lt: ByteString }): Promise<readonly Buffer[]> {
-    return this.#database.scanValues(range, PAGE_GROUPS)
+  protected override fetch(range: { readonly gte: ByteString; readonly lt: ByteString }, limit: number): Promise<readonly Buffer[]> {
+    return this.#database.scanValues(range, limit)
   }
 
   /** Of a damaged one it may be wrong: the walk ends there, before the page that follows is asked for anything. */
@@ -66,16 +72,20 @@ class GroupPages extends NumberedPages<Buffer> {
   }
 }
 
-class ListedPages extends NumberedPages<readonly [Buffer, Buffer]> {
+/** Rows whose numbers are in their keys. */
+class RowPages extends NumberedPages<readonly [Buffer, Buffer]> {
   readonly #database: Database
 
-  constructor(database: Database, volume: Label) {
-    super(listedPrefix(volume))
+  constructor(database: Database, prefix: ByteString) {
+    super(prefix, PAGE_ROWS)
     this.#database = database
   }
 
-  protected override async fetch(range: { readonly gte: ByteString; readonly lt: ByteString }): Promise<readonly [Buffer, Buffer][]> {
-    return [...(await this.#database.scanPage(range, PAGE_LISTED)).entries]
+  protected override async fetch(
+    range: { readonly gte: ByteString; readonly lt: ByteString },
+    limit: number,
+  ): Promise<readonly (readonly [Buffer, Buffer])[]> {
+    return (await this.#database.scanPage(range, limit)).entries
   }
 
   protected override numberOf([key]: readonly [Buffer, Buffer]): bigint {
@@ -83,9 +93,16 @@ class ListedPages extends NumberedPages<readonly [Buffer, Buffer]> {
   }
 }
 
+/** The blocks of inodes in which something is or was recorded, from one on, in their order. */
+export async function* blockRows(database: Database, volume: Label, from: number): AsyncGenerator<BlockRow, void> {
+  const pages = new RowPages(database, blockPrefix(volume)).begin(BigInt(from))
+  for (let page = await pages.take(); page.length > 0; page = await pages.take())
+    for (const [key, row] of page) yield { block: numberAt(key), seen: parseRow(row.toString('latin1')) }
+}
+
 export class GroupWalk {
   readonly #groups: GroupPages
-  readonly #listed: ListedPages
+  readonly #listed: RowPages
   #page: readonly Buffer[] = []
   #at = -1
   /** The entry that is next; undefined at the end. */
@@ -98,7 +115,7 @@ export class GroupWalk {
 
   private constructor(database: Database, volume: Label, from: number) {
     this.#groups = new GroupPages(database, volume).begin(BigInt(from) >> GROUP_INODES_SHIFT)
-    this.#listed = new ListedPages(database, volume).begin(BigInt(from))
+    this.#listed = new RowPages(database, listedPrefix(volume)).begin(BigInt(from))
   }
 
   /** From the inode `from` on. */
@@ -175,9 +192,8 @@ function numberAt(key: Buffer): number {
   return key.readUInt32BE(at) * 0x1_0000_0000 + key.readUInt32BE(at + 4)
 }
 
-/** The greatest inode of the index, and one more. */
+/** Behind the last block of which something is recorded, as an inode. */
 export async function inodesEnd(database: Database, volume: Label): Promise<number> {
-  const last = await database.last(rangeOfPrefix(groupPrefix(volume)))
-  const group = last === undefined ? 0 : numberAt(Buffer.from(last[0], 'latin1')) + 1
-  return group * 2 ** Number(GROUP_INODES_SHIFT)
+  const last = await database.last(rangeOfPrefix(blockPrefix(volume)))
+  return last === undefined ? 0 : (numberAt(Buffer.from(last[0], 'latin1')) + 1) * BLOCK_INODES
 }

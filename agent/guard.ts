@@ -313,6 +313,18 @@ export class Guard {
     await noteMode()
     if (!this.#hasBegun && openGap !== undefined && !watcher.isContinuous) rounds.owe(openGap)
     this.#hasBegun = true
+    await this.#requireRules()
+  }
+
+  /** What rules left out that do not hold any more is told of by no event, and scans have seen all that they left. */
+  async #requireRules(): Promise<void> {
+    const { volume, rounds, state } = this.#parts
+    const { text } = volume.ignore
+    const before = await state.rulesOf(volume.name)
+    if (before?.rules === text && before.isVerified) return
+    rounds.want()
+    // What a scan under these has seen that was cut short is of use to the next.
+    if (before?.rules !== text) await state.beginRules(volume.name, text)
   }
 
   async #watchRoot(root: VolumeRoot, signal: AbortSignal): Promise<void> {

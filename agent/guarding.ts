@@ -98,6 +98,7 @@ export function guardOf(parts: GuardingParts, volume: Volume, { acceptRoot, acce
 function openGapOf({ epoch, state }: GuardingParts, { name }: Volume): OpenGap | undefined {
   const covered = state.facts(name)?.coveredUntil
   if (covered !== undefined) return { from: covered, cause: 'the agent was not running' }
-  if (epoch.reason === 'first') return undefined
-  return { from: state.coveredBefore(name) ?? epoch.previousTime, cause: `a new epoch began (${epoch.reason})` }
+  const before = state.coveredBefore(name)
+  if (epoch.reason !== 'first') return { from: before ?? epoch.previousTime, cause: `a new epoch began (${epoch.reason})` }
+  return before === undefined ? undefined : { from: before, cause: 'the agent was not running' }
 }

@@ -3,7 +3,7 @@
  *
  * What an inode says is compared with the print of each of its paths. New names are found in directories: a directory whose
  * times are not those at which it was last seen to hold exactly what is recorded is listed, and directories that are new in it
- * are walked. Inodes that the index does not know are of no interest in themselves: they lie elsewhere in the filesystem, or
+ * are walked. A block of inodes of which the filesystem says what it said when all was as recorded is passed as a whole (inode-block.ts). Inodes that the index does not know are of no interest in themselves: they lie elsewhere in the filesystem, or
  * in a directory that is listed. Mounts below the volume do not change a directory; they come from the kernel's list.
  * Invariant: what a walk tells as different is told here too, by the same path. It prevents the faster scan from being the
  * blinder one.
@@ -12,56 +12,83 @@ import { constants, readFileSync, readlinkSync } from 'node:fs'
 import type { ByteString } from '../shared/bytes.ts'
 import { reasonOf } from '../shared/errors.ts'
 import { pathFromKey, pathKey, type RelativePath } from '../shared/path.ts'
-import { GroupWalk } from './group-walk.ts'
+import { BulkInodes, type InodeRange, inodeIn } from './bulk-inodes.ts'
+import { blockRows, GroupWalk } from './group-walk.ts'
+import { BLOCK_INODES, type BlockRow, digestOfRecords, seenRow } from './inode-block.ts'
 import { isAbsence, isForeign, nameOfKey, parentKey } from './scan-root.ts'
 import { isPrintOf, isPrintOfRecord, isPrintOfWords, isType } from './stat-print.ts'
 import { isWholeKnown, PRINT_AT, pathPrefix } from './state-keys.ts'
 import { BULKSTAT, STATX } from './system-calls.ts'
 import { listedOf, TreeWalk, type WalkParts } from './tree-walk.ts'
 
-const BATCH_INODES = 2048
-/** A range is cut in two only while it is longer than this. */
-const CUT_INODES_MIN = 8192
+/** A range is cut in two only while it has more than these. */
+const CUT_BLOCKS_MIN = 2
 /** Names of a directory looked up at once. */
 const NAMES_MAX = 512
 
 export class InodeScan {
   readonly #parts: WalkParts
+  readonly #inodes: BulkInodes
   #at: number
   #until: number
+  /** The index, where it was read last. */
+  #known: GroupWalk | undefined
+  /** Whether all of the block is as it is recorded, so far. */
+  #isClean = true
   /** Of the last path that was told: its directory, and whether that is there. */
   #parent: { readonly key: ByteString; readonly isThere: boolean } | undefined
 
+  /** Of whole blocks of inodes, from the inode `from` on, below `until`. */
   constructor(parts: WalkParts, from: number, until: number) {
     this.#parts = parts
+    this.#inodes = new BulkInodes(parts.root)
     this.#at = from
     this.#until = until
   }
 
   /** @throws IndexDamaged */
   async run(): Promise<void> {
-    const { root, database, volume, outlet } = this.#parts
-    const known = await GroupWalk.open(database, volume, this.#at)
-    while (known.inode < this.#until && !outlet.isCancelled) {
+    const { database, volume, outlet } = this.#parts
+    for await (const row of blockRows(database, volume, this.#at / BLOCK_INODES)) {
       if (outlet.pause()) this.#handOver()
-      // What is between here and the next inode of the index is not asked for.
-      this.#at = Math.max(this.#at, known.inode)
-      if (this.#at >= this.#until) return
-      const { count, records } = root.calls.bulkstat(root.fd, BigInt(this.#at), BATCH_INODES)
-      await this.#join(known, records, count)
+      // What is between the blocks is not asked for.
+      this.#at = row.block * BLOCK_INODES
+      if (this.#at >= this.#until || outlet.isCancelled) return
+      await this.#block(row)
+      this.#at += BLOCK_INODES
     }
   }
 
-  /** Merges some inodes of the filesystem with the index; both go on behind the last of them. */
-  async #join(known: GroupWalk, records: Uint32Array, count: number): Promise<void> {
-    for (let i = 0; i < count && known.inode < this.#until; i++) {
+  async #block({ block, seen }: BlockRow): Promise<void> {
+    const { outlet } = this.#parts
+    const range = this.#inodes.within(this.#at, this.#at + BLOCK_INODES)
+    const digest = digestOfRecords(range.records, range.first, range.until)
+    if (digest === seen?.digest) {
+      outlet.entries += seen.entries
+      return
+    }
+    const before = outlet.entries
+    this.#isClean = true
+    await this.#join(await this.#knownFrom(this.#at), range, this.#at + BLOCK_INODES)
+    if (this.#isClean) outlet.seen({ block, row: seenRow(outlet.entries - before, digest) })
+  }
+
+  async #knownFrom(inode: number): Promise<GroupWalk> {
+    const { database, volume } = this.#parts
+    // Blocks may have been passed since.
+    if (this.#known === undefined || this.#known.inode < inode) this.#known = await GroupWalk.open(database, volume, inode)
+    return this.#known
+  }
+
+  /** Merges the inodes of a block, as the filesystem has them, with the index, which goes on behind them. */
+  async #join(known: GroupWalk, { records, first, until }: InodeRange, end: number): Promise<void> {
+    for (let i = first; i < until; i++) {
       const record = (i * BULKSTAT.bytes) >> 2
-      const inode = (records[record] ?? 0) + (records[record + 1] ?? 0) * 0x1_0000_0000
-      this.#at = inode + 1
+      const inode = inodeIn(records, i)
       // One that has no name any more is held open by somebody.
       if (records[record + (BULKSTAT.nlink >> 2)] === 0) continue
-      while (known.inode < inode && known.inode < this.#until) await this.#gone(known)
-      while (known.inode === inode && inode < this.#until) {
+      while (known.inode < inode) await this.#gone(known)
+      while (known.inode === inode) {
         const isSame = this.#isSame(known, records, record)
         this.#parts.outlet.entries += 1
         if (isSame && !isDirectory(records, record)) {
@@ -73,13 +100,15 @@ export class InodeScan {
         await known.next()
       }
     }
-    if (count === 0) while (known.inode < this.#until) await this.#gone(known)
+    while (known.inode < end) await this.#gone(known)
   }
 
   #isSame(known: GroupWalk, records: Uint32Array, record: number): boolean {
     const { reader } = known
     if (reader === undefined) return false
     const isSame = isPrintOfRecord(reader.words, reader.at, records, record)
+    // What is not on the disk yet may never come to it, and then the filesystem says the same once more.
+    if (isSame === 'size') this.#isClean = false
     return isSame === 'size' ? this.#isSameBySystem(reader.key, reader.words, reader.at) : isSame
   }
 
@@ -115,6 +144,7 @@ export class InodeScan {
   }
 
   #tell(kind: 'changed' | 'missing', key: ByteString): void {
+    this.#isClean = false
     // Below what is gone or was moved nothing more is told; that is told on its own account.
     if (key !== '' && !this.#hasParent(parentKey(key))) return
     const path = pathFromKey(key)
@@ -138,6 +168,7 @@ export class InodeScan {
   async #list(key: ByteString, inode: bigint): Promise<void> {
     const { root, outlet, ignored } = this.#parts
     if (ignored.has(key)) return
+    this.#isClean = false
     let fd: number | undefined
     try {
       fd = root.openDirectory(key)
@@ -187,9 +218,9 @@ export class InodeScan {
   }
 
   #handOver(): void {
-    const left = this.#until - this.#at
-    if (left < CUT_INODES_MIN) return
-    const cut = this.#at + Math.floor(left / 2)
+    const left = (this.#until - this.#at) / BLOCK_INODES
+    if (left < CUT_BLOCKS_MIN) return
+    const cut = this.#at + Math.floor(left / 2) * BLOCK_INODES
     if (this.#parts.outlet.handOver({ kind: 'inodes', from: cut, until: this.#until })) this.#until = cut
   }
 }

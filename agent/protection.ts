@@ -192,7 +192,7 @@ export class Protection {
       await Journal.open({ directory: join(stateDir, 'log'), epoch: epoch.epoch, clock, log, makeRoom, isRoomToWrite }),
     )
     if (journal.head.seq === 0) await journal.append([epochRecord(config.name, epoch)])
-    const state = undo.use(await State.open(join(stateDir, 'state'), epoch.epoch, journal.oldest, makeRoom))
+    const state = undo.use(await State.open(join(stateDir, 'state'), epoch.epoch, journal, makeRoom))
     if (state.applied > journal.head.seq)
       throw new PacsimileError('damage', `The journal ends at ${journal.head.seq}, but held ${state.applied} records before`)
     const terms = readTerms(join(stateDir, TERMS_FILE))

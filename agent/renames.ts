@@ -31,7 +31,9 @@ export class Renames {
     const before = this.to({ volume, path: from })
     if (before !== undefined) this.remove(before)
     const { isDoubted, isReused } = before ?? { isDoubted: false, isReused: false }
-    const rename: Rename = { volume, from: before?.from ?? from, to, isRecorded: false, isDoubted, isReused }
+    // What was moved into it under the name that it had between: no record will say where that is now.
+    const isCarrying = before !== undefined && this.#to.within({ volume, path: from }).next().done !== true
+    const rename: Rename = { volume, from: before?.from ?? from, to, isRecorded: false, isDoubted: isDoubted || isCarrying, isReused }
     const pending = this.#pending.get(volume) ?? new Set()
     this.#pending.set(volume, pending.add(rename))
     this.#index(rename)

@@ -226,6 +226,7 @@ export class Rounds {
     if (isDebt(this.#debt)) return
     volume.coveredMs = millisecondsOf(until)
     onVerified()
+    if ((await state.rulesOf(volume.name))?.isVerified !== true) await state.verifyRules(volume.name, volume.ignore.text)
   }
 
   #note({ method, methodReason, entries, differences, unannounced }: Scanned, durationMs: number): AgentScanReport {

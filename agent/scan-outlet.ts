@@ -6,6 +6,7 @@
  */
 import type { MessagePort } from 'node:worker_threads'
 import { SCAN_BATCHES_IN_FLIGHT } from '../shared/limits.ts'
+import type { SeenBlock } from './inode-block.ts'
 import type { Difference } from './scan.ts'
 import { CONTROL, type ScanMessage, type ScanMethod, type ScanTask } from './scan-task.ts'
 import type { Listed } from './state.ts'
@@ -23,6 +24,7 @@ export class ScanOutlet {
   readonly #id: number
   #differences: Difference[] = []
   #listed: Listed[] = []
+  #blocks: SeenBlock[] = []
   #flushedMs = performance.now()
   #handedMs = 0
   /** Paths, or inodes of the volume, that were compared. */
@@ -42,6 +44,11 @@ export class ScanOutlet {
   listed(listed: Listed): void {
     this.#listed.push(listed)
     if (this.#listed.length >= BATCH_MAX) this.flush()
+  }
+
+  seen(block: SeenBlock): void {
+    this.#blocks.push(block)
+    if (this.#blocks.length >= BATCH_MAX) this.flush()
   }
 
   method(method: ScanMethod, reason: string): void {
@@ -72,14 +79,15 @@ export class ScanOutlet {
 
   flush(): void {
     this.#flushedMs = performance.now()
-    if (this.#differences.length === 0 && this.#listed.length === 0) return
+    if (this.#differences.length + this.#listed.length + this.#blocks.length === 0) return
     for (let count = this.#inFlight; count >= SCAN_BATCHES_IN_FLIGHT && !this.isCancelled; count = this.#inFlight) {
       Atomics.wait(this.#control, CONTROL.inFlight, count, WAIT_MS)
     }
     Atomics.add(this.#control, CONTROL.inFlight, 1)
-    this.#post({ kind: 'found', id: this.#id, differences: this.#differences, listed: this.#listed })
+    this.#post({ kind: 'found', id: this.#id, differences: this.#differences, listed: this.#listed, blocks: this.#blocks })
     this.#differences = []
     this.#listed = []
+    this.#blocks = []
   }
 
   get #inFlight(): number {

@@ -9,7 +9,7 @@ import type { ByteString } from '../shared/bytes.ts'
 import type { Label, RelativePath } from '../shared/path.ts'
 import type { VolumeRoot } from './file-stat.ts'
 import type { Difference } from './scan.ts'
-import type { Listed } from './state.ts'
+import type { Seen } from './state.ts'
 
 export interface ScanRequest {
   readonly id: number
@@ -47,7 +47,7 @@ export type ScanOrder = { readonly request: ScanRequest; readonly task: ScanTask
 /** From a scan thread. */
 export type ScanMessage =
   | { readonly kind: 'method'; readonly id: number; readonly method: ScanMethod; readonly reason: string }
-  | { readonly kind: 'found'; readonly id: number; readonly differences: readonly Difference[]; readonly listed: readonly Listed[] }
+  | ({ readonly kind: 'found'; readonly id: number; readonly differences: readonly Difference[] } & Seen)
   | { readonly kind: 'handover'; readonly id: number; readonly task: ScanTask }
   | { readonly kind: 'done'; readonly id: number; readonly entries: number; readonly rootProblem: string | undefined }
 

@@ -33,16 +33,17 @@ interface Scan {
   /** Tasks without a `done`. */
   tasks: number
   wake: (() => void) | undefined
+  readonly patience: Patience
 }
 
 const THREADS = Math.min(Math.max(availableParallelism(), 2), SCAN_THREADS_MAX)
-const ALONE_MS = 30
+const ALONE_MS = 100
 /** After one that took so many times as long the next one is divided from its beginning. */
-const LONG_FACTOR = 4
-/** Several threads end when no scan has wanted them for this long. */
-const IDLE_MS = 5000
-/** Pages of the state lie outside of the heap, and go only when their small objects in it do: these are cleared away often. */
-const YOUNG_MB = 2
+const LONG_FACTOR = 1.5
+/** More are of use where their news were waited for that share of the time. */
+const WAITED_SHARE = 0.5
+/** Several threads end when no scan has wanted them for this long, a single one later. */
+const IDLE_MS = { several: 5000, single: 10_000 } as const
 
 export class ScanThread {
   readonly #control = new Int32Array(new SharedArrayBuffer(CONTROL.count * Int32Array.BYTES_PER_ELEMENT))
@@ -51,6 +52,7 @@ export class ScanThread {
   readonly #aloneMs: number
   #scan: Scan | undefined
   #idle: NodeJS.Timeout | undefined
+  #growing: NodeJS.Timeout | undefined
   #lastId = 0
   /** What the last scan took that ended. */
   #lastMs = 0
@@ -63,30 +65,33 @@ export class ScanThread {
   /** One at a time. @throws RootLost, internal, the signal's reason */
   async *run(asked: Omit<ScanRequest, 'id'>, signal: AbortSignal): AsyncGenerator<ScanNews, void> {
     const request = { ...asked, id: ++this.#lastId }
-    const scan: Scan = { request, messages: [], waiting: [{ kind: 'all' }], tasks: 1, wake: undefined }
+    const scan: Scan = { request, messages: [], waiting: [{ kind: 'all' }], tasks: 1, wake: undefined, patience: new Patience() }
     this.#scan = scan
     clearTimeout(this.#idle)
     const wake = (): void => scan.wake?.()
     signal.addEventListener('abort', wake)
-    const aloneMs = this.#lastMs > LONG_FACTOR * this.#aloneMs ? 0 : this.#aloneMs
-    const growing = asked.isShallow ? undefined : setTimeout(() => this.#grow(), aloneMs)
+    const mayGrow = !asked.isShallow
+    const isLong = this.#lastMs >= LONG_FACTOR * this.#aloneMs
     const startedMs = performance.now()
     try {
-      this.#assign()
+      if (mayGrow && isLong) this.#grow()
+      else this.#assign()
       while (scan.tasks > 0) {
         const message = await next(scan, signal)
         if (message instanceof Error) throw message
+        // Its thread has begun.
+        if (message.kind === 'method' && mayGrow && !isLong) this.#growIfOfUse()
         yield* this.#news(scan, message)
       }
       this.#lastMs = performance.now() - startedMs
     } finally {
-      clearTimeout(growing)
+      clearTimeout(this.#growing)
       signal.removeEventListener('abort', wake)
       this.#scan = undefined
       Atomics.store(this.#control, CONTROL.cancelled, request.id)
       Atomics.store(this.#control, CONTROL.hungry, 0)
       for (const message of scan.messages) if (!(message instanceof Error) && message.kind === 'found') this.#taken()
-      this.#idle = setTimeout(() => this.#shrink(), IDLE_MS).unref()
+      this.#idle = setTimeout(() => this.#shrink(), this.#threads.length > 1 ? IDLE_MS.several : IDLE_MS.single).unref()
     }
   }
 
@@ -126,15 +131,24 @@ export class ScanThread {
     Atomics.store(this.#control, CONTROL.hungry, this.#threads.filter(({ isIdle }) => isIdle).length)
   }
 
+  /** Unless it is not the thread that is waited for, but whoever takes what it finds. */
+  #growIfOfUse(): void {
+    clearTimeout(this.#growing)
+    this.#growing = setTimeout(() => {
+      if (this.#scan === undefined) return
+      if (this.#scan.patience.share() >= WAITED_SHARE) this.#grow()
+      else this.#growIfOfUse()
+    }, this.#aloneMs)
+  }
+
   #grow(): void {
-    if (this.#scan === undefined) return
     while (this.#threads.length < THREADS) this.#start()
     this.#assign()
   }
 
-  /** After a large scan all threads end, and what they held in memory with them; one that had only small ones stays at hand. */
+  /** All threads end, and what they held in memory with them: beginning anew takes less than any of them takes from the host meanwhile. */
   #shrink(): void {
-    if (this.#threads.length > 1) for (const { worker } of this.#threads.splice(0)) this.#end(worker)
+    for (const { worker } of this.#threads.splice(0)) this.#end(worker)
   }
 
   #end(worker: Worker): void {
@@ -147,7 +161,7 @@ export class ScanThread {
   }
 
   #start(): void {
-    const worker = startThread('scan-worker', { control: this.#control.buffer } satisfies ScanThreadData, YOUNG_MB)
+    const worker = startThread('scan-worker', { control: this.#control.buffer } satisfies ScanThreadData)
     const thread: Pooled = { worker, isIdle: true }
     worker.on('message', (message: ScanMessage) => this.#take(thread, message))
     worker.on('error', (error) => this.#fail(thread, error))
@@ -202,9 +216,37 @@ async function next(scan: Scan, signal: AbortSignal): Promise<ScanMessage | Erro
     signal.throwIfAborted()
     const message = scan.messages.shift()
     if (message !== undefined) return message
+    scan.patience.begin()
     await new Promise<void>((resolve) => {
       scan.wake = resolve
     })
     scan.wake = undefined
+    scan.patience.end()
+  }
+}
+
+/** For what part of the time news are waited for. */
+class Patience {
+  #lookedMs = performance.now()
+  #waitedMs = 0
+  #sinceMs: number | undefined
+
+  begin(): void {
+    this.#sinceMs = performance.now()
+  }
+
+  end(): void {
+    if (this.#sinceMs !== undefined) this.#waitedMs += performance.now() - Math.max(this.#sinceMs, this.#lookedMs)
+    this.#sinceMs = undefined
+  }
+
+  /** Since it was last asked for. */
+  share(): number {
+    const nowMs = performance.now()
+    const waiting = this.#sinceMs === undefined ? 0 : nowMs - Math.max(this.#sinceMs, this.#lookedMs)
+    const share = (this.#waitedMs + waiting) / Math.max(nowMs - this.#lookedMs, 1)
+    this.#lookedMs = nowMs
+    this.#waitedMs = 0
+    return share
   }
 }

@@ -19,7 +19,6 @@ import type { ScanOrder, ScanRequest, ScanTask, ScanThreadData } from './scan-ta
 import { listedPrefix, rangeOfPrefix } from './state-keys.ts'
 import { BTRFS_MAGIC, EXT4_MAGIC, XFS_MAGIC } from './system-calls.ts'
 import { TreeWalk, type WalkParts } from './tree-walk.ts'
-import { IgnoreRules } from './watch/ignore.ts'
 
 if (parentPort === null) throw new TypeError('this module runs in a worker thread')
 const port = parentPort
@@ -58,7 +57,7 @@ async function perform(request: ScanRequest, task: ScanTask): Promise<void> {
       database,
       volume,
       outlet,
-      ignored: ignoredKeys(request),
+      ignored: await ignoredKeys(request),
       isDeep,
       index: provesListing ? new InodeLookup(database, volume) : undefined,
       trustsListed: bulkInodesMax > 0,
@@ -71,9 +70,10 @@ async function perform(request: ScanRequest, task: ScanTask): Promise<void> {
   outlet.done(problem ?? rootProblem(request.root))
 }
 
-/** Most volumes have no rules, and asking costs. */
-function ignoredKeys({ ignored, ignorePatterns }: ScanRequest): WalkParts['ignored'] {
+/** Most volumes have no rules: asking costs, and so does the library that knows them. */
+async function ignoredKeys({ ignored, ignorePatterns }: ScanRequest): Promise<WalkParts['ignored']> {
   if (ignorePatterns.length === 0) return new Set(ignored.map(pathKey))
+  const { IgnoreRules } = await import('./watch/ignore.ts')
   const rules = new IgnoreRules({ paths: ignored, patterns: ignorePatterns })
   return { size: ignorePatterns.length, has: (key) => rules.isIgnored(pathFromKey(key), undefined) }
 }

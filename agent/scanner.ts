@@ -105,7 +105,7 @@ export class Scanner {
           await volume.watcher?.fence()
           for (const difference of message.differences) this.#take(difference, volume, range, tally)
           pursuit.wake()
-          if (listing !== undefined) await state.noteListed(listing, message.listed)
+          if (listing !== undefined) await state.noteSeen(listing, message)
       }
       tally.walkMs += performance.now() - resumedMs
       while (settle.scannedSize > SCAN_PATHS_MAX && !signal.aborted) await pursuit.progressed(signal)

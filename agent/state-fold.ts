@@ -10,11 +10,13 @@ import { isWithin, type Label, parentOf, pathKey, type RelativePath, ROOT } from
 import type { JournalRecord } from '../shared/record.ts'
 import { effects, type Tree, type TreeEntry } from '../shared/tree.ts'
 import type { Write } from './database.ts'
+import { BLOCK_INODES_SHIFT, UNSEEN_ROW } from './inode-block.ts'
 import { changedGroup, changeKey, type GroupChanges } from './inode-group.ts'
 import type { Place } from './place.ts'
 import { PRINT_BYTES } from './stat-print.ts'
 import type { Known, StateItem, VolumeFacts } from './state.ts'
-import { encodeFacts, encodeKnown, factsKey, groupKey, keyOf, listedKey, PRINT_AT } from './state-keys.ts'
+import { blockKey, encodeKnown, factsKey, groupKey, keyOf, listedKey, PRINT_AT } from './state-keys.ts'
+import { encodeFacts } from './volume-facts.ts'
 
 /** The state as it is written. */
 export interface WrittenState {
@@ -27,11 +29,13 @@ export interface WrittenState {
   /** Told of every entry as it is folded. */
   changed(key: ByteString, known: Known | undefined): void
   factsChanged(volume: Label, facts: VolumeFacts): void
-  /** Told of every directory in which other names are recorded than before. */
-  listedDropped(volume: Label, inode: bigint): void
+  /** Told of the key under which a scan remembers what it has seen, where that holds no more. */
+  unseen(volume: Label, key: ByteString): void
   /** Told when a record makes a whole subtree disappear. */
   removed(): void
 }
+
+type Unseen = Map<ByteString, { readonly volume: Label; readonly write: Write }>
 
 export class StateFold {
   readonly #state: WrittenState
@@ -40,6 +44,10 @@ export class StateFold {
   readonly #writes: Write[] = []
   /** What becomes of the index by inode, by the group's key. */
   readonly #groups = new Map<ByteString, GroupChanges>()
+  /** What scans have seen that holds no more, by its key. */
+  #unseen: Unseen = new Map()
+  /** The same of what is being written. */
+  #writing: Unseen = new Map()
   /** Places that were looked up or folded since the last write. */
   readonly #places = new Map<ByteString, Known | undefined>()
 
@@ -60,10 +68,34 @@ export class StateFold {
   }
 
   async write(applied: number): Promise<void> {
-    const writes = this.#writes.splice(0)
+    this.#writing = this.#unseen
+    this.#unseen = new Map()
+    const writes = [...this.#writes.splice(0), ...[...this.#writing.values()].map(({ write: unseen }) => unseen)]
     this.#places.clear()
     await this.#writeGroups(writes)
     await this.#state.write(writes, applied)
+    this.#writing = new Map()
+  }
+
+  /** The keys of which `unseen` was told, and that can still be read as they were: whatever a scan reads now may be of before. */
+  *unseenOf(volume: Label): Generator<ByteString, void> {
+    for (const folded of [this.#writing, this.#unseen]) for (const [key, { volume: of }] of folded) if (of === volume) yield key
+  }
+
+  /** A scan has to look for itself again at what is kept under that key. */
+  #forget(volume: Label, write: Write): void {
+    if (this.#unseen.has(write.key)) return
+    this.#unseen.set(write.key, { volume, write })
+    this.#state.unseen(volume, write.key)
+  }
+
+  #forgetListed(volume: Label, inode: bigint): void {
+    this.#forget(volume, { type: 'del', key: listedKey(volume, inode) })
+  }
+
+  /** Its row stays: it says that there is something to compare. */
+  #forgetBlock(volume: Label, inode: bigint): void {
+    this.#forget(volume, { type: 'put', key: blockKey(volume, inode >> BLOCK_INODES_SHIFT), value: Buffer.from(UNSEEN_ROW) })
   }
 
   async #writeGroups(writes: Write[]): Promise<void> {
@@ -140,7 +172,7 @@ export class StateFold {
       const parent = parentOf(effect.path)
       if (parent !== undefined && (prior === undefined || effect.kind === 'gone')) renamed.add(parent)
       if (prior !== undefined) this.#index({ volume, path: effect.path }, prior.inode, undefined)
-      if (prior?.kind === 'directory' && effect.kind === 'gone') this.#writes.push({ type: 'del', key: listedKey(volume, prior.inode) })
+      if (prior?.kind === 'directory' && effect.kind === 'gone') this.#forgetListed(volume, prior.inode)
       if (effect.kind === 'gone') {
         const key = keyOf(volume, effect.path)
         this.#writes.push({ type: 'del', key })
@@ -161,8 +193,8 @@ export class StateFold {
       const known = await this.#at({ volume, path })
       if (known?.version.kind !== 'directory') continue
       const { inode } = known.version
-      this.#writes.push({ type: 'del', key: listedKey(volume, inode) })
-      this.#state.listedDropped(volume, inode)
+      this.#forgetListed(volume, inode)
+      this.#forgetBlock(volume, inode)
     }
   }
 
@@ -180,6 +212,7 @@ export class StateFold {
   }
 
   #index({ volume, path }: Place, inode: bigint, print: Buffer | undefined): void {
+    this.#forgetBlock(volume, inode)
     const group = groupKey(volume, inode)
     const changes: GroupChanges = this.#groups.get(group) ?? new Map()
     this.#groups.set(group, changes)

@@ -4,6 +4,8 @@
  *     p VOLUME NUL PATHKEY                  -> crc32 u32, print (stat-print.ts), seq u64, lost u8, version
  *     i VOLUME NUL INODE/32(8, big-endian)  -> the paths and prints of 32 inodes (inode-group.ts)
  *     l VOLUME NUL INODE(8, big-endian)     -> mtime and ctime, 12 bytes each, of a directory that held exactly what is recorded
+ *     b VOLUME NUL INODE/4096(8, b.-endian) -> what a scan has seen of these inodes (inode-block.ts)
+ *     u VOLUME                              -> the rules under which scans see what `l` and `b` remember
  *     v VOLUME                              -> JSON of the volume's facts
  *     m                                     -> layout u64, epoch u64, applied u64
  *
@@ -11,20 +13,17 @@
  * from having to hold either side in memory. A value whose checksum is wrong is no value: the path is captured again.
  */
 import { crc32 } from 'node:zlib'
-import { z } from 'zod'
 import { ByteReader, type ByteString, type ByteWriter } from '../shared/bytes.ts'
-import { hybridTime } from '../shared/clock.ts'
 import { type Label, pathFromKey, pathKey, type RelativePath, ROOT } from '../shared/path.ts'
-import { WATCH_MODES } from '../shared/record.ts'
 import { decodeVersion, encodeVersion } from '../shared/version.ts'
 import type { KeyRange } from './database.ts'
 import { identityOf } from './file-stat.ts'
 import { GROUP_INODES_SHIFT } from './inode-group.ts'
 import { PRINT_BYTES, writePrint } from './stat-print.ts'
-import type { Known, VolumeFacts } from './state.ts'
+import type { Known } from './state.ts'
 
 /** Grows when keys or values get another meaning: what was written under another number is begun anew. */
-export const LAYOUT = 2
+export const LAYOUT = 3
 
 export const MARK_KEY = 'm'
 export const ALL_KEYS: KeyRange = { gte: '\0', lt: '\xff' }
@@ -67,6 +66,18 @@ export function listedPrefix(volume: Label): ByteString {
 
 export function listedKey(volume: Label, inode: bigint): ByteString {
   return `${listedPrefix(volume)}${eightBytes(inode)}`
+}
+
+export function blockPrefix(volume: Label): ByteString {
+  return `b${volume}\0`
+}
+
+export function blockKey(volume: Label, block: bigint): ByteString {
+  return `${blockPrefix(volume)}${eightBytes(block)}`
+}
+
+export function rulesKey(volume: Label): ByteString {
+  return `u${volume}`
 }
 
 /** All keys that begin with a prefix of those above. */
@@ -112,35 +123,4 @@ export function decodeKnown(value: Buffer): Known | undefined {
   const from = new ByteReader(value, 'State entry')
   from.raw(PRINT_AT + PRINT_BYTES)
   return { seq: from.u64(), isLost: from.u8() === 1, version: decodeVersion(from) }
-}
-
-const FACTS = z.object({
-  root: z.string(),
-  mode: z.enum(WATCH_MODES),
-  sweepSince: z.number().int().positive().optional(),
-  coveredUntil: z.string().regex(/^\d+$/).optional(),
-})
-
-export function encodeFacts({ coveredUntil, ...rest }: VolumeFacts): Buffer {
-  return Buffer.from(JSON.stringify({ ...rest, coveredUntil: coveredUntil?.toString() }), 'utf8')
-}
-
-export function decodeFacts(value: Buffer): VolumeFacts | undefined {
-  const { data } = FACTS.safeParse(parseJson(value.toString('utf8')))
-  if (data === undefined) return undefined
-  const { root, mode, sweepSince, coveredUntil } = data
-  return {
-    root,
-    mode,
-    ...(sweepSince === undefined ? {} : { sweepSince }),
-    ...(coveredUntil === undefined ? {} : { coveredUntil: hybridTime(BigInt(coveredUntil)) }),
-  }
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text)
-  } catch {
-    return undefined
-  }
 }

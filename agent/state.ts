@@ -14,24 +14,30 @@ import { type Label, parentOf, pathFromKey, type RelativePath } from '../shared/
 import type { JournalRecord, WatchMode } from '../shared/record.ts'
 import type { Version } from '../shared/version.ts'
 import { Database, type MakeRoom, setAside, type Write } from './database.ts'
-import { keysOf } from './inode-group.ts'
+import { type SeenBlock, UNSEEN_ROW } from './inode-block.ts'
+import { GROUP_INODES_SHIFT, keysOf } from './inode-group.ts'
 import { KnownCache } from './known-cache.ts'
 import type { Place } from './place.ts'
 import { StateFold } from './state-fold.ts'
 import {
   ALL_KEYS,
-  decodeFacts,
+  blockKey,
+  blockPrefix,
   decodeKnown,
   FACTS_KEYS,
   groupKey,
   keyOf,
   LAYOUT,
   listedKey,
+  listedPrefix,
   MARK_KEY,
   pathOfKey,
+  rangeOfPrefix,
   rangeWithin,
+  rulesKey,
   volumeOfFactsKey,
 } from './state-keys.ts'
+import { decodeFacts } from './volume-facts.ts'
 
 /** What the journal says of a path. */
 export interface Known {
@@ -66,11 +72,30 @@ export interface Listed {
   readonly times: Uint8Array
 }
 
-/** What a scan of a volume that is under way has to know before it has such directories remembered; ends with it. */
+/** What a scan has seen to be as it is recorded. */
+export interface Seen {
+  readonly listed: readonly Listed[]
+  readonly blocks: readonly SeenBlock[]
+}
+
+/** What a scan of a volume that is under way has to know before it has anything of that remembered; ends with it. */
 export interface Listing extends Disposable {
   readonly volume: Label
-  /** Directories in which other names are recorded since it began. */
-  readonly dropped: Set<bigint>
+  /** Keys under which that is kept, of what is recorded otherwise since it began. */
+  readonly dropped: Set<ByteString>
+}
+
+/** Rules of what is left out, as text, and whether a scan under them has verified the whole volume. */
+export interface SeenUnder {
+  readonly rules: string
+  readonly isVerified: boolean
+}
+
+/** What the journal can replay of the epoch. */
+export interface Replayable {
+  /** The lowest seq. */
+  readonly oldest: number
+  readonly head: { readonly seq: number }
 }
 
 interface Opened {
@@ -82,6 +107,11 @@ interface Opened {
 }
 
 const MARK_BYTES = 24
+const RULES_STATES = [
+  { isVerified: true, mark: 'verified ' },
+  { isVerified: false, mark: 'begun ' },
+] as const
+const FIRST_SEQ = 1
 
 export class State {
   /** Scan threads open the database a second time. */
@@ -93,6 +123,7 @@ export class State {
   readonly #cache = new KnownCache()
   readonly #fold: StateFold
   readonly #listings = new Set<Listing>()
+  #noting: Promise<unknown> = Promise.resolve()
   #applied: number
   /** Grows with every entry that changes. */
   #changes = 0
@@ -117,8 +148,8 @@ export class State {
           this.#cache.set(key, known)
         },
         factsChanged: (volume, changed) => void this.#facts.set(volume, changed),
-        listedDropped: (volume, inode) => {
-          for (const listing of this.#listings) if (listing.volume === volume) listing.dropped.add(inode)
+        unseen: (volume, key) => {
+          for (const listing of this.#listings) if (listing.volume === volume) listing.dropped.add(key)
         },
         removed: () => {
           this.#removals += 1
@@ -128,18 +159,22 @@ export class State {
     )
   }
 
-  /** `oldest` is the lowest seq that the journal can still replay. A state of another epoch or layout, or a damaged one, is begun anew. */
-  static async open(directory: string, epoch: number, oldest: number, makeRoom?: MakeRoom): Promise<State> {
+  /**
+   * A state of another epoch or layout, or a damaged one, is begun anew: as the fold of the epoch, where the journal holds all of it, and else as knowing
+   * nothing. Of a part of it, the scan that follows would leave alone what that part knows, and the sweep behind it would end what no record has put since.
+   */
+  static async open(directory: string, epoch: number, { oldest, head }: Replayable, makeRoom?: MakeRoom): Promise<State> {
     const database = await openOrBegin(directory, makeRoom)
     const mark = readMark(await database.get(MARK_KEY))
     const facts = await readFacts(database)
     const isOfUse = mark?.layout === LAYOUT && mark.epoch === epoch && mark.applied >= oldest - 1
     if (isOfUse) return new State(database, { directory, epoch, applied: mark.applied, facts, coveredBefore: new Map() })
     await database.clear(ALL_KEYS)
-    return new State(database, { directory, epoch, applied: oldest - 1, facts: new Map(), coveredBefore: coveredTimes(facts) })
+    const applied = oldest === FIRST_SEQ ? 0 : head.seq
+    return new State(database, { directory, epoch, applied, facts: new Map(), coveredBefore: coveredTimes(facts) })
   }
 
-  /** Until when a volume was covered in the epoch before this one, where that is known. */
+  /** Until when a volume was covered before the state was begun anew, where that is known. */
   coveredBefore(volume: Label): HybridTime | undefined {
     return this.#coveredBefore.get(volume)
   }
@@ -183,25 +218,66 @@ export class State {
 
   /** Names of inodes, as far as they were captured. */
   async namesOf(volume: Label, inodes: readonly bigint[]): Promise<RelativePath[]> {
-    const groups = await this.#database.getMany(inodes.map((inode) => groupKey(volume, inode)))
-    return inodes.flatMap((inode, i) => {
+    // Those of files that are written one after the other are mostly neighbours.
+    const wanted = Map.groupBy(inodes, (inode) => inode >> GROUP_INODES_SHIFT)
+    const groups = await this.#database.getMany([...wanted.values()].map(([first = 0n]) => groupKey(volume, first)))
+    return [...wanted.values()].flatMap((members, i) => {
       const group = groups[i]
-      return group === undefined ? [] : keysOf(group, inode).map(pathFromKey)
+      return group === undefined ? [] : members.flatMap((inode) => keysOf(group, inode).map(pathFromKey))
     })
   }
 
-  /** A scan begins that will tell of directories that hold exactly what is recorded. Another one may be under way. */
+  /** A scan begins that will tell of what is as it is recorded. Another one may be under way. */
   beginListing(volume: Label): Listing {
-    const listing: Listing = { volume, dropped: new Set(), [Symbol.dispose]: () => void this.#listings.delete(listing) }
+    const listing: Listing = {
+      volume,
+      dropped: new Set(this.#fold.unseenOf(volume)),
+      [Symbol.dispose]: () => void this.#listings.delete(listing),
+    }
     this.#listings.add(listing)
     return listing
   }
 
-  /** Remembers such directories for the next scan. It is of no harm when it is lost: they are listed again. */
-  async noteListed({ volume, dropped }: Listing, listed: readonly Listed[]): Promise<void> {
-    const current = listed.filter(({ inode }) => !dropped.has(inode))
-    const writes = current.map(({ inode, times }): Write => ({ type: 'put', key: listedKey(volume, inode), value: Buffer.from(times) }))
-    if (writes.length > 0) await this.#database.write(writes, { sync: false })
+  /** Remembers that for the next scan. It is of no harm when it is lost: that one looks again. */
+  async noteSeen({ volume, dropped }: Listing, { listed, blocks }: Seen): Promise<void> {
+    const seen = [
+      ...listed.map(({ inode, times }) => ({ key: listedKey(volume, inode), value: Buffer.from(times) })),
+      ...blocks.map(({ block, row }) => ({ key: blockKey(volume, BigInt(block)), value: Buffer.from(row, 'latin1') })),
+    ]
+    const writes = seen.filter(({ key }) => !dropped.has(key)).map((row): Write => ({ type: 'put', ...row }))
+    if (writes.length === 0) return
+    const writing = this.#database.write(writes, { sync: false })
+    // A record that touches any of it from here on is written behind it.
+    this.#noting = Promise.allSettled([this.#noting, writing]).then(() => undefined)
+    await writing
+  }
+
+  /** The rules under which scans see what they remember, and whether one has verified the whole volume; undefined where none has begun. */
+  async rulesOf(volume: Label): Promise<SeenUnder | undefined> {
+    const value = (await this.#database.get(rulesKey(volume)))?.toString('utf8') ?? ''
+    const state = RULES_STATES.find(({ mark }) => value.startsWith(mark))
+    return state && { rules: value.slice(state.mark.length), isVerified: state.isVerified }
+  }
+
+  /** From here on scans see what there is under these rules: nothing is remembered of what they saw under others. None may be under way. */
+  async beginRules(volume: Label, rules: string): Promise<void> {
+    await this.#database.clear(rangeOfPrefix(listedPrefix(volume)))
+    for await (const page of this.#database.pages(rangeOfPrefix(blockPrefix(volume))))
+      await this.#database.write(
+        page.map(([key]): Write => ({ type: 'put', key, value: Buffer.from(UNSEEN_ROW) })),
+        { sync: false },
+      )
+    await this.#noteRules(volume, { rules, isVerified: false })
+  }
+
+  /** A scan that began under these rules has verified the whole volume. */
+  verifyRules(volume: Label, rules: string): Promise<void> {
+    return this.#noteRules(volume, { rules, isVerified: true })
+  }
+
+  #noteRules(volume: Label, { rules, isVerified }: SeenUnder): Promise<void> {
+    const mark = RULES_STATES.find((state) => state.isVerified === isVerified)?.mark ?? ''
+    return this.#database.write([{ type: 'put', key: rulesKey(volume), value: Buffer.from(`${mark}${rules}`, 'utf8') }], { sync: false })
   }
 
   /** Some of the paths at or below `within`, in the order of a walk, from the key `from` on. Fewer than `limit`: these are the last. */
@@ -233,6 +309,7 @@ export class State {
   }
 
   async #write(writes: readonly Write[], applied: number): Promise<void> {
+    await this.#noting
     await this.#database.write([...writes, this.#mark(applied)], { sync: false })
     this.#applied = applied
   }

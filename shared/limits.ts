@@ -121,7 +121,7 @@ export const PATHS_LISTED_MAX = 100
 /** Batches of records that an agent prepares ahead of the one it is sending. */
 export const SESSION_BATCHES_MAX = 8
 /** Digests that an agent remembers as known to its collector. */
-export const KNOWN_DIGESTS_MAX = 200_000
+export const KNOWN_DIGESTS_MAX = 32_768
 
 /** Largest question to a program on the same host (`admin.sock`, `agent.sock`), in bytes of JSON. */
 export const LOCAL_REQUEST_BYTES_MAX = 16 * MiB

@@ -10,6 +10,7 @@ import { closeSync, constants, fstatSync, lstatSync, openSync, readdirSync } fro
 import type { ByteString } from '../../shared/bytes.ts'
 import { errnoOf } from '../../shared/errors.ts'
 import { type HandleKey, handleKey, openHandle, pathOf } from './fanotify-calls.ts'
+import { HandleInodes } from './handle-inodes.ts'
 
 const OPEN_MAX = 4000
 const DELETED = ' (deleted)'
@@ -31,6 +32,7 @@ export class DirectoryPaths {
   readonly #open = new Map<HandleKey, number>()
   /** For one batch of events: all of them happened before it was read. */
   readonly #asked = new Map<HandleKey, ByteString | undefined>()
+  readonly #inodes = new HandleInodes()
 
   constructor(mounts: ReadonlyMap<ByteString, Mount>) {
     this.#mounts = mounts
@@ -94,13 +96,17 @@ export class DirectoryPaths {
     }
   }
 
-  /** The inode behind a file's handle; undefined where it is gone. */
+  /** The inode behind a file's handle; undefined where it is known to be gone. */
   inodeOf(target: HandleKey): bigint | undefined {
+    const told = this.#inodes.told(target)
+    if (told !== undefined) return told
     const mount = this.#mounts.get(target.slice(0, FSID_BYTES))
     const fd = mount === undefined ? undefined : openHandle(mount.fd, target)
     if (fd === undefined) return undefined
     try {
-      return fstatSync(fd, { bigint: true }).ino
+      const { ino } = fstatSync(fd, { bigint: true })
+      this.#inodes.learn(target, ino)
+      return ino
     } finally {
       closeSync(fd)
     }

@@ -10,7 +10,7 @@ import { errnoOf, reasonOf } from '../../shared/errors.ts'
 import { PATH_BYTES_MAX } from '../../shared/limits.ts'
 import { type RelativePath, ROOT } from '../../shared/path.ts'
 import type { DirectoryPaths } from './directory-paths.ts'
-import { EVENT, filesystemId, pathOf } from './fanotify-calls.ts'
+import { EVENT, filesystemId, type HandleKey, pathOf } from './fanotify-calls.ts'
 import { type DirectoryEntry, type FanotifyEvent, fanotifyEvents } from './fanotify-events.ts'
 import type { WatchEvent } from './watcher.ts'
 import type { Writers } from './writers.ts'
@@ -38,6 +38,9 @@ export class EventPlaces {
   readonly #directories: DirectoryPaths
   readonly #writers: Writers
   readonly #ownPid: number
+  /** What was told of without a name, and is to be told. */
+  readonly #nameless = new Set<HandleKey>()
+  #namelessSinceMs = 0
   /** Where the volumes' directories are now. */
   #roots: readonly { readonly volume: string; readonly at: ByteString }[] = []
 
@@ -72,7 +75,7 @@ export class EventPlaces {
     this.#roots = [...this.#volumes.values()].map(({ name, root }) => ({ volume: name, at: pathOf(root) }))
   }
 
-  /** What a batch says, by volume. `onOwn` is told of names that this process closed. */
+  /** What a batch says of names, by volume; the rest waits for `tellNameless`. `onOwn` is told of names that this process closed. */
   of(batch: Uint8Array, nowMs: number, onOwn: (name: ByteString) => void): Map<string, WatchEvent[]> {
     this.beginBatch()
     const found = new Map<string, WatchEvent[]>()
@@ -82,20 +85,42 @@ export class EventPlaces {
         if (event.entry !== undefined && (event.mask & EVENT.closeWrite) !== 0) onOwn(event.entry.name)
         continue
       }
-      this.#placeOrMiss(event, nowMs, found, seen)
+      const about = event.entry?.directory ?? event.target
+      this.#orMissed(about?.slice(0, FSID_BYTES), found, () => this.#place(event, nowMs, found, seen))
     }
     return found
   }
 
+  /** For how long there is something to tell without a name; undefined where there is nothing. */
+  namelessMs(nowMs: number): number | undefined {
+    return this.#nameless.size === 0 ? undefined : nowMs - this.#namelessSinceMs
+  }
+
+  /** Behind all that was told of names: what is looked up later is not further from what is there. */
+  tellNameless(found: Map<string, WatchEvent[]>): void {
+    const inodes = new Map<ByteString, bigint[]>()
+    for (const target of this.#nameless) {
+      const filesystem = target.slice(0, FSID_BYTES)
+      this.#orMissed(filesystem, found, () => {
+        const inode = this.#directories.inodeOf(target)
+        if (inode === undefined) return
+        const others = inodes.get(filesystem)
+        if (others === undefined) inodes.set(filesystem, [inode])
+        else others.push(inode)
+      })
+    }
+    this.#nameless.clear()
+    for (const [filesystem, those] of inodes)
+      for (const volume of this.volumesOn(filesystem)) tell(found, volume, { kind: 'inodes', inodes: BigUint64Array.from(those) })
+  }
+
   /** One event that cannot be followed is made good by a scan: the others are as good as ever. */
-  #placeOrMiss(event: FanotifyEvent, nowMs: number, found: Map<string, WatchEvent[]>, seen: Map<string, number>): void {
+  #orMissed(filesystem: ByteString | undefined, found: Map<string, WatchEvent[]>, follow: () => void): void {
     try {
-      this.#place(event, nowMs, found, seen)
+      follow()
     } catch (error) {
       if (errnoOf(error) === undefined) throw error
-      const about = event.entry?.directory ?? event.target
-      for (const volume of this.volumesOn(about?.slice(0, FSID_BYTES)))
-        tell(found, volume, missed(`an event could not be followed: ${reasonOf(error)}`))
+      for (const volume of this.volumesOn(filesystem)) tell(found, volume, missed(`an event could not be followed: ${reasonOf(error)}`))
     }
   }
 
@@ -117,9 +142,9 @@ export class EventPlaces {
     // The names of unlinked files, which a new file without a name gets as well, are no names.
     const isNameless = entry === undefined || (entry.name.startsWith('#') && (mask & ENTRY) === 0 && /^#\d+$/.test(entry.name))
     if (isNameless) {
-      const inode = target !== undefined && isFirst(seen, target) ? this.#directories.inodeOf(target) : undefined
-      if (target !== undefined && inode !== undefined)
-        for (const volume of this.volumesOn(target.slice(0, FSID_BYTES))) tell(found, volume, { kind: 'inode', inode })
+      if (target === undefined) return
+      if (this.#nameless.size === 0) this.#namelessSinceMs = nowMs
+      this.#nameless.add(target)
       return
     }
     const place = this.#placeOf(entry)
@@ -201,14 +226,6 @@ export class EventPlaces {
     const ignored = this.#volumes.get(volume)?.ignored ?? []
     return ignored.some((above) => path === above || path.startsWith(`${above}/`))
   }
-}
-
-/** Whether nothing was told of it since the batch began, or a directory was renamed. */
-function isFirst(seen: Map<string, number>, target: ByteString): boolean {
-  const key = `\0${target}`
-  if (seen.has(key)) return false
-  seen.set(key, 0)
-  return true
 }
 
 export function tell(found: Map<string, WatchEvent[]>, volume: string, event: WatchEvent): void {

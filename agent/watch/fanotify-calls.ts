@@ -5,7 +5,8 @@
  * Invariant: a failure is an Error with `code`, as node:fs throws it; names go in and come out as bytes. It prevents a
  * kernel's refusal from being taken for silence.
  */
-import { constants } from 'node:os'
+import { closeSync, constants, openSync } from 'node:fs'
+import { constants as systemConstants } from 'node:os'
 import koffi from 'koffi'
 import type { ByteString } from '../../shared/bytes.ts'
 
@@ -67,9 +68,9 @@ export type NameReports = keyof typeof NAME_MASKS
 
 /** Of two names for one number the one that node:fs uses. */
 const ERRNO_NAMES = new Map([
-  ...Object.entries(constants.errno).map(([name, value]): [number, string] => [value, name]),
-  [constants.errno.EAGAIN, 'EAGAIN'],
-  [constants.errno.EOPNOTSUPP, 'EOPNOTSUPP'],
+  ...Object.entries(systemConstants.errno).map(([name, value]): [number, string] => [value, name]),
+  [systemConstants.errno.EAGAIN, 'EAGAIN'],
+  [systemConstants.errno.EOPNOTSUPP, 'EOPNOTSUPP'],
 ])
 
 const library = koffi.load(null)
@@ -80,7 +81,7 @@ const nameToHandle = library.func('int name_to_handle_at(int dirfd, const void *
 const statfs = library.func('int statfs(const void *path, void *buffer)')
 const pollCall = library.func('int poll(void *fds, ulong count, int timeout)')
 const eventfd = library.func('int eventfd(uint initial, int flags)')
-const readlinkCall = library.func('intptr_t readlink(const void *path, void *buffer, size_t size)')
+const readlinkAt = library.func('intptr_t readlinkat(int dirfd, const void *path, void *buffer, size_t size)')
 
 const memfdCreate = library.func('int memfd_create(const char *name, uint flags)')
 const ftruncate = library.func('int ftruncate(int fd, int64_t length)')
@@ -170,9 +171,22 @@ export function openHandle(mount: number, key: HandleKey): number | undefined {
   }
 }
 
+let ownDescriptors: number | undefined
+
+/** The directory of this process's descriptors: held, because the way to it takes as long as what is asked there. */
+function descriptors(): number {
+  if (ownDescriptors === undefined) {
+    const fd = openSync('/proc/self/fd', constants.O_RDONLY | constants.O_DIRECTORY)
+    // Of a worker thread: when that ends.
+    process.once('exit', () => closeSync(fd))
+    ownDescriptors = fd
+  }
+  return ownDescriptors
+}
+
 /** Where an open file is, as the kernel names it now. */
 export function pathOf(fd: number): ByteString {
-  const length = Number(readlinkCall(cString(`/proc/self/fd/${fd}`), link, link.length))
+  const length = Number(readlinkAt(descriptors(), cString(`${fd}`), link, link.length))
   return length < 0 ? fail('readlink', `/proc/self/fd/${fd}`) : link.toString('latin1', 0, length)
 }
 

@@ -2,7 +2,7 @@
  * The thread that reads the kernel's events: it blocks in poll(2), and never for anybody else.
  *
  * Order of a round: orders from the main thread; events, read into the hint log; versions closed after writing, as open
- * descriptors; then all of it is told at once, versions first. A fence is answered when both groups were read to their end
+ * descriptors; then all of it is told at once, versions first, but for what has no name, which may wait a moment for more. A fence is answered when both groups were read to their end
  * after it was asked for. Invariant: what is told as one round holds every version that was closed before the newest event in
  * it, or says that it does not. It prevents a file's newer state from being recorded before its older versions.
  */
@@ -26,6 +26,8 @@ const port = parentPort
 
 /** After a short read the kernel is given this long to merge what comes next. */
 const NAP_MS = 2
+/** What is told of without a name is mostly somebody else's, and each telling costs a look into the state: for so long it is gathered. */
+const NAMELESS_HOLD_MS = 50
 /** Each event of the pin group opens a descriptor when it is read: few at a time. */
 const PIN_EVENT_BYTES = 24
 const PINS_READ_MAX = 64
@@ -72,10 +74,11 @@ class Reader {
       const mayRead = !this.#log.isFull(EVENT_BYTES_MAX)
       const isExpecting = this.#isExpecting
       const waitFor = [wakeup, ...(mayRead ? [names] : []), ...(hasRoom && !isExpecting ? [pins] : [])]
-      const isWoken = poll(waitFor, isExpecting ? EXPECTING_POLL_MS : -1)[0] === true
+      const isWoken = poll(waitFor, isExpecting ? EXPECTING_POLL_MS : this.#namelessWaitMs())[0] === true
       if (isWoken) this.#takeOrders()
       if (!this.#isEnding) this.#round()
     }
+    this.#tellHeld()
     this.#directories.close()
     this.#log.close()
   }
@@ -100,6 +103,8 @@ class Reader {
   #obey(order: FanotifyOrder): void {
     switch (order.kind) {
       case 'watch':
+        // What the new one is told of from the life before stands for all that was read before it.
+        this.#tellHeld()
         this.#expected.delete(order.volume.name)
         this.#places.add(order.volume)
         this.#watched.set(order.volume.name, order)
@@ -141,10 +146,18 @@ class Reader {
   #replay(volume: string): void {
     for (const batch of this.#log.unsettled(EVENT_BYTES_MAX)) {
       const found = this.#places.of(batch, performance.now(), () => {})
+      this.#places.tellNameless(found)
       const events = found.get(volume)
       if (events !== undefined)
         this.#post({ kind: 'events', volumes: [[volume, events]], pins: [], head: this.#log.head, own: [], ownPins: [] })
     }
+  }
+
+  /** What has no name yet to be told, to the volumes that there are. */
+  #tellHeld(): void {
+    const found = new Map<string, WatchEvent[]>()
+    this.#places.tellNameless(found)
+    if (found.size > 0) this.#post({ kind: 'events', volumes: [...found], pins: [], head: this.#log.head, own: [], ownPins: [] })
   }
 
   #round(): void {
@@ -166,13 +179,22 @@ class Reader {
         for (const event of events) tell(found, volume, event)
     }
     const { pins, isDrained } = this.#readPins(found)
-    if (found.size > 0 || pins.length > 0 || this.#own.length > 0 || this.#ownPins.length > 0) {
+    const isToTell = found.size + pins.length + this.#own.length + this.#ownPins.length > 0
+    // With whatever is told, for that stands for all that was read before it.
+    if (isToTell || fences.length > 0 || this.#namelessWaitMs() === 0) this.#places.tellNameless(found)
+    if (isToTell || found.size > 0) {
       this.#post({ kind: 'events', volumes: [...found], pins, head: this.#log.head, own: this.#own, ownPins: this.#ownPins })
     }
     // A fence asked for more than was read in one round is answered by a later one.
     if (isAtEnd) for (const id of fences) this.#post({ kind: 'fenced', id, isBehind: !isDrained, closedBeforeNs: this.#closedBeforeNs })
     else this.#fences.unshift(...fences)
     if (fences.length === 0 && bytes > 0 && bytes < EVENT_BYTES_MAX / 2) poll([this.#data.wakeup], NAP_MS)
+  }
+
+  /** How much longer what has no name may wait; -1 where there is nothing. */
+  #namelessWaitMs(): number {
+    const waitedMs = this.#places.namelessMs(performance.now())
+    return waitedMs === undefined ? -1 : Math.max(0, Math.ceil(NAMELESS_HOLD_MS - waitedMs))
   }
 
   #readPins(found: Map<string, WatchEvent[]>): { readonly pins: PinnedVersion[]; readonly isDrained: boolean } {

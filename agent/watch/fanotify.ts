@@ -6,14 +6,13 @@
  * Invariant: a volume is `continuous` only if both groups and the log come from a life that had verified it, with their
  * marks in place. It prevents a restart from being taken for an uninterrupted watch.
  */
-import { closeSync, constants, lstatSync, openSync, readFileSync, writeSync } from 'node:fs'
+import { closeSync, constants, openSync, readFileSync, writeSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Worker } from 'node:worker_threads'
 import type { ByteString } from '../../shared/bytes.ts'
 import { errnoOf, PacsimileError, reasonOf } from '../../shared/errors.ts'
 import { PINS_OPEN_MAX } from '../../shared/limits.ts'
 import type { Log } from '../../shared/log.ts'
-import { pathBuffer } from '../../shared/path.ts'
 import type { DescriptorStore } from '../descriptor-store.ts'
 import { startThread } from '../threads.ts'
 import { Canary } from './canary.ts'
@@ -30,7 +29,8 @@ import {
 } from './fanotify-calls.ts'
 import type { FanotifyOrder, FanotifyReport, FanotifyThreadData, PinnedVersion } from './fanotify-reports.ts'
 import { FanotifyWatcher } from './fanotify-watcher.ts'
-import { clearSlot, HintLog, type LeftHints } from './hint-log.ts'
+import { clearSlot, HintLog } from './hint-log.ts'
+import { inspectHints, type LeftHints, lossesLeft } from './left-hints.ts'
 import type { Fence, Loss, WatchEvent, Watcher, WatchRequest } from './watcher.ts'
 
 export interface FanotifyOptions {
@@ -121,7 +121,7 @@ export class Fanotify {
     }
     const { left } = this.#groups
     const isContinuous = wasMarked && !this.#hasSettled && left?.verified.has(volume) === true
-    const losses = isContinuous && left !== undefined ? leftOver(left, volume, directory) : undefined
+    const losses = isContinuous && left !== undefined ? lossesLeft(left, volume, directory) : undefined
     this.#setVerified(volume, losses)
     const watcher = new FanotifyWatcher({
       volume,
@@ -320,7 +320,7 @@ const NAMES = { 'names-modern': true, 'names-compatible': true, 'pins': true, 'h
 function adoptGroups({ descriptors, log }: FanotifyOptions): Groups | undefined {
   const [modern, compatible, pins, hints] = Object.keys(NAMES).map((name) => descriptors.take(name))
   const names = modern ?? compatible
-  const left = hints === undefined ? undefined : HintLog.inspect(hints)
+  const left = hints === undefined ? undefined : inspectHints(hints)
   if (names === undefined || pins === undefined || hints === undefined || left === undefined) {
     for (const fd of [modern, compatible, pins, hints]) if (fd !== undefined) closeSync(fd)
     descriptors.forget(Object.keys(NAMES))
@@ -374,27 +374,4 @@ function isPartialMount(directory: number): boolean {
     .split('\n')
     .find((entry) => entry.startsWith(`${id} `))
   return line === undefined || line.split(' ')[3] !== '/'
-}
-
-/** What the life before did not record of losses, and what became of the versions that were in its hands. */
-function leftOver(left: LeftHints, volume: string, directory: string): Loss[] {
-  const losses = [...(left.verified.get(volume) ?? [])]
-  const below = `${Buffer.from(directory).toString('latin1')}/`
-  const lost = left.pins.filter(({ path, inode }) => path.startsWith(below) && inodeAt(path) !== inode)
-  if (lost.length > 0) {
-    const cause = `the agent was ended while it captured ${lost.length} files that have since been replaced or deleted`
-    losses.push({ sinceMs: Math.min(...lost.map(({ ms }) => ms)), cause })
-  }
-  const sinceMs = left.readingPinsSinceMs
-  if (sinceMs !== undefined) losses.push({ sinceMs, cause: 'the agent was ended while it took over closed files' })
-  return losses
-}
-
-function inodeAt(path: ByteString): bigint | undefined {
-  try {
-    return lstatSync(pathBuffer(path), { bigint: true, throwIfNoEntry: false })?.ino
-  } catch {
-    // A directory above it is gone or is none any more.
-    return undefined
-  }
 }

@@ -9,29 +9,26 @@
  *     4096  slots for pinned versions in hand, 8192 bytes each: used u32, path length u32, inode u64, ms u64, path
  *     DATA  events as the kernel gives them, from tail to head; what the kernel wrote behind head counts too
  *
- * The seconds are when the reading of versions began, 0 while none are read. Head and tail count all bytes that ever were in the log; at DATA stands the one with the number `base`.
+ * What an earlier life left in it is read by left-hints.ts. The seconds are when the reading of versions began, 0 while none are read. Head and tail count all bytes that ever were in the log; at DATA stands the one with the number `base`.
  *
  * Invariant: between tail and the end of what the kernel wrote lies everything that was read and not said to be journalled.
  * It prevents kill -9 from losing an event between its reading and its journalling.
  */
 import { readSync, writeSync } from 'node:fs'
-import { z } from 'zod'
 import type { ByteString } from '../../shared/bytes.ts'
 import { HINT_LOG_BYTES, PINS_OPEN_MAX } from '../../shared/limits.ts'
 import { createMemoryFile, mapMemory, punchHole, readIntoMemory, unmapMemory } from './fanotify-calls.ts'
 import type { Loss } from './watcher.ts'
 
-const MAGIC = Buffer.from('pacshint', 'latin1')
-const VERSION = 1
-const PAGE = 4096
-const SLOT_BYTES = 2 * PAGE
-const SLOT_HEADER_BYTES = 24
-const DATA = PAGE + PINS_OPEN_MAX * SLOT_BYTES
+export const MAGIC = Buffer.from('pacshint', 'latin1')
+export const VERSION = 1
+export const PAGE = 4096
+export const SLOT_BYTES = 2 * PAGE
+export const SLOT_HEADER_BYTES = 24
+export const DATA = PAGE + PINS_OPEN_MAX * SLOT_BYTES
 const BYTES = DATA + HINT_LOG_BYTES
-const AT = { version: 8, reading: 12, base: 16, head: 24, tail: 32, volumesLength: 40, volumes: 44 } as const
-const EVENT_METADATA_BYTES = 24
-const VERIFIED = z.array(z.tuple([z.string(), z.array(z.object({ sinceMs: z.number(), cause: z.string() }))]))
-const EVENT_VERSION = 3
+export const AT = { version: 8, reading: 12, base: 16, head: 24, tail: 32, volumesLength: 40, volumes: 44 } as const
+export const EVENT_METADATA_BYTES = 24
 
 /** A pinned version that was in the hands of a process that died. */
 export interface LeftPin {
@@ -44,14 +41,6 @@ export interface LeftPin {
 
 /** Volumes of which watching was continuous, and verified but for these losses. */
 export type Verified = ReadonlyMap<string, readonly Loss[]>
-
-/** What an earlier life left. */
-export interface LeftHints {
-  readonly verified: Verified
-  readonly pins: readonly LeftPin[]
-  /** It died while it read versions: some may have been lost that are not in `pins`. ms since 1970. */
-  readonly readingPinsSinceMs: number | undefined
-}
 
 export class HintLog {
   readonly fd: number
@@ -78,22 +67,6 @@ export class HintLog {
     header.writeUInt32LE(VERSION, AT.version)
     writeSync(fd, header, 0, header.length, 0)
     return fd
-  }
-
-  /** What an earlier life left in it, which is then cleared but for the events; undefined where it is not one of ours. */
-  static inspect(fd: number): LeftHints | undefined {
-    const header = Buffer.alloc(PAGE)
-    if (readSync(fd, header, 0, PAGE, 0) < PAGE || !header.subarray(0, MAGIC.length).equals(MAGIC)) return undefined
-    if (header.readUInt32LE(AT.version) !== VERSION) return undefined
-    const { base, head } = positionsOf(header)
-    const end = Buffer.alloc(8)
-    end.writeBigUInt64LE(BigInt(base + endOfEvents(fd, head - base)))
-    writeSync(fd, end, 0, 8, AT.head)
-    const since = header.readUInt32LE(AT.reading)
-    const left = { verified: volumesOf(header), pins: leftPins(fd), readingPinsSinceMs: since === 0 ? undefined : since * 1000 }
-    for (let slot = 0; slot < PINS_OPEN_MAX; slot++) clearSlot(fd, slot)
-    writeSync(fd, Buffer.alloc(4), 0, 4, AT.reading)
-    return left
   }
 
   /** For the one thread that writes it. */
@@ -201,50 +174,20 @@ export class HintLog {
   }
 }
 
-interface Positions {
+export interface Positions {
   readonly base: number
   readonly head: number
   readonly tail: number
 }
 
-function positionsOf(header: Buffer): Positions {
+export function positionsOf(header: Buffer): Positions {
   const [base, head, tail] = [AT.base, AT.head, AT.tail].map((at) => Number(header.readBigUInt64LE(at)))
   return { base: base ?? 0, head: head ?? 0, tail: tail ?? 0 }
-}
-
-function leftPins(fd: number): LeftPin[] {
-  const pins: LeftPin[] = []
-  const slotBytes = Buffer.alloc(SLOT_BYTES)
-  for (let slot = 0; slot < PINS_OPEN_MAX; slot++) {
-    readSync(fd, slotBytes, 0, SLOT_BYTES, PAGE + slot * SLOT_BYTES)
-    if (slotBytes.readUInt32LE(0) !== 1) continue
-    const length = Math.min(slotBytes.readUInt32LE(4), SLOT_BYTES - SLOT_HEADER_BYTES)
-    const path = slotBytes.toString('latin1', SLOT_HEADER_BYTES, SLOT_HEADER_BYTES + length)
-    pins.push({ path, inode: slotBytes.readBigUInt64LE(8), ms: Number(slotBytes.readBigUInt64LE(16)) })
-  }
-  return pins
 }
 
 /** The version in this slot is journalled, or given up. Any thread may say so. */
 export function clearSlot(log: number, slot: number): void {
   writeSync(log, Buffer.alloc(4), 0, 4, PAGE + slot * SLOT_BYTES)
-}
-
-function volumesOf(header: Buffer): Verified {
-  const length = header.readUInt32LE(AT.volumesLength)
-  if (length === 0 || AT.volumes + length > PAGE) return new Map()
-  return new Map(VERIFIED.parse(JSON.parse(header.toString('utf8', AT.volumes, AT.volumes + length))))
-}
-
-/** The kernel may have written events whose number the killed process did not note any more. */
-function endOfEvents(fd: number, head: number): number {
-  const metadata = Buffer.alloc(EVENT_METADATA_BYTES)
-  for (let at = head; ; ) {
-    if (readSync(fd, metadata, 0, EVENT_METADATA_BYTES, DATA + at) < EVENT_METADATA_BYTES) return at
-    const length = metadata.readUInt32LE(0)
-    if (length < EVENT_METADATA_BYTES || metadata[4] !== EVENT_VERSION) return at
-    at += length
-  }
 }
 
 /** How many of the bytes are whole events. */

@@ -21,6 +21,8 @@ export interface IgnoreSources {
   readonly patterns: readonly string[]
 }
 
+/** Another one where the same rules leave out something else than before. */
+const MEANING = 1
 /** Answers kept by the library before it is made anew: it would keep every path that it was ever asked about. */
 const ANSWERS_MAX = 4096
 
@@ -36,6 +38,11 @@ export class IgnoreRules {
     this.patterns = patterns
     this.#bytePatterns = patterns.map((pattern) => byteString(pattern))
     this.#matcher = matcherOf(this.#bytePatterns)
+  }
+
+  /** The same of rules that are the same. */
+  get text(): string {
+    return JSON.stringify([MEANING, this.paths, this.patterns])
   }
 
   /** `isDirectory` undefined: only what is ignored whether it is a directory or not. A symlink is none. */

@@ -23,8 +23,8 @@ export type WatchEvent =
     }
   /** A directory with everything below it has another name. */
   | { readonly kind: 'renamed'; readonly path: RelativePath; readonly to: RelativePath }
-  /** Something happened to a file of which the name was not told. */
-  | { readonly kind: 'inode'; readonly inode: bigint }
+  /** Something happened to files of which the names were not told. */
+  | { readonly kind: 'inodes'; readonly inodes: BigUint64Array }
   /** A version that was closed after writing, held open until `release` is called. The path may name another file by now. At a stop an abandoned one is the next process's to account for. */
   | {
       readonly kind: 'pin'

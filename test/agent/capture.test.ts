@@ -3,6 +3,7 @@ import {
   chmodSync,
   closeSync,
   ftruncateSync,
+  futimesSync,
   linkSync,
   lstatSync,
   mkdirSync,
@@ -219,6 +220,9 @@ describe('many looks at once', () => {
     for (const [i, name] of names.entries()) writeFileSync(site.file(name), Buffer.alloc(sizes[i % 4] ?? 0, i))
     const changing = openSync(site.file('f3'), 'r+')
     ftruncateSync(changing, 10)
+    // However late the threads begin, it has changed a moment ago.
+    const soon = Date.now() / 1000 + 60
+    futimesSync(changing, soon, soon)
     const captured = await Promise.all(names.map((name) => site.look(name)))
     closeSync(changing)
     for (const [i, each] of captured.entries()) {

@@ -19,7 +19,7 @@ import { scratchDirectory } from '../support/scratch.ts'
 async function opened() {
   const directory = scratchDirectory()
   const journal = await openJournal(directory)
-  const state = await State.open(`${directory}/state`, 1, 1)
+  const state = await State.open(`${directory}/state`, 1, { oldest: 1, head: { seq: 0 } })
   onTestFinished(() => state.close())
   const settle = new Settle(() => {})
   const rescans = new Rescans()
@@ -74,7 +74,7 @@ describe('what a watcher tells', () => {
   it('of a file without its name has been handed on when its names are looked up', async () => {
     const { intake, record, looks } = await opened()
     await record(put('', directoryVersion()), put('f', fileVersion('x', { inode: 7n })), put('g', fileVersion('x', { inode: 7n })))
-    intake.take({ kind: 'inode', inode: 7n })
+    intake.take({ kind: 'inodes', inodes: BigUint64Array.of(7n) })
     expect(looks()).toEqual([])
     await intake.lookedUp(new AbortController().signal)
     expect(looks().toSorted()).toEqual(['f', 'g'])
@@ -84,10 +84,13 @@ describe('what a watcher tells', () => {
     const { intake, record, looks, state } = await opened()
     await record(put('', directoryVersion()), put('f', fileVersion('x', { inode: 7n })), put('g', fileVersion('y', { inode: 8n })))
     const asked = vi.spyOn(state, 'namesOf')
-    for (let i = 0; i < 3; i++) for (const inode of [5n, 6n, 7n, 8n]) intake.take({ kind: 'inode', inode })
+    for (let i = 0; i < 3; i++) intake.take({ kind: 'inodes', inodes: BigUint64Array.of(5n, 6n, 7n, 8n) })
     await intake.lookedUp(new AbortController().signal)
     expect(looks().toSorted()).toEqual(['f', 'g'])
-    expect(asked.mock.calls.map(([, inodes]) => inodes)).toEqual([[5n], [6n, 7n, 8n, 5n]])
+    expect(asked.mock.calls.map(([, inodes]) => inodes)).toEqual([
+      [5n, 6n, 7n, 8n],
+      [5n, 6n, 7n, 8n],
+    ])
   })
 
   it('of files without their names has been handed on also while it goes on without an end', async () => {
@@ -96,10 +99,10 @@ describe('what a watcher tells', () => {
     let next = 1n
     let isOver = false
     vi.spyOn(state, 'namesOf').mockImplementation((...asked) => {
-      if (!isOver) intake.take({ kind: 'inode', inode: next++ })
+      if (!isOver) intake.take({ kind: 'inodes', inodes: BigUint64Array.of(next++) })
       return namesOf(...asked)
     })
-    intake.take({ kind: 'inode', inode: next++ })
+    intake.take({ kind: 'inodes', inodes: BigUint64Array.of(next++) })
     await intake.lookedUp(new AbortController().signal)
     isOver = true
     await intake.lookedUp(new AbortController().signal)

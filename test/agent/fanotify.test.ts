@@ -3,6 +3,9 @@ import { once } from 'node:events'
 import {
   chmodSync,
   closeSync,
+  constants,
+  fchmodSync,
+  fstatSync,
   linkSync,
   mkdirSync,
   openSync,
@@ -16,11 +19,12 @@ import {
   writeFileSync,
   writeSync,
 } from 'node:fs'
-import { join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { Fanotify } from '../../agent/watch/fanotify.ts'
 import type { WatchEvent, Watcher } from '../../agent/watch/watcher.ts'
+import { libc } from '../../shared/libc.ts'
 import { silentLog } from '../../shared/log.ts'
 import { path } from '../support/agent-parts.ts'
 import { makeFilesystem } from '../support/filesystem.ts'
@@ -41,6 +45,9 @@ while time.monotonic() < until:
     os.rename(f'{place}/d', f'{place}/g')
     shutil.rmtree(place)
 `
+
+/** linux/fcntl.h */
+const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY
 
 class Watched {
   readonly directory: string
@@ -87,6 +94,18 @@ class Watched {
   async dirty(): Promise<ReadonlySet<string>> {
     return new Set((await this.told()).flatMap((event) => (event.kind === 'dirty' && event.path !== '' ? [event.path] : [])))
   }
+}
+
+/** A file that is written through what was opened before it had its name. */
+function namedLater(directory: string, name: string): { readonly fd: number; readonly inode: bigint } {
+  const fd = openSync(directory, O_TMPFILE | constants.O_WRONLY, 0o600)
+  const at = openSync(dirname(name), constants.O_RDONLY | constants.O_DIRECTORY)
+  onTestFinished(() => {
+    closeSync(fd)
+    closeSync(at)
+  })
+  libc?.linkOpen(fd, at, basename(name))
+  return { fd, inode: fstatSync(fd, { bigint: true }).ino }
 }
 
 const isRoot = process.getuid?.() === 0
@@ -161,6 +180,50 @@ describe.skipIf(!isRoot)('watching through fanotify (needs root)', () => {
     expect(await watched.told()).toContainEqual(expect.objectContaining({ kind: 'rescan', path: 'in', isShallow: false }))
     renameSync(watched.file('in'), join(outside, 'out'))
     expect(await watched.dirty()).toContain('in')
+  })
+
+  it('tells of files by their inodes that are written through what was open before they had names', async () => {
+    const watched = await Watched.open()
+    const files = [scratchDirectory(), watched.directory, watched.directory].map((directory, i) =>
+      namedLater(directory, watched.file(`f${i}`)),
+    )
+    expect(await watched.dirty()).toEqual(new Set(['f0', 'f1', 'f2']))
+    for (const { fd } of [...files, ...files]) writeSync(fd, 'x')
+    fchmodSync(files[0]?.fd ?? -1, 0o640)
+    const told = (await watched.told()).flatMap((event) => (event.kind === 'inodes' ? [...event.inodes] : []))
+    // Others may be told of too: whose they are is not known from an inode.
+    expect(told).toEqual(expect.arrayContaining(files.map(({ inode }) => inode)))
+  })
+
+  it('tells of them soon, although nothing else happens and nobody asks', async () => {
+    const watched = await Watched.open()
+    const { fd, inode } = namedLater(watched.directory, watched.file('f'))
+    await watched.told()
+    writeSync(fd, 'x')
+    const inodes = (): bigint[] => watched.events.flatMap((event) => (event.kind === 'inodes' ? [...event.inodes] : []))
+    await expect.poll(inodes).toContain(inode)
+  })
+
+  it('tells of them also while another volume goes on with what the life before it left', async () => {
+    const kept = new KeptDescriptors()
+    const [directory, other] = [scratchDirectory(), scratchDirectory()]
+    const before = await Watched.open(directory, kept)
+    const otherBefore = await Watched.in(before.fanotify, other, 'db')
+    for (const { watcher } of [before, otherBefore]) watcher.verified([])
+    writeFileSync(join(other, 'read'), 'x')
+    await otherBefore.told()
+    await before.fanotify.close()
+    await kept.arrived()
+    const after = await Watched.open(directory, kept)
+    const { fd, inode } = namedLater(directory, after.file('f'))
+    await after.told()
+    writeSync(fd, 'x')
+    // It has been read, and waits for more.
+    await setTimeout(10)
+    const otherAfter = await Watched.in(after.fanotify, other, 'db')
+    expect(otherAfter.watcher.isContinuous).toBe(true)
+    expect(await otherAfter.dirty()).toEqual(new Set(['read']))
+    expect(after.events.flatMap((event) => (event.kind === 'inodes' ? [...event.inodes] : []))).toContain(inode)
   })
 
   it('holds versions open that were replaced and deleted before anybody looked', async () => {

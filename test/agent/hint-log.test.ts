@@ -2,6 +2,7 @@ import { closeSync, openSync, writeFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { clearSlot, HintLog } from '../../agent/watch/hint-log.ts'
+import { inspectHints } from '../../agent/watch/left-hints.ts'
 import { PINS_OPEN_MAX } from '../../shared/limits.ts'
 import { eventBytes, handleOf } from '../support/kernel-events.ts'
 import { scratchDirectory } from '../support/scratch.ts'
@@ -27,8 +28,8 @@ function newLog(): { readonly fd: number; readonly log: HintLog } {
 }
 
 /** What the next life finds. */
-function nextLife(fd: number): { readonly left: ReturnType<typeof HintLog.inspect>; readonly events: Buffer } {
-  const left = HintLog.inspect(fd)
+function nextLife(fd: number): { readonly left: ReturnType<typeof inspectHints>; readonly events: Buffer } {
+  const left = inspectHints(fd)
   const log = HintLog.open(fd)
   onTestFinished(() => log.close())
   return { left, events: Buffer.concat([...log.unsettled(1 << 20)]) }
@@ -115,6 +116,6 @@ describe('the log of hints', () => {
     writeFileSync(file, Buffer.alloc(10_000))
     const fd = openSync(file, 'r+')
     onTestFinished(() => closeSync(fd))
-    expect(HintLog.inspect(fd)).toBeUndefined()
+    expect(inspectHints(fd)).toBeUndefined()
   })
 })

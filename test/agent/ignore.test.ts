@@ -2,10 +2,13 @@
 import { spawnSync } from 'node:child_process'
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
 import { IgnoreRules } from '../../agent/watch/ignore.ts'
 import { byteString, type RelativePath, relativePath } from '../../shared/path.ts'
+import { canMount } from '../support/image-filesystem.ts'
 import { LoneAgent } from '../support/lone-agent.ts'
+import { mountDisk } from '../support/mounted-disk.ts'
 import { scratchDirectory } from '../support/scratch.ts'
 
 const PATTERNS = [
@@ -156,6 +159,28 @@ describe('an agent with ignore rules', () => {
     await agent.stop()
     const since = (await agent.records()).slice(before).flatMap((record) => ('path' in record && record.path !== '' ? [record] : []))
     expect(since).toMatchObject([{ kind: 'put', path: 'last.dcm' }])
+  })
+
+  it.skipIf(!canMount)('captures what a rule left out when that is taken back, though nothing has changed there since', async () => {
+    // There a scan lists no directory that it knows.
+    const agent = new LoneAgent(mountDisk('xfs', 400 << 20))
+    agent.ignore = ['*.tmp']
+    for (const name of ['d/a.tmp', 'd/a.dcm', 'e/b.dcm']) agent.write(name, name)
+    // Times of directories that are older than the filesystem's clock is coarse prove something.
+    await setTimeout(2100)
+    for (let scans = 0; scans < 2; scans++) {
+      await agent.startAndWatch()
+      await agent.stop()
+    }
+    agent.ignore = []
+    await agent.startAndWatch()
+    await agent.stop()
+    const puts = async (): Promise<string[]> => (await agent.records()).flatMap((record) => (record.kind === 'put' ? [record.path] : []))
+    expect(await puts()).toContain('d/a.tmp')
+    const before = (await puts()).length
+    await agent.startAndWatch()
+    await agent.stop()
+    expect(await puts()).toHaveLength(before)
   })
 
   it('captures a file under the name of an ignored directory', async () => {

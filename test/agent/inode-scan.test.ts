@@ -1,9 +1,23 @@
 import { spawnSync } from 'node:child_process'
-import { closeSync, linkSync, mkdirSync, openSync, rmSync, unlinkSync, writeFileSync } from 'node:fs'
+import {
+  appendFileSync,
+  chmodSync,
+  chownSync,
+  closeSync,
+  linkSync,
+  mkdirSync,
+  openSync,
+  renameSync,
+  rmSync,
+  unlinkSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { Database } from '../../agent/database.ts'
-import { groupKey } from '../../agent/state-keys.ts'
+import { BLOCK_INODES_SHIFT } from '../../agent/inode-block.ts'
+import { blockKey, blockPrefix, groupKey, rangeOfPrefix } from '../../agent/state-keys.ts'
 import { path, VOLUME } from '../support/agent-parts.ts'
 import { changeTree, growTree } from '../support/changing-tree.ts'
 import { mountDisk } from '../support/mounted-disk.ts'
@@ -33,6 +47,32 @@ async function settle(tree: ScannedTree): Promise<void> {
 
 function byInodes(tree: ScannedTree): Promise<ScanResult> {
   return tree.scan({ bulkInodesMax: ANY })
+}
+
+async function unseenBlocks(database: Database): Promise<string[]> {
+  const rows = await database.page(rangeOfPrefix(blockPrefix(VOLUME)))
+  return rows.filter(([, row]) => row.length === 0).map(([key]) => key)
+}
+
+/** Scans until each block of inodes has been seen to be as it is recorded: of what changed a moment ago the filesystem's clock does not tell enough. */
+async function seeWhole(tree: ScannedTree, database: Database): Promise<void> {
+  // What is not on the disk yet is not whole.
+  expect(spawnSync('sync', ['-f', tree.root]).status).toBe(0)
+  await expect
+    .poll(
+      async () => {
+        const { method, differences } = await byInodes(tree)
+        return { method, differences, unseen: await unseenBlocks(database) }
+      },
+      { timeout: 15_000 },
+    )
+    .toEqual({ method: 'bulkstat', differences: [], unseen: [] })
+}
+
+async function databaseOf(tree: ScannedTree): Promise<Database> {
+  const database = await Database.join(tree.stateDirectory)
+  onTestFinished(() => database.close())
+  return database
 }
 
 function told({ differences }: ScanResult): string[] {
@@ -76,6 +116,68 @@ describe.skipIf(process.getuid?.() !== 0)('a scan by the inodes of XFS', () => {
     await expect.poll(listed, { timeout: 15_000 }).toBe(1)
     expect(await listed()).toBe(0)
   })
+
+  it('passes what it has seen as it is recorded without reading the index, and finds whatever changes there', async () => {
+    const tree = await openTree(10, 30)
+    const file = (name: string): string => join(tree.root, name)
+    for (const name of ['mode', 'owner', 'time', 'size', 'gone', 'linked', 'moved', 'replaced', 'swapped']) writeFileSync(file(name), 'x')
+    await tree.capture()
+    const database = await databaseOf(tree)
+    await seeWhole(tree, database)
+    const inode = tree.known.get(path('mode'))?.inode ?? 0n
+    const group = database.getNow(groupKey(VOLUME, inode)) ?? Buffer.alloc(0)
+    await database.write([{ type: 'put', key: groupKey(VOLUME, inode), value: Buffer.from('damaged') }], { sync: false })
+    expect(await byInodes(tree)).toMatchObject({ method: 'bulkstat', differences: [], entries: tree.known.size, blocks: 0 })
+    await database.write([{ type: 'put', key: groupKey(VOLUME, inode), value: group }], { sync: false })
+
+    const changes: [readonly string[], () => void][] = [
+      [['mode'], () => chmodSync(file('mode'), 0o600)],
+      [['owner'], () => chownSync(file('owner'), 12, 34)],
+      [['time'], () => utimesSync(file('time'), 1, 1)],
+      [['size'], () => appendFileSync(file('size'), 'y')],
+      [['', 'gone'], () => unlinkSync(file('gone'))],
+      [['', 'another', 'linked'], () => linkSync(file('linked'), file('another'))],
+      [['', 'moved', 'to'], () => renameSync(file('moved'), file('to'))],
+      [['', 'swapped'], () => renameSync(file('swapped'), file('replaced'))],
+      [['d0', 'd0/new'], () => writeFileSync(file('d0/new'), 'x')],
+    ]
+    for (const [expected, change] of changes) {
+      await seeWhole(tree, database)
+      change()
+      const found = told(await byInodes(tree))
+      expect(found).toEqual(expect.arrayContaining([...expected]))
+      await tree.capture()
+    }
+  }, 60_000)
+
+  it('looks again at a block of which what it has seen is damaged', async () => {
+    const tree = await openTree(11, 10)
+    const database = await databaseOf(tree)
+    await seeWhole(tree, database)
+    chmodSync(join(tree.root, 'f0'), 0o600)
+    for (const [key, row] of await database.page(rangeOfPrefix(blockPrefix(VOLUME)))) {
+      for (const damaged of [row.toString('latin1').replace(/.$/, (digit) => (digit === '0' ? '1' : '0')), 'damaged', '-1', '7']) {
+        await database.write([{ type: 'put', key, value: Buffer.from(damaged) }], { sync: false })
+        expect(told(await byInodes(tree))).toEqual(['f0'])
+      }
+    }
+    await tree.capture()
+    await seeWhole(tree, database)
+  }, 30_000)
+
+  it('keeps nothing of a block in which content is not on the disk yet, and may never come to it', async () => {
+    const tree = await openTree(12, 10)
+    const database = await databaseOf(tree)
+    await seeWhole(tree, database)
+    appendFileSync(join(tree.root, 'f0'), 'more than there was')
+    await tree.capture()
+    const own = blockKey(VOLUME, (tree.known.get(path('f0'))?.inode ?? 0n) >> BLOCK_INODES_SHIFT)
+    for (let scans = 0; scans < 3; scans++) {
+      expect((await byInodes(tree)).differences).toEqual([])
+      expect(await unseenBlocks(database)).toContain(own)
+    }
+    await seeWhole(tree, database)
+  }, 30_000)
 
   it('tells of names of an inode that has others, and of files that only their writers hold', async () => {
     const tree = await openTree(6, 10)

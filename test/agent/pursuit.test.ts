@@ -28,7 +28,7 @@ const fails = (error: unknown): void => {
 async function opened(room = 1) {
   const directory = scratchDirectory()
   const journal = await openJournal(directory)
-  const state = await State.open(`${directory}/state`, 1, 1)
+  const state = await State.open(`${directory}/state`, 1, { oldest: 1, head: { seq: 0 } })
   onTestFinished(() => state.close())
   const linked = fileVersion('x', { inode: 7n, links: 2 })
   const records = await journal.append([FIRST, put('', directoryVersion()), put('f', linked), put('g', linked)])

@@ -45,7 +45,7 @@ interface Opened {
 async function opened(): Promise<Opened> {
   const directory = scratchDirectory()
   const journal = await openJournal(directory)
-  const state = await State.open(`${directory}/state`, 1, 1)
+  const state = await State.open(`${directory}/state`, 1, { oldest: 1, head: { seq: 0 } })
   onTestFinished(() => state.close())
   const asked: string[] = []
   const moved: Move[] = []

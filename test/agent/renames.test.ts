@@ -50,6 +50,17 @@ describe('renames of which an event told', () => {
     expect(renames.add(VOLUME, path('b'), path('f'))).toMatchObject({ from: 'a', isDoubted: true })
   })
 
+  it('are doubted where something was moved into the directory under a name that it had only between two', () => {
+    const renames = new Renames()
+    renames.add(VOLUME, path('a'), path('between'))
+    const into = renames.add(VOLUME, path('x'), path('between/y/x'))
+    expect(renames.add(VOLUME, path('between'), path('c'))).toMatchObject({ from: 'a', to: 'c', isDoubted: true })
+    expect(into.isDoubted).toBe(false)
+    renames.add(VOLUME, path('d'), path('e'))
+    renames.add(VOLUME, path('z'), path('elsewhere/e'))
+    expect(renames.add(VOLUME, path('e'), path('f'))).toMatchObject({ from: 'd', isDoubted: false })
+  })
+
   it('are forgotten when they are dealt with, or their volume is lost', () => {
     const renames = new Renames()
     const one = renames.add(VOLUME, path('a'), path('b'))

@@ -36,7 +36,7 @@ const NEVER_MS = 1e9
 async function opened() {
   const directory = scratchDirectory()
   const journal = await openJournal(directory)
-  const state = await State.open(`${directory}/state`, 1, 1)
+  const state = await State.open(`${directory}/state`, 1, { oldest: 1, head: { seq: 0 } })
   onTestFinished(() => state.close())
   const recorder = new Recorder({
     journal,

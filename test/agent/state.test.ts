@@ -5,7 +5,7 @@ import { Database } from '../../agent/database.ts'
 import type { Journal } from '../../agent/journal.ts'
 import { keyAfter, LAST_KEY } from '../../agent/scan.ts'
 import { type Listing, State } from '../../agent/state.ts'
-import { listedKey, MARK_KEY } from '../../agent/state-keys.ts'
+import { blockKey, blockPrefix, listedKey, MARK_KEY, rangeOfPrefix } from '../../agent/state-keys.ts'
 import { StateWalk } from '../../agent/state-walk.ts'
 import { hybridTime } from '../../shared/clock.ts'
 import { pathFromKey, pathKey, type RelativePath, ROOT } from '../../shared/path.ts'
@@ -14,10 +14,21 @@ import { MemoryTree } from '../../shared/tree.ts'
 import { directoryVersion, FIRST, fileVersion, openJournal, path, put, VOLUME } from '../support/agent-parts.ts'
 import { scratchDirectory } from '../support/scratch.ts'
 
-async function openState(directory: string, epoch = 1, oldest = 1): Promise<State> {
-  const state = await State.open(join(directory, 'state'), epoch, oldest)
+async function openState(directory: string, epoch = 1, oldest = 1, head = 0): Promise<State> {
+  const state = await State.open(join(directory, 'state'), epoch, { oldest, head: { seq: head } })
   onTestFinished(() => state.close())
   return state
+}
+
+/** Of a volume of which nothing but its directory is recorded, and the database that scan threads see. */
+async function openedWithRoot(): Promise<{ readonly journal: Journal; readonly state: State; readonly database: Database }> {
+  const directory = scratchDirectory()
+  const journal = await openJournal(directory)
+  const state = await openState(directory)
+  await append(journal, state, [FIRST, put('', directoryVersion({ inode: 10n }))])
+  const database = await Database.join(state.directory)
+  onTestFinished(() => database.close())
+  return { journal, state, database }
 }
 
 async function append(journal: Journal, state: State, changes: readonly Change[]): Promise<void> {
@@ -111,9 +122,10 @@ describe('the state', () => {
       { kind: 'coverage', volume: VOLUME, from: until, until, mode: 'best-effort' },
     ])
     await state.close()
-    const anew = await openState(directory, epoch, oldest)
+    const anew = await openState(directory, epoch, oldest, 9)
     expect(await pathsOf(anew)).toEqual([])
-    expect(anew.applied).toBe(oldest - 1)
+    // Only where the journal holds all of the epoch it is of use.
+    expect(anew.applied).toBe(oldest === 1 ? 0 : 9)
     expect(anew.facts(VOLUME)).toBeUndefined()
     expect(anew.coveredBefore(VOLUME)).toBe(until)
   })
@@ -151,10 +163,13 @@ describe('the state', () => {
     onTestFinished(() => database.close())
     const isListed = (inode: bigint): boolean => database.getNow(listedKey(VOLUME, inode)) !== undefined
     const note = (listing: Listing): Promise<void> =>
-      state.noteListed(listing, [
-        { inode: 10n, times },
-        { inode: 11n, times },
-      ])
+      state.noteSeen(listing, {
+        listed: [
+          { inode: 10n, times },
+          { inode: 11n, times },
+        ],
+        blocks: [],
+      })
     using first = state.beginListing(VOLUME)
     await note(first)
     await append(journal, state, [put('d/f', fileVersion('2'))])
@@ -169,6 +184,93 @@ describe('the state', () => {
     expect([isListed(10n), isListed(11n)]).toEqual([true, true])
     await append(journal, state, [{ kind: 'remove', volume: VOLUME, path: path('d') }])
     expect([isListed(10n), isListed(11n)]).toEqual([false, false])
+  })
+
+  it('keeps of a block of inodes what a scan has seen of it until a record touches one of them', async () => {
+    const directory = scratchDirectory()
+    const journal = await openJournal(directory)
+    const state = await openState(directory)
+    await append(journal, state, [
+      FIRST,
+      put('', directoryVersion({ inode: 10n })),
+      put('d', directoryVersion({ inode: 5000n })),
+      put('d/f', fileVersion('1', { inode: 9000n })),
+    ])
+    const database = await Database.join(state.directory)
+    onTestFinished(() => database.close())
+    const rows = async (): Promise<string[]> =>
+      (await database.page(rangeOfPrefix(blockPrefix(VOLUME)))).map(([key, row]) =>
+        `${key.charCodeAt(key.length - 1)} ${row.toString()}`.trim(),
+      )
+    const note = (listing: Listing): Promise<void> =>
+      state.noteSeen(listing, { listed: [], blocks: [0, 1, 2].map((block) => ({ block, row: 'seen' })) })
+    expect(await rows()).toEqual(['0', '1', '2'])
+    const noted = async (): Promise<string[]> => {
+      using listing = state.beginListing(VOLUME)
+      await note(listing)
+      return await rows()
+    }
+    expect(await noted()).toEqual(['0 seen', '1 seen', '2 seen'])
+    await append(journal, state, [put('d/f', fileVersion('2', { inode: 9000n }))])
+    expect(await rows()).toEqual(['0 seen', '1 seen', '2'])
+    await noted()
+    // Another name in a directory, and another inode at a name.
+    await append(journal, state, [put('d/g', fileVersion('1', { inode: 20_000n }))])
+    expect(await rows()).toEqual(['0 seen', '1', '2 seen', '4'])
+    await noted()
+    await append(journal, state, [put('d/f', fileVersion('1', { inode: 11n }))])
+    expect(await rows()).toEqual(['0', '1 seen', '2', '4'])
+    await noted()
+    await append(journal, state, [{ kind: 'rename', volume: VOLUME, path: path('d'), to: path('e') }])
+    expect(await rows()).toEqual(['0', '1', '2 seen', '4'])
+    await noted()
+    await append(journal, state, [{ kind: 'remove', volume: VOLUME, path: path('e') }])
+    expect(await rows()).toEqual(['0', '1', '2 seen', '4'])
+  })
+
+  it('keeps nothing of what a scan may have seen before a record that is being folded in, whenever it begins and whenever it tells', async () => {
+    const { journal, state, database } = await openedWithRoot()
+    const turns = async (count: number, isLong: boolean): Promise<void> => {
+      for (let i = 0; i < count; i++) await (isLong ? new Promise((resolve) => setImmediate(resolve)) : Promise.resolve())
+    }
+    let [during, behind] = [0, 0]
+    for (let round = 0; round < 200; round++) {
+      const [before, between] = [round % 20, Math.floor(round / 20)]
+      let isApplied = false
+      // Another name in the directory: what was seen of that does not hold, nor of the block.
+      const applying = append(journal, state, [put(`f${round}`, fileVersion('x', { inode: 11n }))]).then(() => void (isApplied = true))
+      await turns(before, round % 2 === 0)
+      using listing = state.beginListing(VOLUME)
+      // A scan that begins behind it may be believed.
+      if (isApplied) continue
+      if (round % 5 === 0) await applying
+      else await turns(between, round % 2 === 0)
+      if (isApplied) behind += 1
+      else during += 1
+      const noting = state.noteSeen(listing, { listed: [{ inode: 10n, times: Buffer.alloc(24) }], blocks: [{ block: 0, row: 'seen' }] })
+      await Promise.all([applying, noting])
+      expect(database.getNow(blockKey(VOLUME, 0n))?.toString(), `round ${round}`).toBe('')
+      expect(database.getNow(listedKey(VOLUME, 10n)), `round ${round}`).toBeUndefined()
+    }
+    expect(Math.min(during, behind)).toBeGreaterThan(5)
+  })
+
+  it('forgets what scans have seen, and remembers under which rules they have', async () => {
+    const { state, database } = await openedWithRoot()
+    using listing = state.beginListing(VOLUME)
+    listing.dropped.clear()
+    await state.noteSeen(listing, { listed: [{ inode: 10n, times: Buffer.alloc(24) }], blocks: [{ block: 0, row: 'seen' }] })
+    expect(await state.rulesOf(VOLUME)).toBeUndefined()
+    await state.beginRules(VOLUME, 'ä')
+    expect(await state.rulesOf(VOLUME)).toEqual({ rules: 'ä', isVerified: false })
+    await state.verifyRules(VOLUME, 'ä')
+    expect(await state.rulesOf(VOLUME)).toEqual({ rules: 'ä', isVerified: true })
+    // A scan under others that was cut short is no scan under these.
+    await state.beginRules(VOLUME, 'b')
+    await state.beginRules(VOLUME, 'ä')
+    expect(await state.rulesOf(VOLUME)).toEqual({ rules: 'ä', isVerified: false })
+    expect(database.getNow(blockKey(VOLUME, 0n))?.toString()).toBe('')
+    expect(database.getNow(listedKey(VOLUME, 10n))).toBeUndefined()
   })
 
   it('owes a sweep from the first volume record of an epoch until the sweep', async () => {

@@ -69,7 +69,7 @@ class SpokenWatcher implements Watcher {
 
 export class LoneAgent {
   readonly stateDir = join(scratchDirectory(), 'state')
-  readonly volume = join(scratchDirectory(), 'volume')
+  readonly volume: string
   quotaBytes = SPOOL_BYTES_MAX
   everySeconds = 300
   acceptRoot: string | undefined
@@ -79,7 +79,8 @@ export class LoneAgent {
   #watcher: SpokenWatcher | undefined
   #stop: (() => Promise<void>) | undefined
 
-  constructor() {
+  constructor(directory = scratchDirectory()) {
+    this.volume = join(directory, 'volume')
     mkdirSync(this.volume)
     mkdirSync(this.stateDir)
     // As if it had met its collector before.

@@ -5,6 +5,7 @@
  */
 import { closeSync, constants, lstatSync, openSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
 import { onTestFinished } from 'vitest'
 import { type FileStat, fileStat, isUnchanged, type VolumeRoot } from '../../agent/file-stat.ts'
 import type { Difference } from '../../agent/scan.ts'
@@ -30,6 +31,17 @@ export interface ScanResult {
   readonly entries: number
   /** Directories that were seen to hold exactly what is recorded. */
   readonly listed: number
+  /** Blocks of inodes that were seen to be as they are recorded, and were not known to be. */
+  readonly blocks: number
+}
+
+export interface ScanOptions {
+  readonly path?: RelativePath
+  readonly isShallow?: boolean
+  readonly isDeep?: boolean
+  readonly bulkInodesMax?: number
+  /** How long whoever takes what is found is busy with each part of it. */
+  readonly takeMs?: number
 }
 
 const BATCH = 500
@@ -51,7 +63,7 @@ export class ScannedTree {
 
   /** `aloneMs` 0: several threads from the beginning. */
   static async open(root: string, aloneMs = 0): Promise<ScannedTree> {
-    const state = await State.open(join(scratchDirectory(), 'state'), 1, 1)
+    const state = await State.open(join(scratchDirectory(), 'state'), 1, { oldest: 1, head: { seq: 0 } })
     const thread = new ScanThread(aloneMs)
     onTestFinished(async () => {
       await thread.close()
@@ -83,8 +95,8 @@ export class ScannedTree {
     this.#known = now
   }
 
-  async scan(options: { path?: RelativePath; isShallow?: boolean; isDeep?: boolean; bulkInodesMax?: number } = {}): Promise<ScanResult> {
-    const { path = ROOT, isShallow = false, isDeep = false, bulkInodesMax = 0 } = options
+  async scan(options: ScanOptions = {}): Promise<ScanResult> {
+    const { path = ROOT, isShallow = false, isDeep = false, bulkInodesMax = 0, takeMs = 0 } = options
     const stats = lstatSync(this.root, { bigint: true })
     const root: VolumeRoot = { directory: byteString(this.root), device: stats.dev, inode: stats.ino }
     const request = {
@@ -101,12 +113,14 @@ export class ScannedTree {
     using listing = this.#state.beginListing(VOLUME)
     const differences: Difference[] = []
     let [method, reason]: [ScanMethod, string] = ['walk', '']
-    let [tasks, entries, listed] = [0, 0, 0]
+    let [tasks, entries, listed, blocks] = [0, 0, 0, 0]
     for await (const news of this.#thread.run(request, new AbortController().signal)) {
       if (news.kind === 'found') {
         differences.push(...news.differences)
         listed += news.listed.length
-        await this.#state.noteListed(listing, news.listed)
+        blocks += news.blocks.length
+        await this.#state.noteSeen(listing, news)
+        if (takeMs > 0) await setTimeout(takeMs)
       } else if (news.kind === 'entries') {
         tasks += 1
         entries += news.entries
@@ -114,7 +128,7 @@ export class ScannedTree {
         ;({ method, reason } = news)
       }
     }
-    return { differences, method, reason, tasks, entries, listed }
+    return { differences, method, reason, tasks, entries, listed, blocks }
   }
 
   /** What a scan has to find, by a naive comparison. */
