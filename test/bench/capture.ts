@@ -1,13 +1,14 @@
 /**
  * How the capture of changes stands beside the limits of the machine, as ratios measured in one run.
  *
- *     npm run bench:capture          BENCH_FILES=500000 BENCH_STORM=100000 BENCH_RATE=20000 are its settings,
- *                                    BENCH_PARTS=latency,replica,events,rate,storm,scan which of it is measured, BENCH_KINDS=ext4,xfs on what
+ *     npm run bench:capture          BENCH_FILES=500000 BENCH_MANY=1000000 BENCH_STORM=100000 BENCH_RATE=20000 are its settings,
+ *                                    BENCH_PARTS=latency,replica,events,rate,storm,scan,memory which of it is measured, BENCH_KINDS=ext4,xfs on what
  *
  * Scan: `agent scan` of a tree beside `find -printf` of the same tree, both warm, by turns. Latency: from close() of a
  * rewritten file of 500 KB until its record is durable in the journal, beside one durable write of as much. Replica: from close() until the replica
  * has the content under the same name, of new files, and of a database that is written in place. Events: how fast files
  * are created beside the agent, and beside a loop that reads every event and drops it. Rate: small files created at a fixed rate, and how long after the last one the agent is still behind. Storm: what a scan finds that no event announced.
+ * Memory: of the agent while it captures a volume of many files for the first time, when it has nothing to do, and while it scans them.
  * Nothing fails by time here; needs root for the filesystems.
  */
 import { spawnSync } from 'node:child_process'
@@ -20,10 +21,14 @@ import { type FilesystemKind, ImageFilesystem } from '../support/image-filesyste
 import { runScript, storm } from '../support/storm.ts'
 import { Random } from '../support/workload.ts'
 import { RawWatch } from './raw-watcher.ts'
+import { inMb, residentMax } from './resident.ts'
 import { Station } from './station.ts'
 
 const setting = (name: string, otherwise: number): number => Number(process.env[name] ?? otherwise)
 const FILES = setting('BENCH_FILES', 500_000)
+const MANY_FILES = setting('BENCH_MANY', 1_000_000)
+/** By then what a burst has left was given back. */
+const REST_SECONDS = 30
 const STORM_OPERATIONS = setting('BENCH_STORM', 100_000)
 const RATE_PER_SECOND = setting('BENCH_RATE', 20_000)
 const RATE_SECONDS = 5
@@ -106,12 +111,12 @@ async function measureScan(kind: FilesystemKind): Promise<void> {
     makeTree(source, FILES)
     const station = await start()
     const initialSeconds = await timed(() => station.wait(PATIENCE_SECONDS))
-    station.scan()
+    await station.scan()
     find(source)
     const [scans, finds]: [number[], number[]] = [[], []]
     let entries = 0
     for (let i = 0; i < SCANS; i++) {
-      const scan = station.scan()
+      const scan = await station.scan()
       entries = scan.entries
       scans.push(scan.seconds)
       finds.push(secondsOf(() => find(source)))
@@ -276,7 +281,7 @@ async function measureEvents(kind: FilesystemKind): Promise<void> {
       rates.agent.push(rate(await write(source, EVENT_FILES)))
       await station.wait(PATIENCE_SECONDS)
       const { volumes } = await station.status()
-      const { unannounced } = station.scan()
+      const { unannounced } = await station.scan()
       if (volumes[0]?.gaps !== 0 || unannounced !== 0) throw new Error(`gaps ${volumes[0]?.gaps}, unannounced ${unannounced}`)
     })
   }
@@ -310,7 +315,7 @@ async function measureRate(kind: FilesystemKind): Promise<void> {
     await station.wait(PATIENCE_SECONDS)
     const deliveredSeconds = (performance.now() - ended) / 1000
     const { volumes } = await station.status()
-    const unannounced = station.scan().unannounced
+    const { unannounced } = await station.scan()
     say(
       `rate on ${kind}: ${files} files in ${seconds.toFixed(1)} s (${(files / seconds / 1000).toFixed(1)} k/s, asked for ${(RATE_PER_SECOND / 1000).toFixed(1)}); ${journalled} records journalled by the last of them, at most ${dirtyMax} paths waiting; all captured ${behindSeconds.toFixed(1)} s later, all in the replica ${deliveredSeconds.toFixed(1)} s later; gaps ${volumes[0]?.gaps}, unannounced ${unannounced}`,
     )
@@ -321,12 +326,28 @@ async function measureStorm(kind: FilesystemKind): Promise<void> {
   await onFilesystem(kind, async (source, start) => {
     const station = await start()
     await station.wait(PATIENCE_SECONDS)
+    station.expectMassChange('storm')
     const report = await storm(source, { operations: STORM_OPERATIONS, seed: 1 })
     const seconds = await timed(() => station.wait(PATIENCE_SECONDS))
-    const { differences, unannounced } = station.scan()
+    const { differences, unannounced } = await station.scan()
     const { volumes } = await station.status()
     say(
       `storm on ${kind}: ${report.operations} operations in ${report.seconds.toFixed(1)} s (${(report.operations / report.seconds / 1000).toFixed(1)} k/s), all in the replica ${seconds.toFixed(1)} s later; a scan then finds ${differences} differences, ${unannounced} that no event announced; mode ${volumes[0]?.mode}, gaps ${volumes[0]?.gaps}`,
+    )
+  })
+}
+
+async function measureMemory(kind: FilesystemKind): Promise<void> {
+  await onFilesystem(kind, async (source, start) => {
+    makeTree(source, MANY_FILES)
+    const station = await start()
+    const pid = station.agentPid
+    const capturing = await residentMax(pid, () => station.wait(PATIENCE_SECONDS))
+    await setTimeout(REST_SECONDS * 1000)
+    const resting = await residentMax(pid, () => setTimeout(1000))
+    const scanning = await residentMax(pid, () => station.scan())
+    say(
+      `memory on ${kind}: of an agent with ${MANY_FILES} files, at most ${inMb(capturing)} while they are captured for the first time, ${inMb(resting)} ${REST_SECONDS} s later, at most ${inMb(scanning)} while they are scanned`,
     )
   })
 }
@@ -340,6 +361,7 @@ const PARTS = {
   rate: measureRate,
   storm: measureStorm,
   scan: measureScan,
+  memory: measureMemory,
 }
 const wanted = process.env['BENCH_PARTS']?.split(',') ?? Object.keys(PARTS)
 const kinds = process.env['BENCH_KINDS']?.split(',')

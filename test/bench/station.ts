@@ -4,15 +4,17 @@
  * Invariant: every process is ended by its id, the agent's whole family too. It prevents a measurement that broke off from
  * disturbing the next one.
  */
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import { type ChildProcess, execFile, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync } from 'node:fs'
+import { mkdirSync, readFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
+import { promisify } from 'node:util'
 import { callLocal } from '../../shared/local-api.ts'
 
 const EXECUTABLE = join(import.meta.dirname, '../../collector/cli/pacsimile')
+const run = promisify(execFile)
 const TRIES_MAX = 1200
 const PAUSE_MS = 50
 const STOP_MS = 15_000
@@ -65,6 +67,13 @@ export class Station implements AsyncDisposable {
     return this.#children[0]?.pid ?? 0
   }
 
+  /** The agent itself, which its supervisor has started (proc_pid_children(5)). */
+  get agentPid(): number {
+    const supervisor = this.#children[1]?.pid
+    const [agent = ''] = readFileSync(`/proc/${supervisor}/task/${supervisor}/children`, 'latin1').split(' ', 1)
+    return Number(agent)
+  }
+
   /** The agent watches `source`; the rest lies in `directory`. */
   static async start(directory: string, source: string): Promise<Station> {
     mkdirSync(directory, { recursive: true })
@@ -78,6 +87,7 @@ export class Station implements AsyncDisposable {
     const place = ['--state', state, '--volume', `images=${source}`]
     pacsimile('agent', 'enroll', '--collector', `wss://${listen}`, '--token', token, '--name', 'bench', ...place)
     station.#spawn('agent', 'run', '--state', state)
+    await station.#patiently('agent', 'status', '--state', state)
     return station
   }
 
@@ -86,7 +96,13 @@ export class Station implements AsyncDisposable {
   }
 
   async #patiently(...args: string[]): Promise<void> {
-    for (let tries = 0; spawnSync(EXECUTABLE, args).status !== 0; tries++) {
+    // Whoever measures meanwhile is not held up.
+    const hasSucceeded = (): Promise<boolean> =>
+      run(EXECUTABLE, args).then(
+        () => true,
+        () => false,
+      )
+    for (let tries = 0; !(await hasSucceeded()); tries++) {
       if (tries > TRIES_MAX) throw new Error(`pacsimile ${args.join(' ')} does not succeed`)
       await setTimeout(PAUSE_MS)
     }
@@ -97,12 +113,18 @@ export class Station implements AsyncDisposable {
     return this.#patiently('wait', 'bench', '--data', this.data, '--timeout', `${seconds}s`)
   }
 
+  /** What comes is no reason to stop the replica, as many files as it may delete. */
+  expectMassChange(reason: string): void {
+    pacsimile('replica', 'expect', 'bench:images', '--for', '1h', '--reason', reason, '--data', this.data)
+  }
+
   async status(): Promise<StationStatus> {
     return (await callLocal(join(this.state, 'agent.sock'), 'status', {}, { unreachable: 'agent-unreachable' })) as StationStatus
   }
 
-  scan(): StationScan {
-    const { volumes } = JSON.parse(pacsimile('agent', 'scan', '--state', this.state, '--json')) as { volumes: StationScan[] }
+  async scan(): Promise<StationScan> {
+    const { stdout } = await run(EXECUTABLE, ['agent', 'scan', '--state', this.state, '--json'])
+    const { volumes } = JSON.parse(stdout) as { volumes: StationScan[] }
     const [scan] = volumes
     if (scan === undefined) throw new Error('the scan tells of no volume')
     return scan
