@@ -3,8 +3,8 @@
  *
  * Order: the key is proven to open it; the copy is taken over, and closed against the old writer; every file is fetched, each under another
  * name until it was verified; identity, definition and configuration come last, as in `init`. What was fetched stays when it is
- * killed, and the same command goes on there. Invariant: `collector.toml` is there only with all the rest. It prevents a collector
- * that starts with half a history and calls it the whole.
+ * killed, and the same command goes on there, until the mark that says so is removed, which is last of all. Invariant: `collector.toml` is
+ * there only with all the rest. It prevents a collector that starts with half a history and calls it the whole.
  */
 import { existsSync, renameSync, rmSync } from 'node:fs'
 import { basename, dirname, join, resolve } from 'node:path'
@@ -63,6 +63,7 @@ export async function initFrom(request: InitFromRequest): Promise<InitFromResult
       renameSync(directory, dataDir)
       syncDirectory(dirname(dataDir))
     }
+    removeFileDurably(join(dataDir, MARK))
     return result
   } catch (error) {
     throw asPacsimileError(error, `Making ${dataDir} from ${request.from.definition.url}`)
@@ -73,11 +74,13 @@ export async function initFrom(request: InitFromRequest): Promise<InitFromResult
 function begin(dataDir: string, { url }: CopyDefinition): { readonly directory: string; readonly isClosed: boolean } {
   const found = entriesOf(dataDir)
   const directory = found === undefined ? join(dirname(dataDir), `${basename(dataDir)}.partial`) : dataDir
+  // A collector that has run there is none that is being made.
+  if (found?.includes('catalog') === true) throw notEmpty(dataDir, found)
   const mark = markIn(directory)
   if (mark !== undefined) {
     if (mark.url !== url)
       throw new PacsimileError('already-exists', `${directory} was begun from ${mark.url}; empty it by hand to begin anew`)
-    // It was killed between its last two steps. The configuration is the one that is asked for now.
+    // It was killed between its last steps. The configuration is the one that is asked for now.
     removeFileDurably(configFile(directory))
     return { directory, isClosed: mark.isClosed }
   }
@@ -116,7 +119,6 @@ async function build(directory: string, dataDir: string, isClosed: boolean, requ
   const keyFile = keyFileFor(directory, repositoryDirectory, id, secret)
   if (!existsSync(join(directory, 'copies', `${request.from.name}.json`))) addDefinition(directory, request.from)
   createCollectorConfig(directory, { listen: request.listen, ...(keyFile === undefined ? {} : { keyFile }) })
-  removeFileDurably(join(directory, MARK))
   const shown = keyFile === undefined ? {} : { keyFile: resolve(dataDir, keyFile) }
   return { repositoryId: id, caFingerprint: authorityFingerprint(directory), hasIdentity, ...fetched, ...shown }
 }

@@ -20,6 +20,8 @@ const F_RDLCK = 0
 const F_UNLCK = 2
 const SIGURG = 23
 const AF_UNIX = 1
+const LOCK_EX = 2
+const LOCK_NB = 4
 const POSIX_FADV_DONTNEED = 4
 const O_CLOEXEC = 0o2000000
 const UTIME_OMIT = 0x3fff_fffen
@@ -44,6 +46,11 @@ export interface Libc {
   syncFilesystem(fd: number): void
   /** The same while the thread does other things: behind what others write it may take minutes. Rejects with EIO, whichever error it was. */
   filesystemSynced(fd: number): Promise<void>
+  /**
+   * An exclusive lock of an open file, without waiting for it (flock(2)); it ends with the last descriptor of that opening, so with the
+   * process. False where another one has it, or the filesystem knows none. On a thread of its own: a server may have to be asked.
+   */
+  lockFile(fd: number): Promise<boolean>
   /** What is read of the file next comes from the disk, so far as its pages are clean (posix_fadvise(2)). */
   forgetCached(fd: number): void
   /** Names and values, sorted by name; of the link itself, never of its target. */
@@ -108,6 +115,7 @@ function open(): Libc | undefined {
   const fcntl = library.func('int fcntl(int fd, int command, long argument)')
   const fadvise = library.func('int posix_fadvise(int fd, int64_t offset, int64_t length, int advice)')
   const syncfs = library.func('int syncfs(int fd)')
+  const flock = library.func('int flock(int fd, int operation)')
   const llistxattr = library.func('intptr_t llistxattr(const void *path, void *list, size_t size)')
   const lgetxattr = library.func('intptr_t lgetxattr(const void *path, const void *name, void *value, size_t size)')
   const flistxattr = library.func('intptr_t flistxattr(int fd, void *list, size_t size)')
@@ -190,6 +198,13 @@ function open(): Libc | undefined {
           if (error === null && result === 0) resolve()
           // What the system says is left in another thread.
           else reject(error ?? Object.assign(new Error('EIO: syncfs'), { code: 'EIO', errno: -constants.errno.EIO, syscall: 'syncfs' }))
+        })
+      }),
+    lockFile: (fd) =>
+      new Promise((resolve, reject) => {
+        flock.async(fd, LOCK_EX | LOCK_NB, (error: unknown, result: number) => {
+          if (error === null) resolve(result === 0)
+          else reject(error)
         })
       }),
     forgetCached(fd) {

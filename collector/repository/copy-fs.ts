@@ -27,6 +27,7 @@ import {
   type SmallFile,
   sourceOf,
 } from './copy.ts'
+import { withLockFile } from './copy-lock.ts'
 import { LocalFile } from './local-file.ts'
 
 const FINISHED_MODE = 0o400
@@ -36,8 +37,6 @@ const WRITER_NAME = 'writer.json'
 const OWN_NAMES = new Set(['packs', 'segments', 'keys', WRITER_NAME, 'lost+found'])
 /** Tells what this process has on its way from what another one has left. */
 const SESSION = randomBytes(3).toString('hex')
-/** A lock that is older was left by a crash. */
-const LOCK_MS_MAX = 60_000
 
 export class FsCopy implements Copy {
   readonly url: string
@@ -303,17 +302,13 @@ export class FsCopy implements Copy {
   }
 
   /** Of several that saw the same version, one may replace it. */
-  async #locked(name: string, over: SmallFile, replace: () => Promise<void>): Promise<void> {
-    const lock = `${TEMPORARY_PREFIX}${basename(name)}-lock`
-    const since = (await this.#stat(lock))?.mtimeMs
-    if (since !== undefined && Date.now() - since > LOCK_MS_MAX) await unlink(this.#path(lock))
-    await makeLock(this.#path(lock), `${this.url}: ${name}`)
-    try {
+  #locked(name: string, over: SmallFile, replace: () => Promise<void>): Promise<void> {
+    const draft = this.#path(`${TEMPORARY_PREFIX}${basename(name)}-${SESSION}`)
+    const lock = this.#path(`${TEMPORARY_PREFIX}${basename(name)}-lock`)
+    return withLockFile(lock, draft, `${this.url}: ${name}`, async () => {
       if ((await this.find(name))?.version !== over.version) throw fenced(this.url, `${name} is another one than it was`)
       await replace()
-    } finally {
-      await unlink(this.#path(lock))
-    }
+    })
   }
 
   remove(name: string): Promise<void> {
@@ -347,17 +342,6 @@ async function writePieces(file: FileHandle, source: ByteSource, from: number, s
 
 async function writeFully(file: FileHandle, bytes: Buffer, position: number): Promise<void> {
   for (let done = 0; done < bytes.length; ) done += (await file.write(bytes, done, bytes.length - done, position + done)).bytesWritten
-}
-
-async function makeLock(path: string, of: string): Promise<void> {
-  try {
-    const file = await open(path, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600)
-    await file.close()
-  } catch (error) {
-    if (errnoOf(error) !== 'EEXIST') throw error
-    const why = `another process writes it, or was killed while it did, less than ${LOCK_MS_MAX / 1000} s ago`
-    throw new PacsimileError('locked', `${of} cannot be written: ${why}`, { cause: error })
-  }
 }
 
 async function syncDirectory(directory: string): Promise<void> {

@@ -1,5 +1,5 @@
 /** The copier of a copy in a directory, killed, or with a disk that fails, at every step. */
-import { existsSync, readdirSync, readFileSync, statSync, utimesSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { checkRepository } from '../../collector/check.ts'
@@ -16,7 +16,6 @@ import { type Archive, expectSound, finish, keyOf, repositoryOf, workOn } from '
 import { Random } from '../support/workload.ts'
 
 const FILES = 3
-const LOCK_MS_MAX = 60_000
 
 /** Files that are sealed, and others behind them. */
 async function write(store: Store, writer: JournalWriter, random: Random): Promise<void> {
@@ -63,13 +62,6 @@ async function copied(): Promise<Archive> {
 const filesIn = (directory: string): string[] =>
   readdirSync(directory, { recursive: true, encoding: 'utf8' }).filter((name) => statSync(join(directory, name)).isFile())
 
-/** What another process would wait for a minute for, lest somebody is at work there. */
-function passTime(copy: string): void {
-  const lock = join(copy, '.pacsimile-tmp-writer.json-lock')
-  const at = (Date.now() - 2 * LOCK_MS_MAX) / 1000
-  if (existsSync(lock)) utimesSync(lock, at, at)
-}
-
 /** It is the repository, to the last byte, and nothing else. */
 function expectSame(work: Archive, copy: string): void {
   const repository = repositoryOf(work)
@@ -105,7 +97,6 @@ describe.skipIf(!canInject)('a copier', () => {
           }
           if (existsSync(join(copy, 'repository.json')))
             expect(await checkRepository(copy, keyOf(work))).toMatchObject({ damage: [], affected: [] })
-          passTime(copy)
           const again = await finish(work, 'copy', 'DATA/copy')
           expect(again.stdout, again.stderr).toBe('done\n')
           expectSame(work, copy)

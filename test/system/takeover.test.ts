@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { cpSync, existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { cpSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -171,11 +171,20 @@ describe.each(Object.keys(PLACES) as (keyof typeof PLACES)[])('from a copy in %s
       if (existsSync(data)) rmSync(data, { recursive: true })
     }
     expect(begun).toBeGreaterThan(0)
-    expect(initFrom(data, '--take-over')).toMatchObject({ status: 0 })
+    expect(initFrom(data, '--take-over')).toMatchObject({ status: 0, stderr: '' })
     // As it is when it is killed between its last steps: the configuration is there, and what says that all is not.
+    const mark = (directory: string): void => writeFileSync(join(directory, 'from.json'), JSON.stringify({ url: place[0], isClosed: true }))
     renameSync(data, `${data}.partial`)
-    writeFileSync(join(`${data}.partial`, 'from.json'), JSON.stringify({ url: place[0], isClosed: true }))
+    mark(`${data}.partial`)
     expect(initFrom(data)).toMatchObject({ status: 0 })
+    mark(data)
+    expect(initFrom(data)).toMatchObject({ status: 0 })
+    // A collector has run there since.
+    mark(data)
+    mkdirSync(join(data, 'catalog'))
+    expect(initFrom(data)).toMatchObject({ status: 9, stderr: expect.stringContaining('a collector was initialised there') as string })
+    rmSync(join(data, 'catalog'), { recursive: true })
+    rmSync(join(data, 'from.json'))
     expect(readFileSync(join(data, 'collector.toml'), 'utf8')).toContain(key)
     expect(installation.json('check', '--repository', join(data, 'repository'), '--key-file', key)).toMatchObject({
       whole: true,
