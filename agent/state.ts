@@ -184,6 +184,11 @@ export class State {
     return this.#applied
   }
 
+  /** Why nothing more can be written to it. */
+  get failure(): PacsimileError | undefined {
+    return this.#database.failure
+  }
+
   /** Grows with every record that makes a subtree disappear: what was read before it may not hold any more. */
   get removals(): number {
     return this.#removals

@@ -61,6 +61,9 @@ export class Upkeep {
 
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
+      // Not every write of it has somebody who ends for it: what a scan leaves does not, and without one no scan comes to its end.
+      const { failure } = this.#parts.state
+      if (failure !== undefined) throw failure
       this.#parts.protection.held.spillOld(performance.now())
       this.#clockWatch.look()
       this.#watchRoom()

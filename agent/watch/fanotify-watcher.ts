@@ -1,9 +1,11 @@
 /**
  * One volume's share of what fanotify tells (fanotify.ts).
  *
- * Invariant: versions that are never asked for are released all the same. It prevents descriptors of deleted files from
- * staying open after their volume was paused.
+ * Invariant: versions that are never asked for are released all the same, and what waits for somebody to follow the events is said to wait.
+ * It prevents descriptors of deleted files from staying open after their volume was paused, and a volume that begins from waiting for
+ * looks of its last life, which wait for it.
  */
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { PacsimileError } from '../../shared/errors.ts'
 import type { Proof } from './canary.ts'
 import type { Fence, Loss, WatchEvent, Watcher } from './watcher.ts'
@@ -20,6 +22,14 @@ export interface FanotifyWatcherParts {
   readonly onClose: () => void
 }
 
+/** Before a fence is refused: whoever asks until it is answered otherwise must not keep this thread from everything else. */
+const REFUSAL_MS = 10
+export const NOTHING_KNOWN: Fence = { isBehind: true, closedBeforeNs: 0n }
+
+export function refusedFence(): Promise<Fence> {
+  return sleep(REFUSAL_MS, NOTHING_KNOWN)
+}
+
 export class FanotifyWatcher implements Watcher {
   readonly mode = 'complete'
   readonly reason = ''
@@ -28,6 +38,9 @@ export class FanotifyWatcher implements Watcher {
   #queue: WatchEvent[] = []
   #failure: PacsimileError | undefined
   #isClosed = false
+  #isFollowed = false
+  /** Whoever follows has not come back for more. */
+  #isHanding = false
   #wake: (() => void) | undefined
 
   constructor(parts: FanotifyWatcherParts) {
@@ -47,11 +60,17 @@ export class FanotifyWatcher implements Watcher {
   }
 
   async *events(): AsyncGenerator<readonly WatchEvent[], void> {
+    this.#isFollowed = true
     while (!this.#isClosed) {
       const events = this.#queue
       if (events.length > 0) {
         this.#queue = []
-        yield events
+        this.#isHanding = true
+        try {
+          yield events
+        } finally {
+          this.#isHanding = false
+        }
         continue
       }
       if (this.#failure !== undefined) throw this.#failure
@@ -64,8 +83,8 @@ export class FanotifyWatcher implements Watcher {
 
   async fence(): Promise<Fence> {
     const fence = await this.#parts.fence()
-    // What was told before it is with whoever follows the events when the queue is empty: its loop runs before this goes on.
-    while (this.#queue.length > 0 && !this.#isClosed) await new Promise((resolve) => setImmediate(resolve))
+    if (this.#isWaiting) return refusedFence()
+    while ((this.#queue.length > 0 || this.#isHanding) && !this.#isClosed) await new Promise((resolve) => setImmediate(resolve))
     return fence
   }
 
@@ -90,7 +109,13 @@ export class FanotifyWatcher implements Watcher {
   }
 
   settled(mark: number): void {
-    if (!this.#isClosed) this.#parts.onSettled(mark)
+    // A mark stands for what waits too.
+    if (!this.#isClosed && !this.#isWaiting) this.#parts.onSettled(mark)
+  }
+
+  /** Something was told, and nobody has asked for it yet. */
+  get #isWaiting(): boolean {
+    return !this.#isFollowed && this.#queue.length > 0
   }
 
   close(): Promise<void> {

@@ -7,7 +7,6 @@
  * marks in place. It prevents a restart from being taken for an uninterrupted watch.
  */
 import { closeSync, constants, openSync, readFileSync, writeSync } from 'node:fs'
-import { setTimeout as sleep } from 'node:timers/promises'
 import type { Worker } from 'node:worker_threads'
 import type { ByteString } from '../../shared/bytes.ts'
 import { errnoOf, PacsimileError, reasonOf } from '../../shared/errors.ts'
@@ -28,7 +27,7 @@ import {
   openWakeup,
 } from './fanotify-calls.ts'
 import type { FanotifyOrder, FanotifyReport, FanotifyThreadData, PinnedVersion } from './fanotify-reports.ts'
-import { FanotifyWatcher } from './fanotify-watcher.ts'
+import { FanotifyWatcher, NOTHING_KNOWN, refusedFence } from './fanotify-watcher.ts'
 import { clearSlot, HintLog } from './hint-log.ts'
 import { inspectHints, type LeftHints, lossesLeft } from './left-hints.ts'
 import type { Fence, Loss, WatchEvent, Watcher, WatchRequest } from './watcher.ts'
@@ -51,9 +50,6 @@ interface Groups {
   /** Of the life before, where there was one. */
   readonly left: LeftHints | undefined
 }
-
-/** Before a fence is refused. */
-const REFUSAL_MS = 10
 
 export class Fanotify {
   readonly #options: FanotifyOptions
@@ -177,8 +173,7 @@ export class Fanotify {
 
   /** Resolves when all that happened before the call has been told. */
   fence(): Promise<Fence> {
-    // Whoever asks until it is answered otherwise must not keep this thread from everything else.
-    if (this.#failure !== undefined || this.#isClosed) return sleep(REFUSAL_MS, NOTHING_KNOWN)
+    if (this.#failure !== undefined || this.#isClosed) return refusedFence()
     const id = ++this.#lastFence
     return new Promise((resolve) => {
       this.#fences.set(id, resolve)
@@ -311,8 +306,6 @@ export class Fanotify {
     if (this.#slots.subarray(0, PINS_OPEN_MAX).every((used) => used === 0)) closeSync(this.#groups.hints)
   }
 }
-
-const NOTHING_KNOWN: Fence = { isBehind: true, closedBeforeNs: 0n }
 
 /** Under which the descriptors are kept. */
 const NAMES = { 'names-modern': true, 'names-compatible': true, 'pins': true, 'hints': true } as const

@@ -67,7 +67,7 @@ export interface Watcher extends AsyncDisposable {
   readonly isContinuous: boolean
   /** Events in batches, in the order in which they came; ends when the watcher is closed. @throws when watching failed */
   events(): AsyncIterable<readonly WatchEvent[]>
-  /** Resolves when all that happened before the call has been handed to `events`. Only of a complete watcher; else at once. */
+  /** Resolves when all that happened before the call has been handed to `events`; it is behind where nobody asks for them yet. Only of a complete watcher; else at once. */
   fence(): Promise<Fence>
   /** Until when watching is proven to have worked, ms since 1970. Undefined where nothing proves it. */
   readonly provenMs: number | undefined

@@ -1,7 +1,8 @@
 /** The agent's databases on a disk that is full, read-only, or lies. */
 import { closeSync, openSync, readdirSync, readSync, statSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
-import { describe, expect, it, onTestFinished } from 'vitest'
+import { ClassicLevel } from 'classic-level'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { Ballast } from '../../agent/ballast.ts'
 import { Database } from '../../agent/database.ts'
 import { Journal, type JournalOptions } from '../../agent/journal.ts'
@@ -172,5 +173,25 @@ describe('one flipped bit in the log of the journal', () => {
     const records = (await agent.records()).filter(({ epoch }) => epoch === 2).map(told)
     expect(records).toEqual(expect.arrayContaining(names.map((name) => `put ${name}`)))
     expect(records.slice(-2)).toEqual(['sweep', 'gap: a new epoch began (damaged)'])
+  })
+})
+
+describe('what a scan leaves in the state', () => {
+  it('that cannot be written has the agent begin again from what is durable, also where nothing is recorded any more', async () => {
+    const agent = new LoneAgent()
+    agent.everySeconds = 1
+    for (let i = 0; i < 3; i++) agent.write(`d${i}/f`, 'content')
+    await agent.startAndWatch()
+    const writes = vi.spyOn(ClassicLevel.prototype, 'batch')
+    onTestFinished(() => writes.mockRestore())
+    writes.mockImplementationOnce(() => {
+      throw new Error('IO error: No space left on device')
+    })
+    await expect.poll(() => agent.status?.alarms.join(), { timeout: 15_000, interval: 10 }).toContain('No space left')
+    await agent.is('watching')
+    await expect.poll(() => agent.status?.volumes[0]?.lastScan?.differences, { timeout: 15_000 }).toBe(0)
+    await agent.stop()
+    const records = await agent.records()
+    expect(records.filter(({ kind }) => kind === 'put')).toHaveLength(7)
   })
 })
