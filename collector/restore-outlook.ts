@@ -52,7 +52,7 @@ export async function restoreOutlook(source: HistorySource, request: RestoreRequ
     inPlace: undefined,
     keptPaths: new Set<RelativePath>(),
     estimate,
-    entries: [],
+    entries: undefined,
     seconds: (performance.now() - started) / 1000,
     missing,
   }

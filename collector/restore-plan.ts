@@ -45,6 +45,8 @@ export interface RestoreRequest {
   readonly owners?: OwnerMap | undefined
   /** Content written, at most. */
   readonly bytesPerSecond?: number | undefined
+  /** Whether the report is to name every path, which takes memory for each. One of a restore in place does. */
+  readonly namesPaths?: boolean | undefined
 }
 
 export interface RestorePlan {
@@ -70,23 +72,27 @@ export interface Missing {
   readonly reason: string
 }
 
-/** The entries are depth first, names in byte order; `onEntry` is told of each that was chosen, as it comes. @throws not-found */
-export async function planRestore(
+/** The entries are depth first, names in byte order. @throws not-found */
+export async function planRestore(source: HistorySource, request: RestoreRequest): Promise<{ plan: RestorePlan; entries: ListedEntry[] }> {
+  const entries: ListedEntry[] = []
+  const plan = await makePlan(source, request, (entry) => entries.push(entry))
+  return { plan, entries }
+}
+
+/** The same, where each entry is told of as it comes, and not kept. @throws not-found */
+export async function makePlan(
   source: HistorySource,
   request: RestoreRequest,
-  onEntry: (entry: ListedEntry) => void = () => {},
-): Promise<{ plan: RestorePlan; entries: ListedEntry[] }> {
+  onEntry: (entry: ListedEntry) => void,
+): Promise<RestorePlan> {
   const count = new PlanCount()
-  const entries: ListedEntry[] = []
   for await (const group of plannedGroups(source, request)) {
     for (const entry of group) {
       count.add(entry.version)
-      const owned = withOwner(entry, request.owners)
-      entries.push(owned)
-      onEntry(owned)
+      onEntry(withOwner(entry, request.owners))
     }
   }
-  return { plan: planOf(request, count), entries }
+  return planOf(request, count)
 }
 
 /** What was chosen, as it is recorded, in groups: depth first, names in byte order. @throws not-found */

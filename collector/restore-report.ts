@@ -79,6 +79,7 @@ export function writeReport(
 function* pathLines({ entries, keptPaths, missing, inPlace }: RestoreReport): Generator<object> {
   const reasons = new Map(missing.map(({ path, cause, reason }) => [path, { cause, reason }]))
   const seen = new Set<RelativePath>()
+  if (entries === undefined) throw new PacsimileError('internal', 'The restore was not asked to name every path')
   for (const entry of entries) {
     seen.add(entry.path)
     const why = reasons.get(entry.path)

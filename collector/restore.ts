@@ -12,7 +12,7 @@ import type { Shortcoming } from './metadata-writer.ts'
 import { Restoration, type RestoreProgress } from './restoration.ts'
 import { ContentSample, type Estimate, estimateOf } from './restore-estimate.ts'
 import { restoreOutlook } from './restore-outlook.ts'
-import { type Missing, planRestore, type RestorePlan, type RestoreRequest } from './restore-plan.ts'
+import { type Missing, makePlan, type RestorePlan, type RestoreRequest } from './restore-plan.ts'
 
 export interface RestoreReport extends RestorePlan {
   readonly agent: Label
@@ -34,8 +34,8 @@ export interface RestoreReport extends RestorePlan {
   readonly estimate: Estimate | undefined
   /** Of a restore in place. */
   readonly inPlace: InPlaceReport | undefined
-  /** What was to be restored, and which of it was there already: for the report of every path. Of a dry run into an empty directory none are kept. */
-  readonly entries: readonly ListedEntry[]
+  /** What was to be restored, and which of it was there already: for the report of every path. Undefined where that was not asked for. */
+  readonly entries: readonly ListedEntry[] | undefined
   readonly keptPaths: ReadonlySet<RelativePath>
 }
 
@@ -54,7 +54,11 @@ export async function restore(
   if (request.dryRun) return restoreOutlook(source, request)
   const started = performance.now()
   await using run = new Restoration(source, request, onProgress)
-  const { plan, entries } = await planRestore(source, request, (entry) => run.take(entry))
+  const entries: ListedEntry[] | undefined = request.namesPaths === true ? [] : undefined
+  const plan = await makePlan(source, request, (entry) => {
+    entries?.push(entry)
+    run.take(entry)
+  })
   await run.finish(plan)
   const { agent, volume, path, to, dryRun } = request
   const { hardLinks, kept, fromReplica, missing, damaged, shortcomings } = run

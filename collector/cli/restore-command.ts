@@ -131,7 +131,21 @@ function bringCommand(yargs: Argv): Argv {
       if (asked.requireComplete) requireComplete(point)
       const chosen = { include: patternOf(include), exclude: patternOf(exclude), priority, delete: asked.delete, inPlace }
       const owner = asked.owner ? undefined : ('none' as const)
-      const request = { ...place, ...chosen, point, to: resolve(to), dryRun, setuid, special, torn, owner, owners, bytesPerSecond }
+      const namesPaths = asked.report !== undefined
+      const request = {
+        ...place,
+        ...chosen,
+        point,
+        to: resolve(to),
+        dryRun,
+        setuid,
+        special,
+        torn,
+        owner,
+        owners,
+        bytesPerSecond,
+        namesPaths,
+      }
       const startedMs = Date.now()
       const done = inPlace
         ? await restoredInPlace(source, request, { target, json, yes, place: { data, repository, collector } })

@@ -95,11 +95,14 @@ describe('a report', () => {
   }
 
   async function written(signer: ReportSigner | Unsigned): Promise<string> {
-    const report = await restored((writer) => {
-      writer.file('a', Buffer.from('a'))
-      writer.file('x\xff', Buffer.from('b'))
-      writer.file('torn', Buffer.from('c'), { consistency: 'torn' })
-    }, {})
+    const report = await restored(
+      (writer) => {
+        writer.file('a', Buffer.from('a'))
+        writer.file('x\xff', Buffer.from('b'))
+        writer.file('torn', Buffer.from('c'), { consistency: 'torn' })
+      },
+      { namesPaths: true },
+    )
     const file = join(scratchDirectory(), 'report.jsonl')
     writeReport(file, report, { to: report.to }, { startedMs: 0, endedMs: 1 }, signer)
     return file
