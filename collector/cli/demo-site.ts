@@ -6,16 +6,20 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, existsSync, openSync, readFileSync } from 'node:fs'
+import { closeSync, existsSync, openSync, readdirSync, readFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { dirname, join, relative } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { PacsimileError } from '../../shared/errors.ts'
+import { errnoOf, PacsimileError } from '../../shared/errors.ts'
 
 type Program = 'collector' | 'agent'
 
 const READY_MS = 30_000
 const RETRY_MS = 100
+/** What was killed is gone in milliseconds, unless it waits for a disk. */
+const GONE_MS = 5000
+const GONE_POLL_MS = 5
+const ENDED_STATES = new Set(['Z', 'X'])
 
 export class DemoSite {
   readonly directory: string
@@ -40,9 +44,11 @@ export class DemoSite {
 
   #spawn(args: readonly string[], stdio: ('ignore' | 'pipe' | number)[]): ChildProcess {
     this.#signal.throwIfAborted()
-    const child = spawn(process.execPath, [...process.execArgv, process.argv[1] ?? '', ...args], { stdio })
+    // In a group of its own: an agent has a process below it.
+    const child = spawn(process.execPath, [...process.execArgv, process.argv[1] ?? '', ...args], { stdio, detached: true })
     this.#children.add(child)
-    child.once('exit', () => this.#children.delete(child))
+    // What is below one that was killed may be there still: `end` waits for it.
+    child.once('exit', () => !this.#signal.aborted && this.#children.delete(child))
     return child
   }
 
@@ -110,7 +116,7 @@ export class DemoSite {
 
   /** At once, and without waiting: an agent that stops in order waits for a collector, and that one may be gone. */
   killAll(): void {
-    for (const child of this.#children) child.kill('SIGKILL')
+    for (const child of this.#children) killGroup(child)
   }
 
   /** Resolves when no child is left. */
@@ -120,10 +126,37 @@ export class DemoSite {
 }
 
 async function killed(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return
-  const ended = once(child, 'exit')
-  child.kill('SIGKILL')
+  const ended = child.exitCode === null && child.signalCode === null ? once(child, 'exit') : undefined
+  killGroup(child)
   await ended
+  // What was below it is nobody's child here.
+  for (const deadline = performance.now() + GONE_MS; isGroupAlive(child) && performance.now() < deadline; ) await sleep(GONE_POLL_MS)
+}
+
+function killGroup({ pid }: ChildProcess): void {
+  if (pid === undefined) return
+  try {
+    process.kill(-pid, 'SIGKILL')
+  } catch (error) {
+    if (errnoOf(error) !== 'ESRCH') throw error
+  }
+}
+
+/** Whether a process of it is more than what nobody has taken note of the end of (proc_pid_stat(5)). */
+function isGroupAlive({ pid }: ChildProcess): boolean {
+  if (!existsSync('/proc/self/stat')) return false
+  return readdirSync('/proc').some((name) => {
+    if (!/^\d+$/.test(name)) return false
+    try {
+      const stat = readFileSync(`/proc/${name}/stat`, 'latin1')
+      const [state = '', , group] = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+      return Number(group) === pid && !ENDED_STATES.has(state)
+    } catch (error) {
+      // It has ended since it was listed.
+      if (errnoOf(error) === undefined) throw error
+      return false
+    }
+  })
 }
 
 /** How a person here starts the program that runs now. */

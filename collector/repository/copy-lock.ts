@@ -9,7 +9,6 @@ import { randomBytes } from 'node:crypto'
 import { constants } from 'node:fs'
 import { type FileHandle, link, open, readFile, rm, stat, unlink } from 'node:fs/promises'
 import { errnoOf, PacsimileError } from '../../shared/errors.ts'
-import { libc } from '../../shared/libc.ts'
 
 /** One that is older was left by a crash, wherever that was. */
 export const LOCK_MS_MAX = 60_000
@@ -24,7 +23,7 @@ export async function withLockFile(path: string, draft: string, of: string, act:
   try {
     // Both before anybody can see it.
     await file.writeFile(system)
-    await libc?.lockFile(file.fd)
+    await lockFile(file.fd)
     await take(path, name, system, of)
     try {
       await act()
@@ -66,7 +65,7 @@ async function removeDead(path: string, system: string): Promise<boolean> {
     const { ino, mtimeMs } = await file.stat()
     const isOfThisSystem = system !== '' && (await file.readFile('utf8')) === system
     // Held from here on, so that of several that find it dead one removes it.
-    const isFree = (await libc?.lockFile(file.fd)) === true
+    const isFree = await lockFile(file.fd)
     if (!(isFree && isOfThisSystem) && Date.now() - mtimeMs <= LOCK_MS_MAX) return false
     await removeWhere(path, ino)
     return true
@@ -82,6 +81,15 @@ async function removeWhere(path: string, inode: number): Promise<void> {
   } catch (error) {
     if (errnoOf(error) !== 'ENOENT') throw error
   }
+}
+
+/**
+ * flock(2), where there is such a thing. Loaded only now: a process that has koffi waits for itself for ever at its end where what it has said on
+ * stderr cannot be brought to a disk.
+ */
+async function lockFile(fd: number): Promise<boolean> {
+  const { libc } = await import('../../shared/libc.ts')
+  return (await libc?.lockFile(fd)) === true
 }
 
 /** Empty where it has no name. */
