@@ -293,6 +293,7 @@ export class Guard {
       continuous: watcher.isContinuous,
     })
     await this.#begin(watcher)
+    if (signal.aborted) return
     const parts = [
       this.#follow(watcher, signal),
       this.#runRescans(signal),
@@ -345,6 +346,8 @@ export class Guard {
       }
     } finally {
       signal.removeEventListener('abort', close)
+      // Whoever waits for what it still has to hand on would do so for ever.
+      await watcher.close()
     }
   }
 

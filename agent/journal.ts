@@ -287,6 +287,11 @@ export class Journal {
     await this.#database.close()
   }
 
+  /** At an end: whoever waits for an append that waits for the disk would do so for ever. */
+  async closeIfFailed(): Promise<void> {
+    if (this.#failure !== undefined) await this.close()
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close()
   }

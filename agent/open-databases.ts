@@ -87,7 +87,8 @@ export class OpenDatabases {
         const fence = await watcher?.fence()
         await this.#pins.settled(name, signal)
         // What the kernel still holds was closed after what it gave last; a watcher that has ended knows of nothing.
-        isBehind = fence?.isBehind === true && fence.closedBeforeNs > 0n && fence.closedBeforeNs < nowNs
+        const isKnown = fence !== undefined && fence.closedBeforeNs > 0n && fence.closedBeforeNs < nowNs
+        isBehind = fence?.isUnheard === true || (fence?.isBehind === true && isKnown)
       }
     })
     await ended(pinned, signal)

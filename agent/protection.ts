@@ -48,7 +48,7 @@ import { Uplink } from './uplink.ts'
 import { Volume } from './volume.ts'
 import { volumeReport } from './volume-report.ts'
 import { VolumeRoots } from './volume-roots.ts'
-import { ended, sleep, Waiters } from './waiting.ts'
+import { allEnded, ended, sleep, Waiters } from './waiting.ts'
 import { IgnoreRules, ignoredPaths } from './watch/ignore.ts'
 import type { OpenWatcher } from './watch/watcher.ts'
 
@@ -339,7 +339,7 @@ export class Protection {
     } finally {
       this.#watching.abort()
       this.#running.abort()
-      await Promise.allSettled(running)
+      await allEnded(running, () => this.journal.closeIfFailed())
     }
   }
 
@@ -383,8 +383,7 @@ export class Protection {
 
   async close(): Promise<void> {
     await this.#capture.close()
-    // An append that waits for a full disk would keep the recorder for ever.
-    if (this.journal.failure !== undefined) await this.journal.close()
+    await this.journal.closeIfFailed()
     await this.#recorder.close()
     await this.#state.close()
     await this.journal.close()

@@ -61,9 +61,7 @@ export class Upkeep {
 
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
-      // Not every write of it has somebody who ends for it: what a scan leaves does not, and without one no scan comes to its end.
-      const { failure } = this.#parts.state
-      if (failure !== undefined) throw failure
+      this.#requireState()
       this.#parts.protection.held.spillOld(performance.now())
       this.#clockWatch.look()
       this.#watchRoom()
@@ -73,6 +71,15 @@ export class Upkeep {
       this.#tidy()
       await sleep(EVERY_MS, signal)
     }
+  }
+
+  /**
+   * Not every write of it has somebody who ends for it: what a scan leaves does not, and without it no scan comes to its end. While the journal
+   * cannot be written either, what it holds is delivered, which may make room.
+   */
+  #requireState(): void {
+    const { protection, state } = this.#parts
+    if (state.failure !== undefined && protection.journal.failure === undefined) throw state.failure
   }
 
   #leapt(cause: string): void {

@@ -4,6 +4,9 @@
  * Invariant: every wait ends when its signal is given. It prevents a stop that hangs on a loop nobody wakes.
  */
 
+/** Between two looks at what keeps something from its end. */
+const END_POLL_MS = 100
+
 /** Resolves after `ms`, or at once when the signal is given; it never throws. */
 export function sleep(ms: number, signal: AbortSignal): Promise<void> {
   if (signal.aborted) return Promise.resolve()
@@ -29,6 +32,16 @@ export function ended(work: readonly Promise<unknown>[], signal: AbortSignal): P
     signal.addEventListener('abort', end)
     void Promise.allSettled(work).then(end)
   })
+}
+
+/** Resolves when all have ended, however they did. `meanwhile` is called until then. */
+export async function allEnded(running: readonly Promise<unknown>[], meanwhile: () => Promise<void>): Promise<void> {
+  const ended = new AbortController()
+  void Promise.allSettled(running).then(() => ended.abort())
+  while (!ended.signal.aborted) {
+    await meanwhile()
+    await sleep(END_POLL_MS, ended.signal)
+  }
 }
 
 /** Those who wait for one thing; all are woken together, and look again for themselves. */

@@ -107,8 +107,11 @@ async function build(directory: string, dataDir: string, isClosed: boolean, requ
   const dataKey = openKeys(repositoryDirectory, id, secret)
 
   await copy.prove?.()
-  await Lease.takeOver(copy, { repository: id, instance: instanceOf(directory) }, request.takesOver || isClosed)
-  if (!isClosed) await closeOff(copy, id, dataKey)
+  const writer = { repository: id, instance: instanceOf(directory) }
+  // Another one may have taken it over since.
+  const isOurs = isClosed && (await Lease.isHeld(copy, writer))
+  await Lease.takeOver(copy, writer, request.takesOver)
+  if (!isOurs) await closeOff(copy, id, dataKey)
   writeFileDurably(join(directory, MARK), JSON.stringify({ url: definition.url, isClosed: true }))
   // The old one may have enrolled an agent, or changed a slot, until then.
   await fetchSmall(copy, repositoryDirectory)

@@ -26,9 +26,13 @@ export interface FanotifyWatcherParts {
 const REFUSAL_MS = 10
 export const NOTHING_KNOWN: Fence = { isBehind: true, closedBeforeNs: 0n }
 
-export function refusedFence(): Promise<Fence> {
-  return sleep(REFUSAL_MS, NOTHING_KNOWN)
+export function refusedFence(fence = NOTHING_KNOWN): Promise<Fence> {
+  return sleep(REFUSAL_MS, fence)
 }
+
+const UNHEARD: Fence = { ...NOTHING_KNOWN, isUnheard: true }
+/** Of what is not settled whenever it is said to be. */
+const NO_MARK = -1
 
 export class FanotifyWatcher implements Watcher {
   readonly mode = 'complete'
@@ -83,7 +87,7 @@ export class FanotifyWatcher implements Watcher {
 
   async fence(): Promise<Fence> {
     const fence = await this.#parts.fence()
-    if (this.#isWaiting) return refusedFence()
+    if (this.#isUnheard) return refusedFence(UNHEARD)
     while ((this.#queue.length > 0 || this.#isHanding) && !this.#isClosed) await new Promise((resolve) => setImmediate(resolve))
     return fence
   }
@@ -105,16 +109,14 @@ export class FanotifyWatcher implements Watcher {
   }
 
   mark(): number {
-    return this.#parts.head()
+    return this.#isUnheard ? NO_MARK : this.#parts.head()
   }
 
   settled(mark: number): void {
-    // A mark stands for what waits too.
-    if (!this.#isClosed && !this.#isWaiting) this.#parts.onSettled(mark)
+    if (!this.#isClosed && mark !== NO_MARK) this.#parts.onSettled(mark)
   }
 
-  /** Something was told, and nobody has asked for it yet. */
-  get #isWaiting(): boolean {
+  get #isUnheard(): boolean {
     return !this.#isFollowed && this.#queue.length > 0
   }
 

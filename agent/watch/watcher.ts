@@ -49,8 +49,10 @@ export type WatchEvent =
 export interface Fence {
   /** Versions closed before it wait in the kernel still: there were more than may be open at once. */
   readonly isBehind: boolean
-  /** All versions that were closed before then have been told of, ns since 1970. */
+  /** All versions that were closed before then have been told of, ns since 1970; 0 where that is not known. */
   readonly closedBeforeNs: bigint
+  /** Something was told that nobody has asked for yet. */
+  readonly isUnheard?: true
 }
 
 /** Versions may have come and gone unseen since then, ms since 1970. */
@@ -67,7 +69,7 @@ export interface Watcher extends AsyncDisposable {
   readonly isContinuous: boolean
   /** Events in batches, in the order in which they came; ends when the watcher is closed. @throws when watching failed */
   events(): AsyncIterable<readonly WatchEvent[]>
-  /** Resolves when all that happened before the call has been handed to `events`; it is behind where nobody asks for them yet. Only of a complete watcher; else at once. */
+  /** Resolves when all that happened before the call has been handed to `events`; it is behind where nobody has asked for them yet. Only of a complete watcher; else at once. */
   fence(): Promise<Fence>
   /** Until when watching is proven to have worked, ms since 1970. Undefined where nothing proves it. */
   readonly provenMs: number | undefined

@@ -138,7 +138,8 @@ function killGroup({ pid }: ChildProcess): void {
   try {
     process.kill(-pid, 'SIGKILL')
   } catch (error) {
-    if (errnoOf(error) !== 'ESRCH') throw error
+    // Nobody is left of it whom one could, or would have to, end; the others are to be ended all the same.
+    if (errnoOf(error) === undefined) throw error
   }
 }
 

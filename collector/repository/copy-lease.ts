@@ -62,6 +62,12 @@ export class Lease {
     return Lease.#write(copy, writer, found, terms.token)
   }
 
+  /** Whether it is this writer's. */
+  static async isHeld(copy: Copy, writer: Writer): Promise<boolean> {
+    const found = await copy.find(NAME)
+    return found !== undefined && termsIn(found, copy).instance === writer.instance
+  }
+
   /** That it is this writer's; nothing is written. @throws fenced */
   static async require(copy: Copy, writer: Writer): Promise<void> {
     const found = await copy.find(NAME)

@@ -5,9 +5,8 @@
  * anywhere, when it has aged. It prevents two from holding it where a directory is mounted by several hosts, and a minute's
  * wait after a crash where it is not.
  */
-import { randomBytes } from 'node:crypto'
 import { constants } from 'node:fs'
-import { type FileHandle, link, open, readFile, rm, stat, unlink } from 'node:fs/promises'
+import { type FileHandle, open, readFile, rm, stat } from 'node:fs/promises'
 import { errnoOf, PacsimileError } from '../../shared/errors.ts'
 
 /** One that is older was left by a crash, wherever that was. */
@@ -15,71 +14,73 @@ export const LOCK_MS_MAX = 60_000
 /** Another name for each start of a kernel (random(4)): a lock of flock(2) is known to all of one, and perhaps to no other. */
 const BOOT_ID_FILE = '/proc/sys/kernel/random/boot_id'
 
-/** Calls `act` while `path` is there by us. `draft` begins the name beside it under which it is made. @throws locked, and what `act` throws */
-export async function withLockFile(path: string, draft: string, of: string, act: () => Promise<void>): Promise<void> {
-  const system = await runningSystem()
-  const name = `${draft}${randomBytes(3).toString('hex')}`
-  const file = await open(name, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600)
+/** Calls `act` while the file `path` is there by us. @throws locked, and what `act` throws */
+export async function withLockFile(path: string, of: string, act: () => Promise<void>): Promise<void> {
+  const file = (await made(path)) ?? ((await removeDead(path)) ? await made(path) : undefined)
+  if (file === undefined) {
+    const why = `another process writes it, or was killed on another host while it did, less than ${LOCK_MS_MAX / 1000} s ago`
+    throw new PacsimileError('locked', `${of} cannot be written: ${why}`)
+  }
   try {
-    // Both before anybody can see it.
-    await file.writeFile(system)
-    await lockFile(file.fd)
-    await take(path, name, system, of)
+    const inode = await inodeOf(path)
+    // Only where the lock can be had is it to be asked for by others; until then this is as if it were another host's.
+    if (await lockFile(file.fd)) await file.writeFile(await runningSystem())
     try {
       await act()
     } finally {
-      await removeWhere(path, (await file.stat()).ino)
+      if (inode !== undefined) await removeWhere(path, inode)
     }
   } finally {
-    await rm(name, { force: true })
     await file.close()
   }
 }
 
-async function take(path: string, name: string, system: string, of: string): Promise<void> {
-  if ((await isLinked(name, path)) || ((await removeDead(path, system)) && (await isLinked(name, path)))) return
-  const why = `another process writes it, or was killed on another host while it did, less than ${LOCK_MS_MAX / 1000} s ago`
-  throw new PacsimileError('locked', `${of} cannot be written: ${why}`)
-}
-
-async function isLinked(name: string, path: string): Promise<boolean> {
+/** Undefined where there is one. */
+async function made(path: string): Promise<FileHandle | undefined> {
   try {
-    await link(name, path)
-    return true
+    return await open(path, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600)
   } catch (error) {
-    if (errnoOf(error) === 'EEXIST') return false
+    if (errnoOf(error) === 'EEXIST') return undefined
     throw error
   }
 }
 
 /** @returns whether the lock that was there is gone */
-async function removeDead(path: string, system: string): Promise<boolean> {
+async function removeDead(path: string): Promise<boolean> {
   let file: FileHandle
   try {
-    file = await open(path, constants.O_RDONLY)
+    // An exclusive lock on a server needs a file that is open for writing (flock(2), "NFS details").
+    file = await open(path, constants.O_RDWR)
   } catch (error) {
     if (errnoOf(error) === 'ENOENT') return true
+    if (errnoOf(error) === 'EACCES') return false
     throw error
   }
   try {
     const { ino, mtimeMs } = await file.stat()
-    const isOfThisSystem = system !== '' && (await file.readFile('utf8')) === system
-    // Held from here on, so that of several that find it dead one removes it.
-    const isFree = await lockFile(file.fd)
-    if (!(isFree && isOfThisSystem) && Date.now() - mtimeMs <= LOCK_MS_MAX) return false
-    await removeWhere(path, ino)
+    const system = await runningSystem()
+    // Held from here on: of several that find it dead one removes it.
+    const isDead = (await lockFile(file.fd)) && system !== '' && (await file.readFile('utf8')) === system
+    if (isDead) await removeWhere(path, ino)
+    else if (Date.now() - mtimeMs > LOCK_MS_MAX) await rm(path, { force: true })
+    else return false
     return true
   } finally {
     await file.close()
   }
 }
 
-/** Of an open file; by now the path may be another one's, which has another number then. */
+/** By now the path may be another one's, which has another number as long as this one is open. */
 async function removeWhere(path: string, inode: number): Promise<void> {
+  if ((await inodeOf(path)) === inode) await rm(path, { force: true })
+}
+
+async function inodeOf(path: string): Promise<number | undefined> {
   try {
-    if ((await stat(path)).ino === inode) await unlink(path)
+    return (await stat(path)).ino
   } catch (error) {
     if (errnoOf(error) !== 'ENOENT') throw error
+    return undefined
   }
 }
 

@@ -195,3 +195,23 @@ describe('what a scan leaves in the state', () => {
     expect(records.filter(({ kind }) => kind === 'put')).toHaveLength(7)
   })
 })
+
+describe('an agent whose journal cannot be written', () => {
+  it('ends when it is told to, though what a volume is to record waits for room', async () => {
+    const agent = new LoneAgent()
+    await agent.startAndWatch()
+    await agent.stop()
+    const writes = vi.spyOn(ClassicLevel.prototype, 'batch').mockImplementation(() => {
+      throw new Error('IO error: No space left on device')
+    })
+    onTestFinished(() => writes.mockRestore())
+    agent.start()
+    // Nothing has changed: it is the gap, which its scan is to close.
+    await expect.poll(() => agent.status?.alarms.join() ?? '', { timeout: 15_000 }).toContain('the journal cannot be written')
+    await agent.stop()
+    writes.mockRestore()
+    await agent.startAndWatch()
+    await agent.stop()
+    expect((await agent.records()).map(told).filter((record) => record.startsWith('gap'))).toEqual(['gap: the agent was not running'])
+  }, 60_000)
+})

@@ -1,3 +1,4 @@
+import { setTimeout } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
 import { OpenDatabases } from '../../agent/open-databases.ts'
 import { type Pin, Pins } from '../../agent/pins.ts'
@@ -6,7 +7,7 @@ import { Settle } from '../../agent/settle.ts'
 import type { Settled } from '../../agent/settle-entry.ts'
 import { Volume } from '../../agent/volume.ts'
 import { IgnoreRules } from '../../agent/watch/ignore.ts'
-import type { Watcher } from '../../agent/watch/watcher.ts'
+import type { Fence, Watcher } from '../../agent/watch/watcher.ts'
 import { silentLog } from '../../shared/log.ts'
 import { path, VOLUME } from '../support/agent-parts.ts'
 import { scratchDirectory } from '../support/scratch.ts'
@@ -22,7 +23,10 @@ function opened() {
   const rules = new IgnoreRules({ paths: [], patterns: [] })
   const volume = new Volume(VOLUME, '/nowhere', rules, new RottenFiles(`${scratchDirectory()}/rotten.json`))
   const told = Promise.withResolvers<void>()
-  volume.watcher = { fence: () => told.promise.then(() => ({ isBehind: false, closedBeforeNs: 0n })) } as unknown as Watcher
+  const nothing: Fence = { isBehind: false, closedBeforeNs: 0n }
+  const answer = { fence: nothing }
+  const fence = (): Promise<Fence> => told.promise.then(() => setTimeout(1, answer.fence))
+  volume.watcher = { fence } as unknown as Watcher
   const databases = new OpenDatabases({ settle, pins, volumes: new Map([[VOLUME, volume]]), log: silentLog })
   databases.begin(INDEX)
   databases.end(INDEX, true)
@@ -34,10 +38,10 @@ function opened() {
       isOver = true
     }
     void over()
-    await new Promise((resolve) => setTimeout(resolve, 60))
+    await setTimeout(60)
     return isOver
   }
-  return { settle, pins, databases, told: told.resolve, has }
+  return { settle, pins, databases, told: told.resolve, answer, nothing, has }
 }
 
 function pin(name: string): Pin {
@@ -63,6 +67,27 @@ describe('a database in WAL mode and the files beside it', () => {
     pins.add(later)
     for (const one of pins.take(2)) if (one === first) pins.finished(one)
     expect(await has(wait)).toBe(true)
+  })
+
+  it('is recorded after what was told of a volume that nobody follows yet', async () => {
+    const { databases, pins, told, answer, nothing, has } = opened()
+    answer.fence = { isBehind: true, closedBeforeNs: 0n, isUnheard: true }
+    told()
+    const wait = databases.filesRecorded()
+    expect(await has(wait)).toBe(false)
+    const image = pin('AB/image')
+    pins.add(image)
+    answer.fence = nothing
+    expect(await has(wait)).toBe(false)
+    for (const one of pins.take(1)) pins.finished(one)
+    expect(await has(wait)).toBe(true)
+  })
+
+  it('waits for nothing of a volume that is not watched any more', async () => {
+    const { databases, told, answer, has } = opened()
+    answer.fence = { isBehind: true, closedBeforeNs: 0n }
+    told()
+    expect(await has(databases.filesRecorded())).toBe(true)
   })
 
   it('is recorded after what was closed and is looked at by its path', async () => {

@@ -65,7 +65,10 @@ const newTarget = (): string => join(scratchDirectory(), 'to')
 const imagesIn = (to: string): number =>
   existsSync(to) ? readdirSync(to, { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith('.dcm')).length : 0
 
-describe('a restore of many files', () => {
+/** Thousands of files, on a disk that may be busy. */
+const MANY_MS = 60_000
+
+describe('a restore of many files', { timeout: MANY_MS }, () => {
   it('writes while the plan is being made, and says how much there is to do when it knows', async () => {
     const { history, request } = await archive()
     const to = newTarget()

@@ -179,6 +179,13 @@ describe.each(Object.keys(PLACES) as (keyof typeof PLACES)[])('from a copy in %s
     expect(initFrom(data)).toMatchObject({ status: 0 })
     mark(data)
     expect(initFrom(data)).toMatchObject({ status: 0 })
+    // Another one has taken it over since: that is not taken back unasked.
+    const other = join(installation.directory, 'other')
+    expect(initFrom(other, '--take-over')).toMatchObject({ status: 0 })
+    mark(data)
+    expect(initFrom(data)).toMatchObject({ status: 13, stderr: expect.stringContaining('--take-over') as string })
+    expect(initFrom(data, '--take-over')).toMatchObject({ status: 0 })
+    rmSync(other, { recursive: true })
     // A collector has run there since.
     mark(data)
     mkdirSync(join(data, 'catalog'))
