@@ -229,7 +229,9 @@ export class ReplicaVolume {
   async #write(entry: TreeEntry, basis: RoundBasis): Promise<void> {
     const { path, version } = entry
     if (await this.#linkToSibling(path, version, basis)) return
-    if (version.kind === 'file' && (await this.#hasContentAlready(path, version, basis))) {
+    // Most puts are of new files: a look at the disk spares asking the history.
+    const isThere = this.#files.hasFile(path)
+    if (isThere && version.kind === 'file' && (await this.#hasContentAlready(path, version, basis))) {
       try {
         this.#files.putMetadata(path, version)
         return
@@ -238,7 +240,7 @@ export class ReplicaVolume {
         if (errnoOf(error) !== 'ENOENT') throw error
       }
     }
-    await this.#keepUnexpected(path, basis)
+    if (isThere) await this.#keepUnexpected(path, basis)
     await this.#files.put(path, version)
   }
 
@@ -247,7 +249,6 @@ export class ReplicaVolume {
     // Only where what is on disk is certain: nothing is ahead, and this round has brought nothing there.
     if (!basis.trusted || this.#isMoving || this.#ahead.size > 0 || this.#done.has(path)) return
     if (libc === undefined || this.#problems.mayConcern(this.#agent, this.#volume, path)) return
-    // Most puts are of new files: a look at the disk spares asking the history.
     if (!this.#files.hasFile(path)) return
     const found = lstatSync(this.#files.nameOf(path), { bigint: true, throwIfNoEntry: false })
     const before = await this.#onDisk(path, basis)
@@ -290,11 +291,9 @@ export class ReplicaVolume {
     return this.#moved.isOf(position) && !this.#touched.covers(path)
   }
 
-  /** Whether only metadata changed since the path was last written. */
+  /** Of a file that is there: whether only metadata changed since it was last written. */
   async #hasContentAlready(path: RelativePath, version: FileVersion, basis: RoundBasis): Promise<boolean> {
     if (!basis.trusted || version.links > 1 || this.#problems.mayConcern(this.#agent, this.#volume, path)) return false
-    // Most puts are of new files: a look at the disk spares asking the history.
-    if (!this.#files.hasFile(path)) return false
     const before = await this.#onDisk(path, basis)
     // Of torn content it is not known what the disk holds: a rename may have brought a stand-in along.
     if (before?.kind !== 'file' || before.links > 1 || isTorn(before)) return false

@@ -31,6 +31,7 @@ const FLAG_ZSTD = 1
 const FILTER_NONE = 0
 const FILTER_SAMPLES = 1
 const NONCE_BYTES = 12
+const NONCES_DRAWN = 256
 const TAG_BYTES = 16
 /** Bytes 0 to here are authenticated with label and payload. */
 const SEALED_BYTES = 28
@@ -77,6 +78,19 @@ function payloadKey(dataKey: KeyObject, name: Digest): KeyObject {
   return expand(dataKey, 'pacsimile frame v1', Buffer.from(name, 'latin1'))
 }
 
+/** Drawn many at once, for a draw costs as much as sealing a small frame; each is given out once. */
+const nonces = Buffer.alloc(NONCES_DRAWN * NONCE_BYTES)
+let noncesUsed = nonces.length
+
+function drawNonce(to: Buffer): void {
+  if (noncesUsed === nonces.length) {
+    randomFillSync(nonces)
+    noncesUsed = 0
+  }
+  nonces.copy(to, 0, noncesUsed, noncesUsed + NONCE_BYTES)
+  noncesUsed += NONCE_BYTES
+}
+
 export interface Payload extends Stored {
   readonly digest: Digest
   readonly plainLength: number
@@ -99,7 +113,8 @@ export function sealFrame(type: FrameType, payload: Payload, dataKey: KeyObject,
   frame[7] = 0
   frame.writeUInt32LE(payload.plainLength, 8)
   frame.writeUInt32LE(stored, 12)
-  const nonce = randomFillSync(frame, 16, NONCE_BYTES).subarray(16, SEALED_BYTES)
+  const nonce = frame.subarray(16, SEALED_BYTES)
+  drawNonce(nonce)
   const sealed = frame.subarray(0, SEALED_BYTES)
   const label = createCipheriv(CIPHER, fileLabelKey, nonce).setAAD(sealed)
   label.update(Buffer.from(payload.digest, 'latin1')).copy(frame, 28)
