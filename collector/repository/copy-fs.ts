@@ -303,8 +303,9 @@ export class FsCopy implements Copy {
 
   /** Of several that saw the same version, one may replace it. */
   #locked(name: string, over: SmallFile, replace: () => Promise<void>): Promise<void> {
+    const draft = this.#path(`${TEMPORARY_PREFIX}${basename(name)}-${SESSION}`)
     const lock = this.#path(`${TEMPORARY_PREFIX}${basename(name)}-lock`)
-    return withLockFile(lock, `${this.url}: ${name}`, async () => {
+    return withLockFile(lock, draft, `${this.url}: ${name}`, async () => {
       if ((await this.find(name))?.version !== over.version) throw fenced(this.url, `${name} is another one than it was`)
       await replace()
     })

@@ -5,8 +5,9 @@
  * anywhere, when it has aged. It prevents two from holding it where a directory is mounted by several hosts, and a minute's
  * wait after a crash where it is not.
  */
+import { randomBytes } from 'node:crypto'
 import { constants } from 'node:fs'
-import { type FileHandle, open, readFile, rm, stat } from 'node:fs/promises'
+import { type FileHandle, link, open, readFile, rm, stat } from 'node:fs/promises'
 import { errnoOf, PacsimileError } from '../../shared/errors.ts'
 
 /** One that is older was left by a crash, wherever that was. */
@@ -14,33 +15,37 @@ export const LOCK_MS_MAX = 60_000
 /** Another name for each start of a kernel (random(4)): a lock of flock(2) is known to all of one, and perhaps to no other. */
 const BOOT_ID_FILE = '/proc/sys/kernel/random/boot_id'
 
-/** Calls `act` while the file `path` is there by us. @throws locked, and what `act` throws */
-export async function withLockFile(path: string, of: string, act: () => Promise<void>): Promise<void> {
-  const file = (await made(path)) ?? ((await removeDead(path)) ? await made(path) : undefined)
-  if (file === undefined) {
-    const why = `another process writes it, or was killed on another host while it did, less than ${LOCK_MS_MAX / 1000} s ago`
-    throw new PacsimileError('locked', `${of} cannot be written: ${why}`)
-  }
+/** Calls `act` while `path` is there by us. `draft` begins the name beside it under which it is made. @throws locked, and what `act` throws */
+export async function withLockFile(path: string, draft: string, of: string, act: () => Promise<void>): Promise<void> {
+  const name = `${draft}${randomBytes(3).toString('hex')}`
+  const file = await open(name, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600)
   try {
-    const inode = await inodeOf(path)
-    // Only where the lock can be had is it to be asked for by others; until then this is as if it were another host's.
+    // Both before anybody can see it.
     if (await lockFile(file.fd)) await file.writeFile(await runningSystem())
+    if (!(await isLinked(name, path)) && !((await removeDead(path)) && (await isLinked(name, path)))) {
+      const why = `another process writes it, or was killed on another host while it did, less than ${LOCK_MS_MAX / 1000} s ago`
+      throw new PacsimileError('locked', `${of} cannot be written: ${why}`)
+    }
+    const inode = await inodeOf(path)
+    // Where two names of a file are not one, what is locked by one is not by the other: it is as if it were another host's.
+    if (inode !== (await file.stat()).ino) await file.truncate()
     try {
       await act()
     } finally {
       if (inode !== undefined) await removeWhere(path, inode)
     }
   } finally {
+    await rm(name, { force: true })
     await file.close()
   }
 }
 
-/** Undefined where there is one. */
-async function made(path: string): Promise<FileHandle | undefined> {
+async function isLinked(name: string, path: string): Promise<boolean> {
   try {
-    return await open(path, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600)
+    await link(name, path)
+    return true
   } catch (error) {
-    if (errnoOf(error) === 'EEXIST') return undefined
+    if (errnoOf(error) === 'EEXIST') return false
     throw error
   }
 }

@@ -8,14 +8,14 @@ import { LOCK_MS_MAX, withLockFile } from '../../collector/repository/copy-lock.
 import { scratchDirectory } from '../support/scratch.ts'
 
 const MODULE = join(import.meta.dirname, '../../collector/repository/copy-lock.ts')
-const locked = (path: string, act: () => Promise<void>): Promise<void> => withLockFile(path, 'It', act)
+const locked = (path: string, act: () => Promise<void>): Promise<void> => withLockFile(path, `${path}-draft-`, 'It', act)
 const nothing = (): Promise<void> => Promise.resolve()
 
 /** Another process, which holds it until it is killed. */
 async function holder(path: string): Promise<ChildProcess> {
   const program = `
     const { withLockFile } = await import(${JSON.stringify(MODULE)})
-    await withLockFile(${JSON.stringify(path)}, 'It', () => new Promise(() => {
+    await withLockFile(${JSON.stringify(path)}, ${JSON.stringify(`${path}-draft-`)}, 'It', () => new Promise(() => {
       setInterval(() => {}, 1000)
       console.log('held')
     }))`
