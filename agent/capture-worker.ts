@@ -9,6 +9,7 @@ import { parentPort, workerData } from 'node:worker_threads'
 import { digestOf } from '../shared/digest.ts'
 import { errnoOf } from '../shared/errors.ts'
 import type { Samples } from '../shared/sample-filter.ts'
+import { forgetMemory } from '../shared/stored-form.ts'
 import { Beneath, linuxCalls, openSpot } from './beneath.ts'
 import type { CaptureJob, CaptureMessage, CaptureThreadData, FetchJob, JobsMessage, Outcome } from './capture-job.ts'
 import { ContentReader } from './content-reader.ts'
@@ -22,6 +23,8 @@ import { Reflinks } from './reflink.ts'
 import { examinePair } from './sqlite-pair.ts'
 
 if (parentPort === null) throw new TypeError('this module runs in a worker thread')
+/** Without work; a thread that takes its memory anew more often than that would feel it. */
+const REST_MS = 10_000
 const port = parentPort
 const data = workerData as CaptureThreadData
 const outbox = new Outbox(port, data.bytesInFlight)
@@ -31,10 +34,20 @@ const reader = new ContentReader(reflinks)
 const layouts = new PixelLayouts()
 
 standBack()
+/** By the time that it ends nobody has wanted anything for a while. */
+const resting = setTimeout(rest, REST_MS).unref()
 port.on('message', (message: CaptureMessage) => {
   if (message === 'end') port.close()
   else work(message)
+  resting.refresh()
 })
+
+/** The host is the PACS's: what is read into and compressed into is not kept for the next file of tomorrow. */
+function rest(): void {
+  reader.rest()
+  forgetMemory()
+  globalThis.gc?.()
+}
 
 function work({ root, sizes, jobs }: JobsMessage): void {
   const beneath = new Beneath(root)

@@ -64,13 +64,15 @@ export interface Content extends Body {
 /** A writer came, or `isRefused` said so. */
 export type Failure = 'broken' | 'refused'
 
+const NOTHING = Buffer.alloc(0)
+
 /** Reads of a file that keeps changing, before its last one is kept as torn. */
 const TRIES_MAX = 3
 
 export class ContentReader {
   readonly #calls = linuxCalls()
   readonly #reflinks: Reflinks
-  #buffer = Buffer.alloc(0)
+  #buffer = NOTHING
 
   constructor(reflinks: Reflinks) {
     this.#reflinks = reflinks
@@ -247,6 +249,11 @@ export class ContentReader {
       }
     }
     return { size: position, digest: hash.finish(), chunks, holes: file.holes }
+  }
+
+  /** Its memory is given back; the next file takes as much again. */
+  rest(): void {
+    this.#buffer = NOTHING
   }
 
   /** First use of fresh memory is slow: one buffer serves all files. */

@@ -77,6 +77,13 @@ function compress(bytes: Uint8Array): Uint8Array {
   return compressed.subarray(0, calls.compress(bytes, compressed, LEVEL))
 }
 
+/** What this thread keeps from piece to piece is given back; the next piece takes as much again. */
+export function forgetMemory(): void {
+  scratch = new Uint8Array(0)
+  compressed = new Uint8Array(0)
+  kept = Buffer.alloc(0)
+}
+
 /** Filtered content is taken apart from there; larger pieces are seldom. */
 const KEPT_BYTES_MAX = 4 << 20
 let kept = Buffer.alloc(0)

@@ -3,7 +3,7 @@ import { zstdCompressSync } from 'node:zlib'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import type { Samples } from '../../shared/sample-filter.ts'
-import { plainOf, storedForm } from '../../shared/stored-form.ts'
+import { forgetMemory, plainOf, storedForm } from '../../shared/stored-form.ts'
 import { noisySlope } from '../support/pixels.ts'
 
 const SAMPLES: Samples = { width: 2, isBigEndian: false, stride: 1, lead: 0 }
@@ -35,6 +35,14 @@ describe('the stored form', () => {
     const plains = [noisySlope(64, 64), noisySlope(128, 64), Buffer.from('text '.repeat(1000))]
     const stored = plains.map((plain) => storedForm(plain, SAMPLES))
     for (const [i, one] of stored.entries()) expect(plainOf(one, plains[i]?.length ?? 0)).toEqual(plains[i])
+  })
+
+  it('is the same when memory was given back meanwhile', () => {
+    const plain = noisySlope(128, 64)
+    const before = storedForm(plain, SAMPLES)
+    forgetMemory()
+    expect(storedForm(plain, SAMPLES)).toEqual(before)
+    expect(plainOf(before, plain.length)).toEqual(plain)
   })
 
   it('is undone whatever the content, and whatever is said of it', () => {
