@@ -112,7 +112,7 @@ export class Agent {
     const isFirst = this.#protection === undefined
     for (const untilMs = performance.now() + LOCK_MS_MAX; ; ) {
       try {
-        const protection = await this.#open()
+        const protection = await this.#open(stop)
         this.#failure = undefined
         return protection
       } catch (error) {
@@ -135,7 +135,7 @@ export class Agent {
     await sleep(RETRY_MS, stop)
   }
 
-  async #open(): Promise<Protection> {
+  async #open(stop: AbortSignal): Promise<Protection> {
     const { stateDir, config, log, openWatcher } = this.#options
     const options = {
       stateDir,
@@ -146,12 +146,12 @@ export class Agent {
     }
     const epoch = await this.#currentEpoch()
     try {
-      return await Protection.open({ ...options, epoch })
+      return await Protection.open({ ...options, epoch }, stop)
     } catch (error) {
       if (!(error instanceof PacsimileError) || error.code !== 'damage') throw error
       log.error('the journal is damaged; a new epoch begins', { reason: error.message, epoch: epoch.epoch })
       setAside(join(stateDir, LOG_DIRECTORY))
-      return Protection.open({ ...options, epoch: this.#begin('damaged', epoch.epoch, undefined) })
+      return Protection.open({ ...options, epoch: this.#begin('damaged', epoch.epoch, undefined) }, stop)
     }
   }
 

@@ -32,7 +32,7 @@ import {
   type Walked,
   walkChain,
 } from './journal-records.ts'
-import { sleep, Waiters } from './waiting.ts'
+import { allEnded, sleep, Waiters } from './waiting.ts'
 
 export interface JournalOptions {
   readonly directory: string
@@ -136,6 +136,15 @@ export class Journal {
   /** Resolves when the changes are durable, as consecutive records. @throws damage: begin a new epoch */
   append(changes: readonly Change[]): Promise<JournalEntry[]> {
     return this.#appends.add(changes)
+  }
+
+  /** The same, given up when the signal is given while the disk does not take it: the journal is closed then. @throws damage, space, io */
+  async appendUnless(stop: AbortSignal, changes: readonly Change[]): Promise<JournalEntry[]> {
+    const appending = this.append(changes)
+    await allEnded([appending], async () => {
+      if (stop.aborted) await this.closeIfFailed()
+    })
+    return appending
   }
 
   async #commit(batch: readonly Change[]): Promise<JournalEntry[]> {

@@ -180,8 +180,8 @@ export class Protection {
     })
   }
 
-  /** @throws damage: begin a new epoch; locked, io */
-  static async open(options: ProtectionOptions): Promise<Protection> {
+  /** @throws damage: begin a new epoch; locked, io; space, io where the signal is given before a journal that is new can be begun */
+  static async open(options: ProtectionOptions, stop: AbortSignal): Promise<Protection> {
     const { stateDir, config, epoch, log } = options
     const clock = new HybridClock(systemClock)
     clock.atLeast(epoch.previousTime)
@@ -191,7 +191,7 @@ export class Protection {
     const journal = undo.use(
       await Journal.open({ directory: join(stateDir, 'log'), epoch: epoch.epoch, clock, log, makeRoom, isRoomToWrite }),
     )
-    if (journal.head.seq === 0) await journal.append([epochRecord(config.name, epoch)])
+    if (journal.head.seq === 0) await journal.appendUnless(stop, [epochRecord(config.name, epoch)])
     const state = undo.use(await State.open(join(stateDir, 'state'), epoch.epoch, journal, makeRoom))
     if (state.applied > journal.head.seq)
       throw new PacsimileError('damage', `The journal ends at ${journal.head.seq}, but held ${state.applied} records before`)

@@ -214,4 +214,20 @@ describe('an agent whose journal cannot be written', () => {
     await agent.stop()
     expect((await agent.records()).map(told).filter((record) => record.startsWith('gap'))).toEqual(['gap: the agent was not running'])
   }, 60_000)
+
+  it('and is new ends with the reason when it is told to', async () => {
+    const agent = new LoneAgent()
+    const writes = vi.spyOn(ClassicLevel.prototype, 'batch').mockImplementation(() => {
+      throw new Error('IO error: No space left on device')
+    })
+    onTestFinished(() => writes.mockRestore())
+    agent.start()
+    await expect.poll(() => writes.mock.calls.length, { timeout: 15_000 }).toBeGreaterThan(0)
+    await expect(agent.stop()).rejects.toMatchObject({ code: 'space' })
+    writes.mockRestore()
+    agent.write('f', 'content')
+    await agent.startAndWatch()
+    await agent.stop()
+    expect((await agent.records()).map(told)).toContain('put f')
+  }, 60_000)
 })
