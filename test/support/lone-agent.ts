@@ -143,6 +143,8 @@ export class LoneAgent {
   async startAndWatch(): Promise<void> {
     this.start()
     await this.is('watching')
+    // What it found is known a moment later.
+    await expect.poll(() => this.status?.volumes[0]?.lastScan).toBeDefined()
   }
 
   async is(state: 'watching' | 'paused'): Promise<void> {
